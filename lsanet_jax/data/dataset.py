@@ -1,0 +1,184 @@
+"""`Dataset`: what every loader returns and all that training knows of data."""
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from lsanet_jax.errors import DataError
+
+TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
+"""MedMNIST's tasks; its "multi-label, binary-class" is called "multi-label" here."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images and labels of one split, both read-only.
+
+    Attributes:
+        images: grey (c = 1) or RGB (c = 3), 0 to 255.
+        labels: [n] class indices, or [n, k] of 0 and 1 for multi-label.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
+
+    def __post_init__(self):
+        """Makes both arrays read-only, through views."""
+        # JAX may share this memory with a device, and the fingerprint is computed once.
+        object.__setattr__(self, "images", _read_only(self.images))
+        object.__setattr__(self, "labels", _read_only(self.labels))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.images)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classification dataset in three splits, checked when it is made.
+
+    Attributes:
+        name: what reports call it.
+        task: one of `TASKS`.
+        class_names: one per class, or per label when multi-label. Two for binary-class, which is
+            trained with a softmax over two classes.
+        train: the training split.
+        val: the validation split.
+        test: the test split.
+        source: where it came from, such as the file's path; only for messages.
+
+    Raises:
+        DataError: a split's arrays are not what `Split` says, or splits do not go together.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    source: str = ""
+
+    def __post_init__(self):
+        """Checks the splits; raises DataError."""
+        where = f"dataset {self.name!r}"
+        if self.source and self.source != self.name:
+            where += f" ({self.source})"
+        if self.task not in TASKS:
+            raise DataError(f"{where}: task is {self.task!r}, expected one of {', '.join(TASKS)}.")
+        fewest = 1 if self.task == "multi-label" else 2
+        if len(self.class_names) < fewest:
+            raise DataError(
+                f"{where}: found {len(self.class_names)} class(es) for task {self.task!r}, expected"
+                f" at least {fewest}."
+            )
+        if self.task == "binary-class" and len(self.class_names) != 2:
+            raise DataError(
+                f"{where}: found {len(self.class_names)} classes for task 'binary-class', expected"
+                " 2: use task 'multi-class'."
+            )
+        for key in SPLITS:
+            split = self.split(key)
+            _check_images(where, key, split.images)
+            _check_labels(where, key, split, self.task, len(self.class_names))
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise DataError(
+                    f"{where}: {key}_images are {_size(split.images)}, train_images"
+                    f" {_size(self.train.images)}; expected one size and one number of channels:"
+                    " resize or convert them when writing the file."
+                )
+
+    def split(self, key: str) -> Split:
+        """The split called 'train', 'val' or 'test'."""
+        return {"train": self.train, "val": self.val, "test": self.test}[key]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, or of labels when multi-label: the width of the logits."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the stored images, 1 or 3."""
+        return self.train.images.shape[-1]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over each split's name and its arrays' names, shapes, dtypes and bytes."""
+        digest = hashlib.sha256()
+        for key in SPLITS:
+            split = self.split(key)
+            for name, array in (("images", split.images), ("labels", split.labels)):
+                little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+                header = f"{key}_{name} {array.shape} {little_endian.dtype.str}\n"
+                digest.update(header.encode())
+                digest.update(np.ascontiguousarray(little_endian))
+        return digest.hexdigest()
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _size(images: np.ndarray) -> str:
+    return "x".join(str(side) for side in images.shape[1:])
+
+
+def _check_images(where: str, key: str, images: np.ndarray) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise DataError(
+            f"{where}: {key}_images is {_describe(images)}, expected uint8 (0 to 255): convert the"
+            " images when writing the file."
+        )
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise DataError(
+            f"{where}: {key}_images has shape {images.shape}, expected [n, height, width, channels]"
+            " with 1 (grey) or 3 (RGB) channels."
+        )
+    if 0 in images.shape:
+        raise DataError(
+            f"{where}: {key}_images has shape {images.shape}, expected at least one image: every"
+            " one of train, val and test must have samples."
+        )
+
+
+def _check_labels(where: str, key: str, split: Split, task: str, num_classes: int) -> None:
+    labels = split.labels
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32:
+        raise DataError(f"{where}: {key}_labels is {_describe(labels)}, expected int32.")
+    expected = (len(split), num_classes) if task == "multi-label" else (len(split),)
+    if len(labels) != len(split.images):
+        raise DataError(
+            f"{where}: {key}_labels has {len(labels)} rows but {key}_images has {len(split)}"
+            " images; expected one row per image."
+        )
+    if labels.shape != expected:
+        raise DataError(
+            f"{where}: {key}_labels has shape {labels.shape}, expected {expected} for task {task!r}"
+            f" with {num_classes} classes."
+        )
+    top = 1 if task == "multi-label" else num_classes - 1
+    outside = labels[(labels < 0) | (labels > top)]
+    if outside.size:
+        raise DataError(
+            f"{where}: {key}_labels holds {outside.size} value(s) outside 0 to {top}, the first is"
+            f" {outside[0]}; expected "
+            + (
+                "0 or 1 (absent or present)."
+                if top == 1 and task == "multi-label"
+                else f"class indices of the {num_classes} classes."
+            )
+        )
+
+
+def _describe(value: object) -> str:
+    return f"of dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
