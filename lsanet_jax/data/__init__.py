@@ -1,0 +1,47 @@
+"""Datasets: `load(config.data)` returns a `Dataset`, wherever its images come from."""
+
+import difflib
+
+import ml_collections
+
+from lsanet_jax.data import medmnist, npz, synthetic
+from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
+from lsanet_jax.errors import ConfigError
+
+__all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
+
+_NAMES = (*medmnist.NAMES, "npz", "synthetic")
+
+
+def load(config: ml_collections.ConfigDict) -> Dataset:
+    """The dataset that `config.data` names.
+
+    Args:
+        config: `config.data`, with the fields `name`, `root` and `size` for a MedMNIST set; `name`,
+            `path` and perhaps `task` for an npz file; `name`, `size` and `synthetic` for generated
+            images.
+
+    Raises:
+        ConfigError: a field has a value outside its choices.
+        DataError: the data is missing, damaged, or not what the config says.
+    """
+    if config.name in medmnist.NAMES:
+        return medmnist.load_medmnist(config.name, config.size, config.root)
+    if config.name == "npz":
+        if not config.path:
+            raise ConfigError("data.path is empty, expected the npz file for data.name=npz.")
+        return npz.load_npz(config.path, task=getattr(config, "task", "") or None)
+    if config.name == "synthetic":
+        return synthetic.make_synthetic(
+            task=config.synthetic.task,
+            num_classes=config.synthetic.num_classes,
+            num_train=config.synthetic.num_train,
+            num_val=config.synthetic.num_val,
+            num_test=config.synthetic.num_test,
+            size=config.size,
+            channels=config.synthetic.channels,
+            seed=config.synthetic.seed,
+        )
+    near = difflib.get_close_matches(str(config.name).lower(), _NAMES, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    raise ConfigError(f"data.name is {config.name!r}, expected one of {', '.join(_NAMES)}{hint}")

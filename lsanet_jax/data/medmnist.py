@@ -1,0 +1,164 @@
+"""The twelve MedMNIST-2D sets: found under a root folder, or downloaded to it.
+
+Yang et al., MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image
+classification (Scientific Data 2023), https://medmnist.com.
+"""
+
+import functools
+import hashlib
+import http.client
+import importlib.machinery
+import importlib.util
+import os
+import pathlib
+import urllib.error
+import urllib.request
+import uuid
+import warnings
+
+from tqdm import tqdm
+
+from lsanet_jax.data import npz
+from lsanet_jax.data.dataset import Dataset
+from lsanet_jax.errors import ConfigError, DataError
+
+NAMES = (
+    "pathmnist",
+    "chestmnist",
+    "dermamnist",
+    "octmnist",
+    "pneumoniamnist",
+    "retinamnist",
+    "breastmnist",
+    "bloodmnist",
+    "tissuemnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+)
+SIZES = (28, 64, 128, 224)
+
+_TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 1 << 20
+
+
+def load_medmnist(name: str, size: int = 28, root: str = "") -> Dataset:
+    """One MedMNIST-2D set, from the official file only.
+
+    Args:
+        name: one of `NAMES`.
+        size: pixels per side of the stored images, one of `SIZES`.
+        root: folder of the files; default $MEDMNIST_ROOT, else ~/.medmnist. A missing file is
+            downloaded to it.
+
+    Raises:
+        ConfigError: there is no such set or size.
+        DataError: the file cannot be had, or it is not the official one.
+    """
+    facts = _facts(name)
+    if size not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise ConfigError(f"data.size is {size}, expected one of {sizes} for {name}.")
+    suffix = "" if size == 28 else f"_{size}"
+    url, md5 = facts[f"url{suffix}"], facts[f"MD5{suffix}"]
+    root_folder = pathlib.Path(root or os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")
+    path = root_folder.expanduser() / f"{name}{suffix}.npz"
+    if path.exists():
+        _check_md5(path, md5)
+    else:
+        download(url, path, md5)
+    splits, _ = npz.read_splits(path)
+    labels = facts["label"]
+    class_names = tuple(labels[str(index)] for index in range(len(labels)))
+    task = "multi-label" if facts["task"].startswith("multi-label") else facts["task"]
+    return Dataset(name, task, class_names, **splits, source=str(path))
+
+
+def download(
+    url: str, path: pathlib.Path, md5: str, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> None:
+    """Downloads a file and checks it before it gets its name.
+
+    Whatever goes wrong, `path` is either whole and right or not there.
+
+    Raises:
+        DataError: no connection, an incomplete or wrong file, or no place to write it.
+    """
+    by_hand = f"Or put the file from {url} at {path} by hand (md5 {md5})."
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = _stream(url, part, timeout_seconds)
+        if found != md5:
+            raise DataError(
+                f"{url}: the download has md5 {found}, expected {md5}; nothing was kept. Try again."
+                f" {by_hand}"
+            )
+        os.replace(part, path)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise DataError(
+            f"{path} is missing and downloading it from {url} failed ({error}). Try again when the"
+            f" network and the folder {path.parent} are available. {by_hand}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _stream(url: str, part: pathlib.Path, timeout_seconds: float) -> str:
+    """Writes what is at `url` to `part` and returns its md5."""
+    digest = hashlib.md5(usedforsecurity=False)
+    request = urllib.request.Request(url, headers={"User-Agent": "lsanet_jax"})
+    with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        with (
+            part.open("xb") as file,
+            tqdm(total=total or None, unit="B", unit_scale=True, desc=url.split("?")[0]) as bar,
+        ):
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
+            received = file.tell()
+    if total and received != total:
+        raise OSError(f"the connection broke off after {received} of {total} bytes")
+    return digest.hexdigest()
+
+
+def _check_md5(path: pathlib.Path, md5: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(
+                file, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+    if found != md5:
+        raise DataError(
+            f"{path}: found md5 {found}, expected {md5}: it is not the official file, or damaged."
+            " Delete it to have it downloaded again, or train on it as your own with"
+            f" data.name=npz and data.path={path}."
+        )
+
+
+def _facts(name: str) -> dict:
+    """What the medmnist package says of a set: url, MD5, task, label names."""
+    if name not in NAMES:
+        raise ConfigError(f"data.name is {name!r}, expected one of {', '.join(NAMES)}.")
+    return _read_info()[name]
+
+
+@functools.cache
+def _read_info() -> dict[str, dict]:
+    # The package's __init__ imports torch, or prints a hint where there is none; the facts are in
+    # one module of it that needs nothing.
+    package = importlib.util.find_spec("medmnist")
+    if package is None or not package.submodule_search_locations:
+        raise DataError("the package medmnist is not installed: pip install --no-deps medmnist.")
+    spec = importlib.machinery.PathFinder.find_spec(
+        "medmnist.info", list(package.submodule_search_locations)
+    )
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It makes ~/.medmnist, and warns where it cannot.
+        spec.loader.exec_module(module)
+    return module.INFO
