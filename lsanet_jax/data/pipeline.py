@@ -1,0 +1,183 @@
+"""Batches: which samples, in which order, and from stored bytes to what the network sees.
+
+The device-resident pipeline keeps the uint8 images on the devices. A step receives indices only;
+it gathers, resizes and normalises inside the jitted step with `preprocess`.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int32, UInt8
+
+from lsanet_jax import keys
+from lsanet_jax.data.dataset import SPLITS, Dataset, Split
+from lsanet_jax.errors import ConfigError, DataError
+
+Resize = Literal["nearest", "bilinear", "bicubic"]
+
+_MEGABYTE = 2**20
+
+
+def epoch_order(
+    seed: int, epoch: int, num_samples: int, batch_size: int
+) -> Int32[np.ndarray, "steps batch"]:
+    """The sample indices of one epoch, batch by batch: a pure function of its arguments.
+
+    An epoch is ceil(num_samples / batch_size) full batches. The last one is completed with the
+    first samples of the same permutation (as torch's DistributedSampler does), so that shapes are
+    static and every sample is seen.
+    """
+    steps = -(-num_samples // batch_size)
+    with jax.threefry_partitionable(True):  # The other setting draws other numbers.
+        key = jax.random.fold_in(keys.stream(seed, "order"), epoch)
+        permutation = np.asarray(jax.random.permutation(key, num_samples))
+    return np.resize(permutation, (steps, batch_size)).astype(np.int32)
+
+
+def eval_batches(num_samples: int, batch_size: int) -> Int32[np.ndarray, "steps batch"]:
+    """All sample indices in order; the last batch is padded with the last index.
+
+    The caller drops what it computes beyond `num_samples`.
+    """
+    steps = -(-num_samples // batch_size)
+    indices = np.arange(steps * batch_size, dtype=np.int32)
+    return np.minimum(indices, num_samples - 1).reshape(steps, batch_size)
+
+
+def place(split: Split, mesh: Mesh) -> tuple[UInt8[Array, "n h w c"], Int32[Array, "..."]]:
+    """A split's images and labels on every device of the mesh, replicated."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def put(array: np.ndarray) -> Array:
+        # Unlike device_put this does not compare the array between processes, which would send
+        # the whole set over the network.
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return put(split.images), put(split.labels)
+
+
+def device_megabytes(dataset: Dataset) -> float:
+    """What the three splits need on each device, in MiB."""
+    splits = [dataset.split(key) for key in SPLITS]
+    return sum(split.images.nbytes + split.labels.nbytes for split in splits) / _MEGABYTE
+
+
+def fits(dataset: Dataset, budget_mb: float) -> bool:
+    """Whether the dataset may live on the devices."""
+    return device_megabytes(dataset) <= budget_mb
+
+
+def check_fits(dataset: Dataset, budget_mb: float) -> None:
+    """Raises DataError when the dataset is larger than `data.device_budget_mb`."""
+    if not fits(dataset, budget_mb):
+        needed = device_megabytes(dataset)
+        raise DataError(
+            f"dataset {dataset.name!r} needs {needed:.0f} MiB on each device, but"
+            f" data.device_budget_mb is {budget_mb:g}: raise it to at least"
+            f" {int(needed) + 1} if the device's memory allows, or choose a smaller data.size."
+        )
+
+
+def preprocess(
+    images: UInt8[Array, "b h w c"],
+    *,
+    image_size: int,
+    resize: Resize,
+    as_rgb: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Array, "b s s c2"]:
+    """Stored images as the network sees them: resized, grey repeated to RGB, normalised.
+
+    Resizing matches PIL's on 8-bit images, which is what MedMNIST's own scripts use: `nearest`
+    exactly, `bilinear` and `bicubic` (both antialiased) up to rounding.
+
+    Args:
+        images: 0 to 255.
+        image_size: s, height and width of the result.
+        resize: how; nothing happens where the size is right already.
+        as_rgb: repeat grey images to 3 channels. RGB images stay as they are either way.
+        mean: subtracted after scaling to [0, 1]; one value, or one per channel of the result.
+        std: divisor after that, likewise.
+
+    Raises:
+        ConfigError: `resize`, `mean` or `std` is not as described.
+    """
+    if resize not in ("nearest", "bilinear", "bicubic"):
+        raise ConfigError(f"data.resize is {resize!r}, expected nearest, bilinear or bicubic.")
+    channels = 3 if as_rgb else images.shape[-1]
+    for field, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"data.{field} is {tuple(values)}, expected 1 value or {channels}, one per channel."
+            )
+    if images.shape[1:3] != (image_size, image_size):
+        if resize == "nearest":
+            images = _resize_nearest(images, image_size)
+        else:
+            images = _resize_antialiased(images, image_size, resize)
+    pixels = images.astype(jnp.float32) / 255
+    if images.shape[-1] != channels:
+        pixels = jnp.repeat(pixels, channels, axis=-1)
+    return (pixels - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def _resize_nearest(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, "b s s c"]:
+    for axis in (1, 2):
+        source = images.shape[axis]
+        if size % source == 0:
+            images = jnp.repeat(images, size // source, axis=axis)
+        else:
+            images = jnp.take(images, _nearest_indices(source, size), axis=axis)
+    return images
+
+
+def _nearest_indices(source: int, size: int) -> Int32[np.ndarray, " size"]:
+    """floor((i + 0.5) * source / size), summed up step by step as PIL does, with its rounding."""
+    step = source / size
+    centres = np.add.accumulate(np.full(size, step) - np.eye(1, size)[0] * step / 2)
+    return np.minimum(centres.astype(np.int32), source - 1)
+
+
+def _resize_antialiased(
+    images: UInt8[Array, "b h w c"], size: int, method: Resize
+) -> Float[Array, "b s s c"]:
+    """Width, then height, each rounded to 0..255: PIL keeps 8 bits between its two passes."""
+    pixels = images.astype(jnp.float32)
+    for axis, equation in ((2, "sw,bhwc->bhsc"), (1, "sh,bhwc->bswc")):
+        if pixels.shape[axis] != size:
+            weights = _resize_weights(pixels.shape[axis], size, method)
+            # Lower precision (TF32 on GPUs) is off by whole grey levels.
+            pixels = jnp.einsum(equation, weights, pixels, precision=jax.lax.Precision.HIGHEST)
+            pixels = jnp.clip(jnp.floor(pixels + 0.5), 0, 255)
+    return pixels
+
+
+def _resize_weights(source: int, size: int, method: Resize) -> Float[np.ndarray, "size source"]:
+    """PIL's resampling coefficients: a kernel, stretched by the scale when shrinking."""
+    scale = source / size
+    stretch = max(scale, 1.0)
+    support = stretch * (1.0 if method == "bilinear" else 2.0)
+    centres = (np.arange(size) + 0.5)[:, None] * scale
+    first = np.maximum(np.trunc(centres - support + 0.5), 0)
+    last = np.minimum(np.trunc(centres + support + 0.5), source)
+    positions = np.arange(source)[None, :]
+    distance = np.abs((positions - centres + 0.5) / stretch)
+    weights = _triangle(distance) if method == "bilinear" else _cubic(distance)
+    weights = np.where((positions >= first) & (positions < last), weights, 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _triangle(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return np.maximum(1 - x, 0)
+
+
+def _cubic(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Keys' cubic convolution with a = -0.5, for x >= 0."""
+    inner = (1.5 * x - 2.5) * x * x + 1
+    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
