@@ -1,0 +1,70 @@
+"""Every field of a config with its default, which is the paper's protocol where it states one.
+
+Other config files start from `get_config()` and change what they need. On the command line a field
+is changed with `--config.SECTION.FIELD=VALUE`, for instance `--config.model.objective=dsn`.
+Sources: (P) the LSANet paper, section 4.1; (M) MedMNIST v2's own training script.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the defaults: LSANet on ResNet-18, on the synthetic set, at 224 pixels."""
+    config = ConfigDict()
+    config.seed = 0  # 0 to 2**32 - 1; initial parameters and sample order follow from it
+
+    config.data = data = ConfigDict()
+    data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or "npz", or "synthetic"
+    data.root = ""  # folder of the MedMNIST files; "": $MEDMNIST_ROOT, else ~/.medmnist
+    data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}
+    data.task = ""  # name = npz: multi-class, binary-class, ordinal-regression, multi-label; "": infer
+    data.size = 28  # pixels; the MedMNIST file to use (28, 64, 128, 224), or the synthetic size
+    data.image_size = 224  # pixels; what the network sees (P)
+    data.resize = "nearest"  # nearest, bilinear, bicubic: from stored size to image_size (M)
+    data.as_rgb = True  # repeat grey images to 3 channels
+    data.mean = (0.5,)  # subtracted after scaling to [0, 1]; one value, or one per channel (M)
+    data.std = (0.5,)  # divisor after that, likewise (M)
+    data.device_budget_mb = 4096  # MiB; the set lives on each device and must fit this
+
+    data.synthetic = synthetic = ConfigDict()  # name = synthetic only
+    synthetic.task = "multi-class"  # multi-class, binary-class, ordinal-regression, multi-label
+    synthetic.num_classes = 4  # classes, or labels of a multi-label set
+    synthetic.num_train = 1024  # images
+    synthetic.num_val = 256  # images
+    synthetic.num_test = 256  # images
+    synthetic.channels = 3  # 3: stained colour images, 1: grey
+    synthetic.seed = 0  # which set is drawn; apart from config.seed, so that runs share their data
+
+    config.model = model = ConfigDict()
+    model.backbone = "resnet18"  # resnet18 34 50 101, wrn50 wrn101, resnext50 resnext101
+    model.stem = "imagenet"  # imagenet: 7x7 stride 2 and pooling; small: 3x3 stride 1 (for 28 px)
+    model.objective = "lsanet"  # baseline, dsn, dks, dsn_ks, dsn_lsa, lsanet
+    model.taps = (1, 2, 3, 4)  # supervised stages, the last one included; dks never uses stage 1
+    model.lsa = lsa = ConfigDict()  # layer selective attention, for dsn_lsa and lsanet
+    lsa.kind = "fc"  # fc (the paper's choice), conv, gated, self
+    lsa.channels = 64  # channels of each embedded map
+    lsa.reduction = 8  # fc: hidden units = taps * channels / reduction (P)
+    lsa.kernel_size = 3  # conv: taps of the 1-D convolution, odd
+
+    config.loss = loss = ConfigDict()
+    loss.alpha = (1.0,)  # dsn, dsn_ks, dks: weights of the auxiliary classifiers, one or one each
+    loss.mu = 1.0  # dsn_ks, dks, lsanet: weight of knowledge synergy (P)
+
+    config.train = train = ConfigDict()
+    train.epochs = 100  # (P)
+    train.batch_size = 64  # images per step, over all devices (P)
+    train.optimizer = "adam"  # adam, adamw, sgd (P: adam)
+    train.learning_rate = 1e-3  # at the start (P)
+    train.weight_decay = 0.0  # adamw: decoupled; adam and sgd: added to the gradient
+    train.momentum = 0.9  # sgd only
+    train.schedule = "step"  # step: times `decay` at each milestone; constant; cosine: to 0
+    train.milestones = (0.5, 0.75)  # step: fractions of the epochs (M)
+    train.decay = 0.1  # step: factor (M)
+    train.steps_per_dispatch = 1  # steps in one device program; 10 or so saves launch gaps on a GPU
+    train.log_every_steps = 10  # steps between two points in TensorBoard
+    train.checkpoint_every_epochs = 1  # epochs between two checkpoints to resume from
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.batch_size = 256  # images per evaluation step; changes speed and memory only
+    evaluation.select = "best_val_auc"  # the epoch to report: best_val_auc (M) or last
+    return config

@@ -1,0 +1,163 @@
+"""What a config may hold: the type and the choices or range of every field.
+
+`configs/common.py` holds the fields' meanings and defaults.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from lsanet_jax import losses
+from lsanet_jax.data.dataset import TASKS
+from lsanet_jax.errors import ConfigError
+from lsanet_jax.models import BACKBONES
+from lsanet_jax.models.lsa import KINDS
+
+
+class Field(NamedTuple):
+    """The type of a field, and which of its values are allowed."""
+
+    type: type
+    allowed: tuple | Callable[[Any], bool] = lambda _: True
+    expected: str = ""
+
+
+def _at_least(low: float, type_: type = int) -> Field:
+    return Field(type_, lambda v: math.isfinite(v) and v >= low, f"a number of at least {low}")
+
+
+def _above(low: float) -> Field:
+    return Field(float, lambda v: math.isfinite(v) and v > low, f"a finite number above {low:g}")
+
+
+def _tuple(is_item: Callable[[Any], bool], expected: str, *, empty: bool = False) -> Field:
+    return Field(tuple, lambda v: (empty or len(v) > 0) and all(map(is_item, v)), expected)
+
+
+def _is_int(v: Any) -> bool:
+    return isinstance(v, int) and not isinstance(v, bool)
+
+
+def _is_real(v: Any) -> bool:
+    return (_is_int(v) or isinstance(v, float)) and math.isfinite(v)
+
+
+FIELDS: dict[str, Field] = {
+    "seed": Field(int, lambda v: 0 <= v < 2**32, "0 to 4294967295"),
+    "data.name": Field(str, bool, "the name of a dataset"),
+    "data.root": Field(str),
+    "data.path": Field(str),
+    "data.task": Field(str, ("", *TASKS)),
+    "data.size": _at_least(1),
+    "data.image_size": _at_least(1),
+    "data.resize": Field(str, ("nearest", "bilinear", "bicubic")),
+    "data.as_rgb": Field(bool),
+    "data.mean": _tuple(_is_real, "a tuple of numbers, such as (0.5,)"),
+    "data.std": _tuple(lambda v: _is_real(v) and v > 0, "a tuple of numbers above 0"),
+    "data.device_budget_mb": _at_least(1),
+    "data.synthetic.task": Field(str, TASKS),
+    "data.synthetic.num_classes": _at_least(1),
+    "data.synthetic.num_train": _at_least(1),
+    "data.synthetic.num_val": _at_least(1),
+    "data.synthetic.num_test": _at_least(1),
+    "data.synthetic.channels": Field(int, (1, 3)),
+    "data.synthetic.seed": _at_least(0),
+    "model.backbone": Field(str, BACKBONES),
+    "model.stem": Field(str, ("imagenet", "small")),
+    "model.objective": Field(str, tuple(losses.OBJECTIVES)),
+    "model.taps": _tuple(lambda v: _is_int(v) and v > 0, "stages counted from 1, such as (2, 4)"),
+    "model.lsa.kind": Field(str, KINDS),
+    "model.lsa.channels": _at_least(1),
+    "model.lsa.reduction": _at_least(1),
+    "model.lsa.kernel_size": Field(int, lambda v: v > 0 and v % 2 == 1, "an odd number"),
+    "loss.alpha": _tuple(
+        lambda v: _is_real(v) and v >= 0, "one weight, or one for each auxiliary classifier"
+    ),
+    "loss.mu": _at_least(0, float),
+    "train.epochs": _at_least(1),
+    "train.batch_size": _at_least(1),
+    "train.optimizer": Field(str, ("adam", "adamw", "sgd")),
+    "train.learning_rate": _above(0),
+    "train.weight_decay": _at_least(0, float),
+    "train.momentum": Field(float, lambda v: 0 <= v < 1, "0 up to, but not including, 1"),
+    "train.schedule": Field(str, ("step", "constant", "cosine")),
+    "train.milestones": _tuple(lambda v: _is_real(v) and 0 < v < 1, "fractions", empty=True),
+    "train.decay": _above(0),
+    "train.steps_per_dispatch": _at_least(1),
+    "train.log_every_steps": _at_least(1),
+    "train.checkpoint_every_epochs": _at_least(1),
+    "eval.batch_size": _at_least(1),
+    "eval.select": Field(str, ("best_val_auc", "last")),
+}
+
+
+def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) for each leaf of a config."""
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def near_matches(name: str, names) -> str:
+    """Return '; did you mean ...?' for names that look alike, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Check every field of a config before anything is built from it.
+
+    Raises:
+      ConfigError: a field is unknown or missing, or its value is of the wrong type or not allowed;
+        the message names the field, the value and what is allowed.
+    """
+    values = dict(flatten(config))
+    for name in values.keys() - FIELDS.keys():
+        raise ConfigError(f"config.{name}: no such field{near_matches(name, FIELDS)}")
+    for name, field in FIELDS.items():
+        if name not in values:
+            raise ConfigError(
+                f"config.{name} is missing: start the config file from configs/common.py"
+            )
+        _check(f"config.{name}", values[name], field)
+    if config.data.name == "npz" and not config.data.path:
+        raise ConfigError("config.data.path is empty: data.name = npz needs the path of a file")
+    num_aux = len(set(config.model.taps)) - 1
+    if config.model.objective == "dks":
+        num_aux -= 1 in config.model.taps
+    if config.model.objective != "baseline" and num_aux < 1:
+        raise ConfigError(
+            f"config.model.taps = {config.model.taps} leaves no auxiliary classifier for objective "
+            f"{config.model.objective}: add a stage, or train the baseline"
+        )
+    if config.model.objective in ("dsn", "dsn_ks", "dks") and (
+        len(config.loss.alpha) not in (1, num_aux)
+    ):
+        raise ConfigError(
+            f"config.loss.alpha = {config.loss.alpha} has {len(config.loss.alpha)} weights, "
+            f"expected 1, or {num_aux} for the auxiliary classifiers of config.model.taps"
+        )
+
+
+def _check(name: str, value: Any, field: Field) -> None:
+    right_type = isinstance(value, field.type) and (
+        field.type is bool or not isinstance(value, bool)
+    )
+    if field.type is float:
+        right_type = _is_real(value) or isinstance(value, float)
+    if not right_type:
+        raise ConfigError(
+            f"{name} = {value!r} is of type {type(value).__name__}, expected {field.type.__name__}"
+        )
+    if isinstance(field.allowed, tuple):
+        if value not in field.allowed:
+            hint = near_matches(value, field.allowed) if isinstance(value, str) else ""
+            choices = ", ".join(repr(v) for v in field.allowed)
+            raise ConfigError(f"{name} = {value!r} is none of {choices}{hint}")
+    elif not field.allowed(value):
+        raise ConfigError(f"{name} = {value!r}: expected {field.expected}")

@@ -1,0 +1,167 @@
+"""The objectives of the paper as pure functions of arrays.
+
+Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K], the last classifier
+is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample; `beta` [B, L]
+the weights that layer selective attention gives, a distribution over the classifiers per sample.
+
+| objective | loss (mean over the batch)                  | paper           |
+|-----------|---------------------------------------------|-----------------|
+| baseline  | `final`                                     | Eq. 1, 2        |
+| dsn       | `final` + `auxiliary`                       | Eq. 3, 4        |
+| dsn_ks    | `final` + `auxiliary` + `synergy`           | Table 3, DSN+KS |
+| dks       | the same, on the DKS network                | DKS, Eq. 3      |
+| dsn_lsa   | `weighted`                                  | Eq. 7           |
+| lsanet    | `weighted` + `synergy`                      | Eq. 5           |
+
+References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
+"Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+class Terms(NamedTuple):
+    """Which terms an objective adds up."""
+
+    weighted: bool  # weighted by beta (Eq. 7) in place of final (+ auxiliary)
+    auxiliary: bool
+    synergy: bool
+
+
+OBJECTIVES: Mapping[str, Terms] = {
+    "baseline": Terms(weighted=False, auxiliary=False, synergy=False),
+    "dsn": Terms(weighted=False, auxiliary=True, synergy=False),
+    "dks": Terms(weighted=False, auxiliary=True, synergy=True),
+    "dsn_ks": Terms(weighted=False, auxiliary=True, synergy=True),
+    "dsn_lsa": Terms(weighted=True, auxiliary=False, synergy=False),
+    "lsanet": Terms(weighted=True, auxiliary=False, synergy=True),
+}
+
+Labels = Int[Array, "b"] | Float[Array, "b k"] | Int[Array, "b k"]
+
+
+def cross_entropy(
+    logits: Float[Array, "l b k"], labels: Labels, *, multilabel: bool
+) -> Float[Array, "l b"]:
+    """Cross entropy of every classifier on every sample, in nats (Eq. 2 before its mean).
+
+    Args:
+      logits: [L, B, K].
+      labels: class indices [B]; with `multilabel`, 0 or 1 for each label [B, K].
+      multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy.
+
+    Returns:
+      [L, B], not negative.
+    """
+    if multilabel:
+        targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+    labels = jnp.broadcast_to(labels, logits.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
+    """Loss of the network's own classifier, L_M (Eq. 2)."""
+    return jnp.mean(ce[-1])
+
+
+def auxiliary(ce: Float[Array, "l b"], alpha: Float[Array, "l-1"] | float = 1.0) -> Float[Array, ""]:
+    """Sum of the auxiliary classifiers' losses weighted by alpha_l, L_m (Eq. 4).
+
+    Args:
+      ce: [L, B].
+      alpha: one weight for all auxiliary classifiers, or one for each [L - 1].
+
+    Returns:
+      A scalar; 0 where there is no auxiliary classifier.
+    """
+    return jnp.sum(alpha * jnp.mean(ce[:-1], axis=1))
+
+
+def weighted(ce: Float[Array, "l b"], beta: Float[Array, "b l"]) -> Float[Array, ""]:
+    """Loss of all classifiers, weighted per sample by layer selective attention, L_b (Eq. 7)."""
+    return jnp.mean(jnp.sum(beta.T * ce, axis=0))
+
+
+def synergy(
+    logits: Float[Array, "l b k"],
+    mu: Float[Array, "l l"] | float = 1.0,
+    *,
+    multilabel: bool = False,
+) -> Float[Array, ""]:
+    """Pairwise knowledge matching, L_k = mean_B sum_{p != q} mu_pq KL(f_p || f_q) (Eq. 8).
+
+    The paper prints a minus sign in front; read literally it would drive the classifiers apart, and
+    the DKS authors minimise the divergence, as here. The gradient flows through both arguments.
+    Computed from log-probabilities, hence finite for any finite logits.
+
+    Args:
+      logits: [L, B, K].
+      mu: mu_pq, one for all pairs or a matrix [L, L] (row p, column q; the diagonal plays no role).
+      multilabel: the Bernoulli divergence of each label, averaged over the labels.
+
+    Returns:
+      A scalar, not negative where mu is not; 0 for a single classifier.
+    """
+    num = logits.shape[0]
+    mu = jnp.broadcast_to(jnp.asarray(mu, logits.dtype), (num, num)) * (1 - jnp.eye(num))
+    if multilabel:
+        log_f = jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)])
+        scale = 1 / logits.shape[-1]
+    else:
+        log_f = jax.nn.log_softmax(logits)[None]
+        scale = 1.0
+    ratio = log_f[:, :, None] - log_f[:, None]  # log(f_p / f_q), [1 or 2, L, L, B, K]
+    divergence = jnp.einsum("opbk,opqbk->pqb", jnp.exp(log_f), ratio) * scale
+    return jnp.sum(mu * jnp.mean(divergence, axis=-1)).astype(logits.dtype)
+
+
+def objective(
+    name: str,
+    logits: Float[Array, "l b k"],
+    labels: Labels,
+    beta: Float[Array, "b l"] | None = None,
+    *,
+    multilabel: bool = False,
+    alpha: Float[Array, "l-1"] | float = 1.0,
+    mu: Float[Array, "l l"] | float = 1.0,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Compute one of the six objectives and the parts that it is made of.
+
+    Args:
+      name: a key of `OBJECTIVES`.
+      logits: [L, B, K].
+      labels: [B] class indices, or with `multilabel` [B, K] of 0 and 1.
+      beta: [B, L]; needed by dsn_lsa and lsanet.
+      multilabel: whether each of the K labels is a yes-or-no question of its own.
+      alpha: see `auxiliary`.
+      mu: see `synergy`.
+
+    Returns:
+      The loss, and its parts: `final` and `auxiliary`, or `weighted`; `synergy`; and `ce` [L], the
+      mean cross entropy of each classifier.
+
+    Raises:
+      ValueError: an objective that weights by beta was given none.
+    """
+    terms = OBJECTIVES[name]
+    ce = cross_entropy(logits, labels, multilabel=multilabel)
+    parts = {}
+    if terms.weighted:
+        if beta is None:
+            raise ValueError(f"objective {name!r} weights the classifiers by beta, but beta is None")
+        parts["weighted"] = weighted(ce, beta)
+    else:
+        parts["final"] = final(ce)
+        if terms.auxiliary:
+            parts["auxiliary"] = auxiliary(ce, alpha)
+    if terms.synergy:
+        parts["synergy"] = synergy(logits, mu, multilabel=multilabel)
+    loss = sum(parts.values())
+    return loss, parts | {"ce": jnp.mean(ce, axis=1)}

@@ -1,0 +1,149 @@
+"""Layer selective attention: how much each stage's classifier counts, sample by sample.
+
+The feature maps of L stages are embedded into tensors of one shape, pooled, and turned into
+beta [B, L], a distribution over the stages (LSANet, section 3.2). Besides the paper's two fully
+connected layers (Eq. 6) there are the variants of its Table 2.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lsanet_jax.models.layers import BatchNorm, Conv, uniform_fan_in
+
+KINDS = ("fc", "conv", "gated", "self")
+
+
+class FeatureEmbedding(nnx.Module):
+    """Embed a stage's map [n, H_l, W_l, C_l] into the deepest map's size, with a few channels.
+
+    Convolution C_l -> C_l with kernel = stride = ceil(H_l / H), batch norm, ReLU, then 1x1
+    convolution. Where H_l is no multiple of H, zeros are padded around the map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        map_size: tuple[int, int],
+        target_size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ):
+        """Build the embedding of maps of `map_size` into `target_size`, both (height, width)."""
+        self.target_size = target_size
+        # One kernel size for both axes; medical images are square in all sets that we know of.
+        self.patch = max(math.ceil(n / t) for n, t in zip(map_size, target_size, strict=True))
+        self.conv = Conv(
+            in_channels, in_channels, self.patch, stride=self.patch, padding=0, rngs=rngs
+        )
+        self.bn = BatchNorm(in_channels, rngs=rngs)
+        self.project = Conv(in_channels, channels, 1, use_bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """Return the embedded map."""
+        pad = [self.patch * t - n for n, t in zip(x.shape[1:3], self.target_size, strict=True)]
+        if any(pad):
+            x = jnp.pad(x, ((0, 0), *((p // 2, p - p // 2) for p in pad), (0, 0)))
+        return self.project(jax.nn.relu(self.bn(self.conv(x))))
+
+
+class LayerSelectiveAttention(nnx.Module):
+    """beta [B, L] from the embedded maps of L stages, by one of `KINDS`."""
+
+    def __init__(
+        self,
+        num_stages: int,
+        channels: int,
+        *,
+        kind: str = "fc",
+        reduction: int = 8,
+        kernel_size: int = 3,
+        rngs: nnx.Rngs,
+    ):
+        """Build the attention.
+
+        Args:
+          num_stages: L.
+          channels: C, channels of the embedded maps.
+          kind: "fc" (Eq. 6), "conv" (as ECA), "gated" (Ilse et al., 2018) or "self" (Vaswani et
+            al., 2017).
+          reduction: r of "fc": the hidden layer has L C / r units.
+          kernel_size: taps of "conv", odd.
+          rngs: source of the initial parameters.
+        """
+        self.kind = kind
+        width = num_stages * channels
+        shapes = {
+            "fc": {"w1": (width, width // reduction), "w2": (width // reduction, width)},
+            "conv": {"kernel": (kernel_size,)},
+            "gated": {"v": (channels, channels), "u": (channels, channels), "w": (channels,)},
+            "self": {name: (channels, channels) for name in "qkv"},
+        }[kind]
+        for name, shape in shapes.items():
+            setattr(self, name, nnx.Param(uniform_fan_in(rngs.params(), shape)))
+
+    def __call__(self, embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l"]:
+        """Return beta, computed in float32 or wider; each row sums to 1."""
+        u = pool(embedded)
+        match self.kind:
+            case "fc":
+                return fc_attention(u, self.w1[...], self.w2[...])
+            case "conv":
+                return conv_attention(u, self.kernel[...])
+            case "gated":
+                return gated_attention(u, self.v[...], self.u[...], self.w[...])
+            case "self":
+                return self_attention(u, self.q[...], self.k[...], self.v[...])
+
+
+def pool(embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l c"]:
+    """Global average pooling of the concatenated embeddings, U_avg in Eq. 6."""
+    dtype = jnp.promote_types(embedded.dtype, jnp.float32)
+    return jnp.moveaxis(jnp.mean(embedded, axis=(2, 3), dtype=dtype), 0, 1)
+
+
+def beta_from_gates(g: Float[Array, "n l*c"], num_stages: int) -> Float[Array, "n l"]:
+    """Split the gates by stage, average each group, softmax over the stages."""
+    return jax.nn.softmax(jnp.mean(g.reshape(len(g), num_stages, -1), axis=-1), axis=-1)
+
+
+def fc_attention(
+    u: Float[Array, "n l c"], w1: Float[Array, "l*c l*c/r"], w2: Float[Array, "l*c/r l*c"]
+) -> Float[Array, "n l"]:
+    """Two fully connected layers, G = sigmoid(W2 relu(W1 u)), no bias (Eq. 6)."""
+    g = jax.nn.sigmoid(jax.nn.relu(u.reshape(len(u), -1) @ w1) @ w2)
+    return beta_from_gates(g, u.shape[1])
+
+
+def conv_attention(u: Float[Array, "n l c"], kernel: Float[Array, "k"]) -> Float[Array, "n l"]:
+    """1-D convolution over the concatenated channels, zero padding, sigmoid (Table 2; ECA)."""
+    flat, k = u.reshape(len(u), -1), len(kernel)
+    padded = jnp.pad(flat, ((0, 0), (k // 2, k // 2)))
+    convolved = sum(kernel[i] * padded[:, i : i + flat.shape[1]] for i in range(k))
+    return beta_from_gates(jax.nn.sigmoid(convolved), u.shape[1])
+
+
+def gated_attention(
+    u: Float[Array, "n l c"],
+    v: Float[Array, "c c"],
+    gate: Float[Array, "c c"],
+    w: Float[Array, "c"],
+) -> Float[Array, "n l"]:
+    """softmax_l( w . (tanh(V h_l) * sigmoid(U h_l)) ) over the stages (Table 2; Ilse et al.)."""
+    return jax.nn.softmax((jnp.tanh(u @ v) * jax.nn.sigmoid(u @ gate)) @ w, axis=-1)
+
+
+def self_attention(
+    u: Float[Array, "n l c"],
+    q: Float[Array, "c c"],
+    k: Float[Array, "c c"],
+    v: Float[Array, "c c"],
+) -> Float[Array, "n l"]:
+    """One head of dot-product attention over the stages, sigmoid, mean over C (Table 2)."""
+    scores = jnp.einsum("nlc,nmc->nlm", u @ q, u @ k) / math.sqrt(u.shape[-1])
+    g = jax.nn.sigmoid(jax.nn.softmax(scores, axis=-1) @ (u @ v))
+    return beta_from_gates(g.reshape(len(g), -1), u.shape[1])

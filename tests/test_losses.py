@@ -1,0 +1,155 @@
+"""The objectives against the reference values, independent formulas and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsanet_jax import losses
+
+REFERENCE_OBJECTIVES = ["baseline", "dsn", "dsn_ks", "dsn_lsa", "lsanet"]
+
+
+@pytest.fixture(params=["float64", "float32"])
+def precision(request):
+    """Run at both precisions; yields (dtype, relative tolerance)."""
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param), {"float64": 1e-6, "float32": 1e-5}[request.param]
+
+
+def close(actual, expected, rtol):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", REFERENCE_OBJECTIVES)
+def test_objectives_and_gradients_match_reference(reference, precision, name):
+    dtype, rtol = precision
+    ref = reference("losses.npz")
+    logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
+    labels = jnp.asarray(ref["labels"], jnp.int32)
+    loss = lambda x: losses.objective(name, x, labels, beta)[0]
+    value, grad = jax.value_and_grad(loss)(logits)
+    assert value.dtype == dtype
+    close(value, ref[f"value.{name}"], rtol)
+    close(grad, ref[f"grad.{name}"], rtol)
+
+
+def test_parts_and_gradients_match_reference(reference, precision):
+    dtype, rtol = precision
+    ref = reference("losses.npz")
+    logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
+    labels = jnp.asarray(ref["labels"], jnp.int32)
+    ce = lambda x: losses.cross_entropy(x, labels, multilabel=False)
+    parts = {
+        "final": lambda x: losses.final(ce(x)),
+        "aux": lambda x: losses.auxiliary(ce(x)),
+        "weighted": lambda x: losses.weighted(ce(x), beta),
+        "synergy": losses.synergy,
+    }
+    for name, part in parts.items():
+        value, grad = jax.value_and_grad(part)(logits)
+        close(value, ref[f"value.{name}"], rtol)
+        close(grad, ref[f"grad.{name}"], rtol)
+
+
+def test_multilabel_matches_reference(reference, precision):
+    dtype, rtol = precision
+    ref = reference("losses.npz")
+    logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
+    labels = jnp.asarray(ref["multilabel.labels"])
+    close(losses.synergy(logits, multilabel=True), ref["multilabel.value.synergy"], rtol)
+    loss = lambda x: losses.objective("lsanet", x, labels, beta, multilabel=True)[0]
+    value, grad = jax.value_and_grad(loss)(logits)
+    close(value, ref["multilabel.value.lsanet"], rtol)
+    close(grad, ref["multilabel.grad.lsanet"], rtol)
+
+
+def example(num_classifiers=4, batch=5, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(num_classifiers, batch, classes))
+    beta = rng.dirichlet(np.ones(num_classifiers), size=batch)
+    return logits, rng.integers(classes, size=batch), beta
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("name", list(losses.OBJECTIVES))
+def test_gradient_equals_finite_differences(name, multilabel):
+    logits, labels, beta = example()
+    if multilabel:
+        labels = np.random.default_rng(1).integers(2, size=(5, 3))
+    with jax.enable_x64(True):
+        fn = jax.jit(
+            lambda x, b: losses.objective(name, x, jnp.asarray(labels), b, multilabel=multilabel)[0]
+        )
+        logits, beta = jnp.asarray(logits), jnp.asarray(beta)
+        grads = jax.grad(fn, argnums=(0, 1))(logits, beta)
+        rng = np.random.default_rng(2)
+        for argument, grad in enumerate(grads):
+            direction = jnp.asarray(rng.normal(size=grad.shape))
+            shifted = lambda eps, k=argument, d=direction: fn(
+                *[a + eps * d if i == k else a for i, a in enumerate((logits, beta))]
+            )
+            numeric = (shifted(1e-6) - shifted(-1e-6)) / 2e-6
+            np.testing.assert_allclose(jnp.vdot(grad, direction), numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_synergy_is_the_sum_of_pairwise_divergences():
+    logits, _, _ = example()
+    mu = np.random.default_rng(3).uniform(size=(4, 4))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = sum(
+        mu[i, j] * np.mean(np.sum(p[i] * np.log(p[i] / p[j]), axis=-1))
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    )
+    np.testing.assert_allclose(losses.synergy(jnp.asarray(logits), mu), expected, rtol=1e-5)
+
+
+def test_synergy_draws_classifiers_together():
+    logits = jnp.asarray(example()[0], jnp.float32)
+    step = logits - 0.5 * jax.grad(losses.synergy)(logits)
+    assert losses.synergy(step) < losses.synergy(logits)
+    assert losses.synergy(jnp.stack([logits[0]] * 4)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_confident_logits_stay_finite(multilabel):
+    logits = jnp.asarray([[[1e4, -1e4]], [[-1e4, 1e4]]], jnp.float32)
+    labels = jnp.asarray([[1, 0]]) if multilabel else jnp.asarray([0])
+    loss = lambda x: losses.objective("dsn_ks", x, labels, multilabel=multilabel)[0]
+    value, grad = jax.value_and_grad(loss)(logits)
+    assert np.isfinite(value)
+    assert np.isfinite(grad).all()
+
+
+def test_beta_receives_a_gradient():
+    logits, labels, beta = example()
+    loss = lambda b: losses.objective("lsanet", jnp.asarray(logits), jnp.asarray(labels), b)[0]
+    grad = jax.grad(loss)(jnp.asarray(beta))
+    ce = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), multilabel=False)
+    np.testing.assert_allclose(grad, ce.T / 5, rtol=1e-5)
+
+
+def test_alpha_weights_the_auxiliary_classifiers():
+    logits, labels, _ = map(jnp.asarray, example())
+    ce = losses.cross_entropy(logits, labels, multilabel=False)
+    expected = 0.1 * ce[0].mean() + 0.2 * ce[1].mean() + 0.3 * ce[2].mean()
+    alpha = jnp.asarray([0.1, 0.2, 0.3])
+    np.testing.assert_allclose(losses.auxiliary(ce, alpha), expected, rtol=1e-6)
+    _, parts = losses.objective("dsn", logits, labels, alpha=alpha)
+    np.testing.assert_allclose(parts["auxiliary"], expected, rtol=1e-6)
+
+
+def test_a_single_classifier_is_the_baseline_under_every_objective():
+    logits, labels, _ = map(jnp.asarray, example(num_classifiers=1))
+    beta = jnp.ones((5, 1))
+    values = [losses.objective(name, logits, labels, beta)[0] for name in losses.OBJECTIVES]
+    np.testing.assert_allclose(values, values[0], rtol=1e-6)
+
+
+def test_lsa_objectives_ask_for_beta():
+    logits, labels, _ = map(jnp.asarray, example())
+    with pytest.raises(ValueError, match="lsanet.*beta is None"):
+        losses.objective("lsanet", logits, labels)
