@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Write the locks again, from the dependencies in pyproject.toml (needs uv):
+#   launch/lock.sh              keep the pinned versions, except where pyproject.toml rules them out
+#   launch/lock.sh --upgrade    take the newest versions
+# Other arguments go to `uv pip compile` as well, for example --upgrade-package=jax.
+#
+#   requirements-cpu.txt    every package that lsanet_jax needs, without CUDA
+#   requirements.txt        the same versions, and CUDA 12 on Linux
+#   requirements-test.txt   what the tests need beside either
+#   requirements-torch.txt  PyTorch for CPU, which some tests compare with; edited by hand
+#
+# Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. One version
+# of a package serves every Python and platform (--fork-strategy=fewest), so that a result does not
+# depend on which Python a machine happens to have.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+compile() {
+  uv pip compile --quiet --universal --fork-strategy=fewest --annotation-style=line \
+    --custom-compile-command=launch/lock.sh "$@"
+}
+
+compile "$@" pyproject.toml -o requirements-cpu.txt
+compile "$@" pyproject.toml --extra=cuda12 -c requirements-cpu.txt -o requirements.txt
+uv run --quiet --no-project python -c '
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["test"], sep="\n")
+' | compile "$@" - -c requirements-cpu.txt -o requirements-test.txt
