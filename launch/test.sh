@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lint and test. The first call makes the Python environment (see setup.sh), which takes some minutes.
+#   launch/test.sh                      everything but the tests marked slow
+#   launch/test.sh --slow               these too, after the others
+#   launch/test.sh tests/test_losses.py -k synergy
+# Arguments go to pytest. Variables: LSANET_TEST_WORKERS, how many tests run at once (default 1).
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+set_up requirements-test.txt
+
+if ! installed requirements-torch.txt; then
+  if run_pip install --dry-run --quiet --retries=1 -r "$ROOT/requirements-torch.txt" >/dev/null 2>&1; then
+    set_up requirements-test.txt requirements-torch.txt
+  else
+    say "warning: no PyTorch for CPU to be had (requirements-torch.txt says how);" \
+      "the tests that compare with it are skipped"
+  fi
+fi
+
+cd "$ROOT"
+lint=0
+"$PYTHON" -m ruff check . || lint=$?
+"$PYTHON" -m ruff format --check . || lint=$?
+
+tests=0
+"$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-0}" "$@" || tests=$?
+
+if [[ $lint != 0 ]]; then say "ruff found something: see above, before the tests"; fi
+exit $((tests != 0 ? tests : lint))

@@ -1,0 +1,52 @@
+"""What every test runs under, and the reference data that some compare with."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before anything imports jax. Tests of several devices run in a process of their own.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too, last")
+
+
+def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    if not config.option.slow and not config.option.markexpr:
+        fast = [item for item in items if item.get_closest_marker("slow") is None]
+        config.hook.pytest_deselected(items=items[len(fast) :])
+        items[:] = fast
+
+
+def pytest_runtest_setup(item):
+    deadline = float(os.environ.get("LSANET_TEST_DEADLINE", "inf"))
+    if item.get_closest_marker("slow") is not None and time.time() > deadline:
+        pytest.skip("slow, and LSANET_TEST_DEADLINE has passed")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"no reference data: {path} does not exist")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(shared):
+    """Returns a function from a name, such as "losses", to the arrays of that npz file."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(shared / "reference" / f"{name}.npz") as arrays:
+            return dict(arrays)
+
+    return load
