@@ -71,7 +71,9 @@ def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
     return jnp.mean(ce[-1])
 
 
-def auxiliary(ce: Float[Array, "l b"], alpha: Float[Array, "l-1"] | float = 1.0) -> Float[Array, ""]:
+def auxiliary(
+    ce: Float[Array, "l b"], alpha: Float[Array, "l-1"] | float = 1.0
+) -> Float[Array, ""]:
     """Sum of the auxiliary classifiers' losses weighted by alpha_l, L_m (Eq. 4).
 
     Args:
@@ -155,7 +157,9 @@ def objective(
     parts = {}
     if terms.weighted:
         if beta is None:
-            raise ValueError(f"objective {name!r} weights the classifiers by beta, but beta is None")
+            raise ValueError(
+                f"objective {name!r} weights the classifiers by beta, but beta is None"
+            )
         parts["weighted"] = weighted(ce, beta)
     else:
         parts["final"] = final(ce)

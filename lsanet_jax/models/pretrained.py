@@ -31,7 +31,9 @@ def inference_variables(model: nnx.Module) -> dict[str, nnx.Variable]:
 
 def from_torchvision(array: np.ndarray) -> np.ndarray:
     """OIHW -> HWIO, [out, in] -> [in, out]; vectors as they are."""
-    return {4: lambda a: a.transpose(2, 3, 1, 0), 2: np.transpose}.get(array.ndim, np.asarray)(array)
+    return {4: lambda a: a.transpose(2, 3, 1, 0), 2: np.transpose}.get(array.ndim, np.asarray)(
+        array
+    )
 
 
 def load_torchvision(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:

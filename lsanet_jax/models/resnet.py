@@ -27,6 +27,7 @@ class BasicBlock(nnx.Module):
         self.downsample = projection(in_channels, width, stride, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """Return the block's map."""
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return jax.nn.relu(y + shortcut(self.downsample, x))
@@ -57,6 +58,7 @@ class Bottleneck(nnx.Module):
         self.downsample = projection(in_channels, outer, stride, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """Return the block's map."""
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = jax.nn.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))

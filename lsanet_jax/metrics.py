@@ -1,0 +1,94 @@
+"""ACC and AUC as MedMNIST defines them, and running means of the training losses."""
+
+import numpy as np
+from clu import metrics as clu_metrics
+from jaxtyping import Float, Int
+
+
+def accuracy(
+    labels: Int[np.ndarray, "n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> float:
+    """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it.
+
+    Args:
+      labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
+      probabilities: of each class or label, in [0, 1].
+      task: one of `lsanet_jax.data.dataset.TASKS`.
+
+    Returns:
+      Multi-class and ordinal: how often the most probable class (the first, if several tie) is
+      right; binary: how often P(class 1) > 0.5 is right; multi-label: the mean over labels of the same.
+    """
+    if task == "multi-label":
+        return float(np.mean((probabilities > 0.5) == labels))
+    if task == "binary-class":
+        return float(np.mean((probabilities[:, -1] > 0.5) == labels))
+    return float(np.mean(np.argmax(probabilities, axis=-1) == labels))
+
+
+def auc(
+    labels: Int[np.ndarray, "n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> float:
+    """Area under the ROC curve, in [0, 1], as `medmnist.evaluator.getAUC` computes it.
+
+    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest (multi-class,
+    ordinal), or over the labels. Classes for which `labels` holds only positives or only negatives
+    have no AUC and are left out of the mean (MedMNIST's function fails there).
+
+    Returns:
+      The AUC; nan where no class has one.
+    """
+    # Costs a second, and commands such as --help need none of it.
+    from sklearn.metrics import roc_auc_score
+
+    if task == "binary-class":
+        one_hot, scores = labels[:, None] == 1, probabilities[:, -1:]
+    elif task == "multi-label":
+        one_hot, scores = labels == 1, probabilities
+    else:
+        one_hot, scores = labels[:, None] == np.arange(probabilities.shape[1]), probabilities
+    defined = [k for k in range(one_hot.shape[1]) if 0 < one_hot[:, k].sum() < len(labels)]
+    return float(np.mean([roc_auc_score(one_hot[:, k], scores[:, k]) for k in defined] or np.nan))
+
+
+def training_means(names) -> type[clu_metrics.Collection]:
+    """A `clu.metrics.Collection` that averages the step outputs of these names."""
+    averages = {name: clu_metrics.Average.from_output(name) for name in names}
+    return clu_metrics.Collection.create(**averages)
+
+
+def summarize(outputs, labels: np.ndarray, task: str, stages: tuple[int, ...]) -> dict:
+    """Scores of every classifier on a split.
+
+    Args:
+      outputs: for each batch what the evaluation step returned; may go on beyond the last sample.
+      labels: of the split.
+      task: one of `lsanet_jax.data.dataset.TASKS`.
+      stages: the classifiers' stages, shallow to deep.
+
+    Returns:
+      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`, `acc`,
+      `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean weight).
+    """
+    num = len(labels)
+    probabilities, ce, beta = zip(*outputs, strict=True)
+    probabilities = np.concatenate(probabilities, axis=1)[:, :num]
+    ce = np.concatenate(ce, axis=1)[:, :num]
+    beta = None if beta[0] is None else np.concatenate(beta)[:num]
+    classifiers = []
+    for i, stage in enumerate(stages):
+        classifier = {
+            "stage": stage,
+            "acc": accuracy(labels, probabilities[i], task),
+            "auc": auc(labels, probabilities[i], task),
+            "loss": float(np.mean(ce[i], dtype=np.float64)),
+        }
+        if beta is not None:
+            classifier["beta"] = float(np.mean(beta[:, i], dtype=np.float64))
+        classifiers.append(classifier)
+    own = classifiers[-1]
+    return {name: own[name] for name in ("acc", "auc", "loss")} | {"classifiers": classifiers}

@@ -1,0 +1,171 @@
+"""The training and evaluation steps: pure functions, compiled for a mesh of devices.
+
+The mesh has one axis, "data". Batches (indices into images that every device holds) are split over
+it, everything else is replicated. The losses and batch statistics are means over the global batch,
+so XLA sums gradients and statistics over the devices.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
+
+from lsanet_jax import losses
+
+
+class TrainState(NamedTuple):
+    """All that changes during training, and all that a checkpoint holds."""
+
+    step: Int[Array, ""]  # steps done
+    params: nnx.State
+    batch_stats: nnx.State
+    opt_state: optax.OptState
+
+
+Prepare = Callable[[UInt8[Array, "b h w c"]], Float[Array, "b s s c2"]]
+"""Turns stored images into what the network sees."""
+
+
+def init(
+    create: Callable[[nnx.Rngs], nnx.Module], tx: optax.GradientTransformation, key, mesh: Mesh
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Create the model and its first state, replicated over the mesh.
+
+    Args:
+      create: builds the model from its source of random numbers.
+      tx: the optimizer.
+      key: all initial parameters follow from it.
+      mesh: the devices.
+
+    Returns:
+      The model's structure in training mode, and the state at step 0.
+    """
+
+    def make(key):
+        _, params, batch_stats = nnx.split(create(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
+
+    abstract = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
+    abstract.train()
+    graphdef, _ = nnx.split(abstract)
+    state = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec()))(key)
+    return graphdef, state
+
+
+def part_names(objective: str, stage_names: tuple[str, ...]) -> list[str]:
+    """Names of what `train_step` reports for each step."""
+    terms = losses.OBJECTIVES[objective]
+    names = ["loss", "weighted"] if terms.weighted else ["loss", "final"]
+    names += ["auxiliary"] * terms.auxiliary + ["synergy"] * terms.synergy
+    names += [f"ce_{name}" for name in stage_names]
+    return names + [f"beta_{name}" for name in stage_names] * terms.weighted
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    prepare: Prepare,
+    mesh: Mesh,
+    *,
+    objective: str,
+    stage_names: tuple[str, ...],
+    multilabel: bool = False,
+    alpha: tuple[float, ...] = (1.0,),
+    mu: float = 1.0,
+):
+    """Build the compiled training step.
+
+    Args:
+      graphdef: the model's structure, from `init`.
+      tx: the optimizer.
+      prepare: applied to the uint8 images of the batch.
+      mesh: the devices.
+      objective: a key of `losses.OBJECTIVES`.
+      stage_names: a name for each classifier, shallow to deep.
+      multilabel: see `losses.objective`.
+      alpha: see `losses.auxiliary`; one weight, or one for each auxiliary classifier.
+      mu: see `losses.synergy`.
+
+    Returns:
+      `train_step(state, means, images, labels, indices) -> (state, means, parts)`. `indices` [n, B]
+      are the batches of n steps, done in one program. `means` is a `clu.metrics.Collection` that
+      takes up the parts; `state` and `means` are donated. `parts` maps names to [n] values:
+      those of `part_names`: the loss, its terms, and each classifier's mean cross entropy and beta.
+    """
+    replicated = NamedSharding(mesh, PartitionSpec())
+    batches = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+    def loss_fn(params, batch_stats, x, labels):
+        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+        logits, beta = model(x)
+        weights = jnp.asarray(alpha) if len(alpha) > 1 else alpha[0]
+        loss, parts = losses.objective(
+            objective, logits, labels, beta, multilabel=multilabel, alpha=weights, mu=mu
+        )
+        ce = parts.pop("ce")
+        parts = {"loss": loss, **parts}
+        parts |= {f"ce_{name}": ce[i] for i, name in enumerate(stage_names)}
+        if beta is not None:
+            parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stage_names)}
+        return loss, (parts, nnx.state(model, nnx.BatchStat))
+
+    def one_step(state, means, images, labels, indices):
+        x = prepare(images[indices])
+        grads, (parts, batch_stats) = jax.grad(loss_fn, has_aux=True)(
+            state.params, state.batch_stats, x, labels[indices]
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        return state, means.merge(means.single_from_model_output(**parts)), parts
+
+    def train_step(state, means, images, labels, indices):
+        if len(indices) == 1:  # convolutions in a device loop are very slow on CPU (jax #12868)
+            state, means, parts = one_step(state, means, images, labels, indices[0])
+            return state, means, {name: value[None] for name, value in parts.items()}
+
+        def body(carry, batch):
+            *carry, parts = one_step(*carry, images, labels, batch)
+            return tuple(carry), parts
+
+        (state, means), parts = jax.lax.scan(body, (state, means), indices)
+        return state, means, parts
+
+    return jax.jit(
+        train_step,
+        in_shardings=(replicated, replicated, replicated, replicated, batches),
+        out_shardings=replicated,
+        donate_argnums=(0, 1),
+    )
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, prepare: Prepare, mesh: Mesh, *, multilabel: bool = False
+):
+    """Build the compiled evaluation step, with the running batch statistics.
+
+    Returns:
+      `eval_step(params, batch_stats, images, labels, indices) -> (probabilities [L, B, K],
+      ce [L, B], beta [B, L] or None)` for `indices` [B]; of every classifier, in float32.
+    """
+    replicated = NamedSharding(mesh, PartitionSpec())
+    batch = NamedSharding(mesh, PartitionSpec("data"))
+
+    def eval_step(params, batch_stats, images, labels, indices):
+        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+        model.eval()
+        logits, beta = model(prepare(images[indices]))
+        ce = losses.cross_entropy(logits, labels[indices], multilabel=multilabel)
+        probabilities = jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
+        return probabilities, ce, beta
+
+    return jax.jit(
+        eval_step,
+        in_shardings=(replicated, replicated, replicated, replicated, batch),
+        out_shardings=replicated,
+    )

@@ -1,0 +1,395 @@
+"""The training loop: data -> model -> state -> epochs -> evaluation -> checkpoint -> result."""
+
+import collections
+import functools
+import logging
+import math
+import pathlib
+import time
+
+import jax
+import numpy as np
+import optax
+import tqdm
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lsanet_jax import config as config_lib
+from lsanet_jax import data as data_lib
+from lsanet_jax import keys, metrics, models, steps
+from lsanet_jax.checkpoint import Checkpoints
+from lsanet_jax.data import pipeline
+from lsanet_jax.errors import ConfigError, TrainingError
+from lsanet_jax.workdir import Workdir
+
+log = logging.getLogger(__name__)
+
+# Steps that may be under way before the host waits for the oldest: enough to keep the device busy.
+MAX_STEPS_IN_FLIGHT = 4
+
+
+def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
+    """Train, select an epoch, evaluate it on the test split, and write it all to the workdir.
+
+    Args:
+      config: see `configs/common.py`.
+      workdir: folder of the run. An unfinished run of the same config in it is resumed, a finished
+        one is only reported.
+
+    Returns:
+      The contents of `result.json`; accuracies and AUCs in [0, 1].
+
+    Raises:
+      LSANetError: the config, the data or the workdir does not fit, or the loss is not finite.
+    """
+    config_lib.validate(config)
+    mesh = Mesh(jax.devices(), ("data",))
+    check_batch_sizes(config, mesh.size)
+
+    with Workdir(workdir, config) as run:
+        if (result := run.finished_result()) is not None:
+            log.info("%s holds a finished run of this config", run.path)
+            print_table(result)
+            return result
+
+        # ------------------------------------------------------------------------------ data
+        dataset = data_lib.load(config.data)
+        pipeline.check_fits(dataset, config.data.device_budget_mb)
+        splits = {name: pipeline.place(dataset.split(name), mesh) for name in data_lib.SPLITS}
+        num_train = len(dataset.train)
+        steps_per_epoch = math.ceil(num_train / config.train.batch_size)
+        prepare = functools.partial(
+            pipeline.preprocess,
+            image_size=config.data.image_size,
+            resize=config.data.resize,
+            as_rgb=config.data.as_rgb,
+            mean=config.data.mean,
+            std=config.data.std,
+        )
+        image_shape = jax.eval_shape(prepare, jax.typeof(splits["train"][0][:1])).shape[1:]
+        log.info(
+            "%s: %s, %d classes, %d / %d / %d images; the network sees %s",
+            dataset.name,
+            dataset.task,
+            dataset.num_classes,
+            *(len(dataset.split(name)) for name in data_lib.SPLITS),
+            " x ".join(map(str, image_shape)),
+        )
+
+        # ------------------------------------------------------------------------------ model
+        def create(rngs: nnx.Rngs) -> nnx.Module:
+            return models.create_model(config.model, dataset.num_classes, image_shape, rngs)
+
+        schedule = learning_rate_schedule(config.train, steps_per_epoch)
+        tx = optimizer(config.train, schedule)
+        graphdef, state = steps.init(create, tx, keys.stream(config.seed, "init"), mesh)
+        taps = nnx.merge(graphdef, state.params, state.batch_stats).taps
+        log_parameters(config.model, state.params)
+
+        # ------------------------------------------------------------------------------ steps
+        stage_names = tuple(f"stage{tap}" for tap in taps)
+        multilabel = dataset.task == "multi-label"
+        train_step = steps.make_train_step(
+            graphdef,
+            tx,
+            prepare,
+            mesh,
+            objective=config.model.objective,
+            stage_names=stage_names,
+            multilabel=multilabel,
+            alpha=tuple(config.loss.alpha),
+            mu=config.loss.mu,
+        )
+        eval_step = steps.make_eval_step(graphdef, prepare, mesh, multilabel=multilabel)
+        Means = metrics.training_means(steps.part_names(config.model.objective, stage_names))
+        batch_sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+        def evaluate(state: steps.TrainState, name: str) -> dict:
+            batches = pipeline.eval_batches(len(dataset.split(name)), config.eval.batch_size)
+            outputs = [
+                eval_step(state.params, state.batch_stats, *splits[name], batch)
+                for batch in batches
+            ]
+            return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
+
+        # ------------------------------------------------------------------------------ resume
+        checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
+        history = History()
+        if checkpoints.last_epoch is not None:
+            epoch, state, meta = checkpoints.restore_last(state)
+            history = History(**meta)
+            log.info("resuming after epoch %d of %d", epoch, config.train.epochs)
+        run.keep_epochs(history.epoch)
+
+        # ------------------------------------------------------------------------------ epochs
+        bar = run.enter_context(
+            tqdm.tqdm(
+                total=config.train.epochs * steps_per_epoch,
+                initial=history.epoch * steps_per_epoch,
+                unit="step",
+                dynamic_ncols=True,
+                smoothing=0.05,
+            )
+        )
+        monitor = StepMonitor(config.train, bar, run, checkpoints)
+        for epoch in range(history.epoch + 1, config.train.epochs + 1):
+            started = time.perf_counter()
+            monitor.start_epoch()
+            bar.set_description(f"epoch {epoch}/{config.train.epochs}")
+            first = (epoch - 1) * steps_per_epoch
+            order = pipeline.epoch_order(config.seed, epoch, num_train, config.train.batch_size)
+            means = jax.device_put(Means.empty(), NamedSharding(mesh, PartitionSpec()))
+            for i in range(0, steps_per_epoch, config.train.steps_per_dispatch):
+                batches = order[i : i + config.train.steps_per_dispatch]
+                batches = jax.device_put(batches, batch_sharding)
+                state, means, parts = train_step(state, means, *splits["train"], batches)
+                monitor.add(first + i + 1, parts)
+            rate = monitor.end_epoch()
+
+            val = evaluate(state, "val")
+            history.add(epoch, val, seconds=time.perf_counter() - started, rate=rate)
+            run.write_epoch(
+                {
+                    "epoch": epoch,
+                    "step": first + steps_per_epoch,
+                    "learning_rate": float(schedule(first)),
+                    "train": {name: float(mean) for name, mean in means.compute().items()},
+                    "val": val,
+                    "images_per_second": rate,
+                }
+            )
+            if history.best_epoch == epoch:
+                checkpoints.save_best(epoch, state)
+            if epoch % config.train.checkpoint_every_epochs == 0 or epoch == config.train.epochs:
+                checkpoints.save_last(epoch, state, vars(history))
+        bar.close()
+        checkpoints.wait()
+
+        # ------------------------------------------------------------------------------ result
+        last = {"epoch": history.epoch, "val": history.last_val, "test": evaluate(state, "test")}
+        chosen = last
+        if config.eval.select == "best_val_auc" and history.best_epoch not in (None, history.epoch):
+            state = checkpoints.restore_best(history.best_epoch, state)
+            test = evaluate(state, "test")
+            chosen = {"epoch": history.best_epoch, "val": history.best_val, "test": test}
+        result = make_result(config, dataset, chosen, last, history)
+        run.write_result(result)
+        print_table(result)
+        log.info("result in %s", run.path / "result.json")
+        return result
+
+
+class History:
+    """What the loop remembers between epochs, kept in each checkpoint."""
+
+    def __init__(
+        self,
+        epoch: int = 0,
+        last_val: dict | None = None,
+        best_epoch: int | None = None,
+        best_val: dict | None = None,
+        seconds: float = 0.0,
+        rates: list[float] = (),
+    ):
+        """Start, or go on from what a checkpoint holds."""
+        self.epoch = epoch
+        self.last_val = last_val
+        self.best_epoch = best_epoch
+        self.best_val = best_val
+        self.seconds = seconds
+        self.rates = list(rates)
+
+    def add(self, epoch: int, val: dict, *, seconds: float, rate: float) -> None:
+        """Take up an epoch; the first one with the highest validation AUC is the best."""
+        self.epoch, self.last_val = epoch, val
+        self.seconds += seconds
+        self.rates.append(rate)
+        if not math.isnan(val["auc"]) and (
+            self.best_val is None or val["auc"] > self.best_val["auc"]
+        ):
+            self.best_epoch, self.best_val = epoch, val
+
+
+def check_batch_sizes(config, num_devices: int) -> None:
+    """Check that both batch sizes can be split evenly over the devices.
+
+    Raises:
+      ConfigError: one cannot; the nearest sizes that can are named.
+    """
+    for name, size in {
+        "train.batch_size": config.train.batch_size,
+        "eval.batch_size": config.eval.batch_size,
+    }.items():
+        if size % num_devices:
+            below = size // num_devices * num_devices
+            near = " or ".join(str(n) for n in (below, below + num_devices) if n)
+            raise ConfigError(
+                f"config.{name} = {size} cannot be split evenly over {num_devices} devices; "
+                f"the nearest that can: {near}"
+            )
+
+
+def learning_rate_schedule(config, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate by step: constant, cosine, or times `decay` at each milestone."""
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)
+    milestones = config.milestones if config.schedule == "step" else ()
+    boundaries = [int(fraction * config.epochs) * steps_per_epoch for fraction in milestones]
+    counts = collections.Counter(boundaries)  # short runs: several milestones may fall together
+    return optax.piecewise_constant_schedule(
+        config.learning_rate, {step: config.decay**n for step, n in counts.items()}
+    )
+
+
+def optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adam, AdamW or SGD as in PyTorch: weight decay is added to the gradient except in AdamW."""
+    if config.optimizer == "adamw":
+        return optax.adamw(schedule, weight_decay=config.weight_decay)
+    tx = optax.adam(schedule)
+    if config.optimizer == "sgd":
+        tx = optax.sgd(schedule, momentum=config.momentum or None)
+    if config.weight_decay:
+        tx = optax.chain(optax.add_decayed_weights(config.weight_decay), tx)
+    return tx
+
+
+def log_parameters(config, params: nnx.State) -> None:
+    """Report the parameters of the inference network, and what training adds."""
+    counts = collections.Counter()
+    for path, value in nnx.to_flat_state(params):
+        counts["inference" if path[0] in ("backbone", "fc") else path[0]] += value.size
+    inference = counts.pop("inference")
+    extra = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    log.info(
+        "%s, %s: %s parameters at inference%s",
+        config.backbone,
+        config.objective,
+        f"{inference:,}",
+        f"; training adds {counts.total():,} ({extra})" if counts else "",
+    )
+
+
+class StepMonitor:
+    """Follows the steps under way: waits for the oldest, checks, logs and shows its losses."""
+
+    def __init__(self, config, bar: tqdm.tqdm, run: Workdir, checkpoints: Checkpoints):
+        """Start; `config` is `config.train`."""
+        self._config = config
+        self._bar = bar
+        self._run = run
+        self._checkpoints = checkpoints
+        self._in_flight = collections.deque()
+        self._compiled = False
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Measure the rate from here."""
+        self._clock, self._timed_steps = time.perf_counter(), 0
+
+    def add(self, step: int, parts: dict[str, jax.Array]) -> None:
+        """Take up a dispatch whose first step is `step`; waits if too many are under way.
+
+        Raises:
+          TrainingError: a loss of an earlier step is not finite.
+        """
+        self._in_flight.append((step, parts))
+        if not self._compiled:  # the first step of a process compiles: keep it out of the rate
+            self._retire()
+            self._compiled = True
+            self.start_epoch()
+        elif len(self._in_flight) > MAX_STEPS_IN_FLIGHT:
+            self._retire()
+
+    def end_epoch(self) -> float:
+        """Wait for all steps; returns images per second of the epoch (nan if nothing was timed).
+
+        Raises:
+          TrainingError: a loss is not finite.
+        """
+        while self._in_flight:
+            self._retire()
+        return self._rate()
+
+    def _rate(self) -> float:
+        images = self._timed_steps * self._config.batch_size
+        return images / (time.perf_counter() - self._clock) if images else math.nan
+
+    def _retire(self) -> None:
+        step, parts = self._in_flight.popleft()
+        losses = np.asarray(parts["loss"])
+        for i, loss in enumerate(losses):
+            log_it = (step + i) % self._config.log_every_steps == 0
+            if log_it or not math.isfinite(loss):
+                values = {name: float(np.asarray(value)[i]) for name, value in parts.items()}
+                if not math.isfinite(loss):
+                    self._stop(step + i, values)
+                self._run.write_scalars(step + i, {f"train/{k}": v for k, v in values.items()})
+        if self._compiled:
+            self._timed_steps += len(losses)
+        self._bar.set_postfix_str(f"loss {losses[-1]:.4f}, {self._rate():.0f} images/s", False)
+        self._bar.update(len(losses))
+
+    def _stop(self, step: int, values: dict[str, float]):
+        self._checkpoints.wait()
+        epoch = self._checkpoints.last_epoch
+        good = "no checkpoint was written yet"
+        if epoch is not None:
+            good = f"the last good checkpoint is {self._checkpoints.folder / 'last' / str(epoch)}"
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise TrainingError(
+            f"the loss is not finite at step {step}: {parts}; {good}. Lower "
+            "config.train.learning_rate, or look for damaged images"
+        )
+
+
+def make_result(config, dataset, chosen: dict, last: dict, history: History) -> dict:
+    """The contents of `result.json`; accuracies and AUCs in [0, 1]."""
+    score = lambda summary: {"acc": summary["acc"], "auc": summary["auc"]}
+    classifiers = chosen["test"]["classifiers"]
+    beta = [c["beta"] for c in classifiers if "beta" in c]
+    return {
+        "dataset": dataset.name,
+        "task": dataset.task,
+        "backbone": config.model.backbone,
+        "objective": config.model.objective,
+        "seed": config.seed,
+        "selected": config.eval.select,
+        "best_epoch": chosen["epoch"],
+        "val": score(chosen["val"]),
+        "test": score(chosen["test"]),
+        "last_epoch": {
+            "epoch": last["epoch"],
+            "val": score(last["val"]),
+            "test": score(last["test"]),
+        },
+        "classifiers": [{k: c[k] for k in ("stage", "acc", "auc")} for c in classifiers],
+        "beta": beta or None,
+        "images_per_second": float(np.nanmedian(history.rates)),
+        "seconds": history.seconds,
+    }
+
+
+def print_table(result: dict) -> None:
+    """Print the result of a run as a table, accuracies and AUCs in percent as in the paper."""
+    rows = [("", "ACC %", "AUC %", "beta")]
+    for i, classifier in enumerate(result["classifiers"]):
+        own = i == len(result["classifiers"]) - 1
+        name = f"classifier at stage {classifier['stage']}" + (
+            " (the network's own)" if own else ""
+        )
+        beta = f"{result['beta'][i]:.3f}" if result["beta"] else "-"
+        rows.append((name, *percent(classifier), beta))
+    rows.append(("validation, same epoch", *percent(result["val"]), ""))
+    last = result["last_epoch"]
+    rows.append((f"last epoch ({last['epoch']}) instead", *percent(last["test"]), ""))
+    width = max(len(row[0]) for row in rows)
+    title = "{dataset}, {backbone}, {objective}, seed {seed}: test split, epoch {best_epoch}"
+    print(f"\n{title.format(**result)} ({result['selected']})")
+    for row in rows:
+        print(f"  {row[0]:<{width}}  {row[1]:>6}  {row[2]:>6}  {row[3]:>6}".rstrip())
+    print(f"  {result['images_per_second']:.0f} images/s, {result['seconds']:.0f} s of training")
+
+
+def percent(score: dict) -> tuple[str, str]:
+    """ACC and AUC of a score in percent."""
+    return f"{100 * score['acc']:.2f}", f"{100 * score['auc']:.2f}"

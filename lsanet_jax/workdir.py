@@ -1,0 +1,142 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, TensorBoard events, `result.json`."""
+
+import contextlib
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from lsanet_jax.config import flatten
+from lsanet_jax.errors import WorkdirError
+
+# What a run may be resumed with although it differs: where things lie, how often they are written.
+MAY_CHANGE = {
+    "data.root",
+    "data.path",
+    "data.device_budget_mb",
+    "eval.batch_size",
+    "train.log_every_steps",
+    "train.checkpoint_every_epochs",
+}
+
+
+class Workdir(contextlib.ExitStack):
+    """The files of one run; a context that closes what `enter_context` was given.
+
+    Attributes:
+      path: the folder.
+    """
+
+    def __init__(self, path: str | pathlib.Path, config: ml_collections.ConfigDict):
+        """Make the folder or, where it holds a run already, check that it is this one.
+
+        Raises:
+          WorkdirError: the folder belongs to a run of another config, holds damaged files, or
+            cannot be written to.
+        """
+        super().__init__()
+        self.path = pathlib.Path(path).absolute()
+        self._scalars = None
+        wanted = json.loads(json.dumps(dict(flatten(config))))
+        file = self.path / "config.json"
+        if file.exists():
+            self._check_same(file, wanted)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise WorkdirError(
+                f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
+                "choose another folder"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(wanted, indent=1) + "\n")
+        except OSError as error:
+            raise WorkdirError(f"cannot write to --workdir={path}: {error}") from error
+
+    def _check_same(self, file: pathlib.Path, wanted: dict) -> None:
+        found = read_json(file)
+        differences = [
+            f"{name} is {json.dumps(found.get(name))} there and {json.dumps(wanted.get(name))} here"
+            for name in sorted(found.keys() | wanted.keys())
+            if found.get(name) != wanted.get(name) and name not in MAY_CHANGE
+        ]
+        if differences:
+            raise WorkdirError(
+                f"{self.path} holds a run of another config: {'; '.join(differences)}. Use another "
+                "--workdir, or the same config to resume"
+            )
+
+    def finished_result(self) -> dict | None:
+        """The contents of `result.json`, or None while the run is not finished."""
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
+
+    def keep_epochs(self, last: int) -> None:
+        """Drop the epochs after `last` from `metrics.jsonl`: they will be trained again."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text().splitlines():
+            try:
+                epoch = json.loads(line)["epoch"]
+            except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
+                break
+            if epoch <= last:
+                kept.append(line + "\n")
+        write_atomically(file, "".join(kept))
+
+    def write_epoch(self, record: dict) -> None:
+        """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
+        for classifier in record["val"]["classifiers"]:
+            stage = f"stage{classifier['stage']}"
+            val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
+        others = {name: record[name] for name in ("learning_rate", "images_per_second")}
+        self.write_scalars(record["step"], val | others)
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Write numbers to TensorBoard."""
+        if self._scalars is None:
+            from tensorboardX import SummaryWriter  # protobuf: half a second
+
+            self._scalars = SummaryWriter(str(self.path / "tensorboard"))
+            self.callback(self._scalars.close)
+        for name, value in scalars.items():
+            self._scalars.add_scalar(name, value, step)
+
+    def write_result(self, result: dict) -> None:
+        """Write `result.json`, which marks the run as finished."""
+        write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def read_json(file: pathlib.Path) -> dict:
+    """Read a JSON object of our own.
+
+    Raises:
+      WorkdirError: it is damaged.
+    """
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict):
+            raise TypeError(f"found a {type(content).__name__}, expected an object")
+        return content
+    except (OSError, TypeError, ValueError) as error:
+        raise WorkdirError(
+            f"{file} is damaged ({error}); restore it, or use another --workdir"
+        ) from error
+
+
+def write_atomically(file: pathlib.Path, text: str) -> None:
+    """Write a file so that after a crash there is either the old one or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
