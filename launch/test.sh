@@ -20,8 +20,8 @@ fi
 
 cd "$ROOT"
 lint=0
-"$PYTHON" -m ruff check . || lint=$?
-"$PYTHON" -m ruff format --check . || lint=$?
+"$PYTHON" -m ruff check --output-format=concise . || lint=$?
+"$PYTHON" -m ruff format --check --output-format=concise . || lint=$?
 
 tests=0
 "$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-0}" "$@" || tests=$?

@@ -8,7 +8,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
-set_up # shellcheck disable=SC2119
+# shellcheck disable=SC2119 # not the flags: no lock beside the own one
+set_up
 
 if [[ $# == 0 ]]; then
   set -- "--config=$ROOT/configs/quickstart.py" "--workdir=$ROOT/runs/quickstart"
