@@ -25,7 +25,7 @@ def close(actual, expected, rtol):
 @pytest.mark.parametrize("name", REFERENCE_OBJECTIVES)
 def test_objectives_and_gradients_match_reference(reference, precision, name):
     dtype, rtol = precision
-    ref = reference("losses.npz")
+    ref = reference("losses")
     logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
     labels = jnp.asarray(ref["labels"], jnp.int32)
     loss = lambda x: losses.objective(name, x, labels, beta)[0]
@@ -37,7 +37,7 @@ def test_objectives_and_gradients_match_reference(reference, precision, name):
 
 def test_parts_and_gradients_match_reference(reference, precision):
     dtype, rtol = precision
-    ref = reference("losses.npz")
+    ref = reference("losses")
     logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
     labels = jnp.asarray(ref["labels"], jnp.int32)
     ce = lambda x: losses.cross_entropy(x, labels, multilabel=False)
@@ -55,7 +55,7 @@ def test_parts_and_gradients_match_reference(reference, precision):
 
 def test_multilabel_matches_reference(reference, precision):
     dtype, rtol = precision
-    ref = reference("losses.npz")
+    ref = reference("losses")
     logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
     labels = jnp.asarray(ref["multilabel.labels"])
     close(losses.synergy(logits, multilabel=True), ref["multilabel.value.synergy"], rtol)
