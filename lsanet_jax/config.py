@@ -105,7 +105,7 @@ def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
 
 def near_matches(name: str, names) -> str:
     """Return '; did you mean ...?' for names that look alike, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -127,6 +127,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check(f"config.{name}", values[name], field)
     if config.data.name == "npz" and not config.data.path:
         raise ConfigError("config.data.path is empty: data.name = npz needs the path of a file")
+    if 4 not in config.model.taps or max(config.model.taps) > 4:
+        raise ConfigError(
+            f"config.model.taps = {config.model.taps}: the taps are stages 1 to 4, and 4, the last, "
+            "must be among them"
+        )
     num_aux = len(set(config.model.taps)) - 1
     if config.model.objective == "dks":
         num_aux -= 1 in config.model.taps

@@ -1,8 +1,11 @@
-"""Train a network: python -m lsanet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart.
+"""Train a network, select the best epoch, and report it on the test split.
+
+Example:
+  python -m lsanet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 A field of the config is changed with --config.SECTION.FIELD=VALUE, for instance
---config.model.objective=dsn; configs/common.py lists all fields. The same command in the same
-workdir resumes an interrupted run.
+--config.model.objective=dsn; configs/common.py lists all fields with their meaning. The same command
+with the same workdir resumes an interrupted run.
 """
 
 import logging
@@ -14,26 +17,54 @@ from ml_collections import config_flags
 
 from lsanet_jax.errors import LSANetError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, such as configs/resnet18.py.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
 
 
 def main(argv):
     """Train and evaluate what --config describes; the exit code is 2 for an error of the user's."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags start with --")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lsanet_jax").setLevel(logging.INFO)
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file it touches
+        fail(f"unexpected argument {argv[1]!r}: flags start with --")
+    logger = logging.getLogger("lsanet_jax")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.propagate = False
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
         from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 
         train.train_and_evaluate(CONFIG.value, WORKDIR.value)
     except LSANetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
+
+
+def parse_flags(argv):
+    """Parse the flags; what is wrong with one of them, or in the config file, is one line."""
+    try:
+        args = flags.FLAGS(argv)
+        CONFIG.value.keys()  # a config file that cannot be read is reported on first use only
+        return args
+    except (AttributeError, KeyError) as error:  # how ml_collections says "no such field"
+        from lsanet_jax import config as config_lib
+
+        given = [arg.split("=")[0].lstrip("-").removeprefix("config.") for arg in argv]
+        for name in (g for arg, g in zip(argv, given, strict=True) if "-config." in arg):
+            if name not in config_lib.FIELDS:
+                near = config_lib.near_matches(name, config_lib.FIELDS)
+                fail(f"config.{name}: no such field{near}")
+        fail(f"cannot load --config: {error}")
+    except (flags.Error, OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        fail(error)
+
+
+def fail(message) -> None:
+    """Print an error and exit."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
