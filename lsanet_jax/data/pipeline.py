@@ -4,6 +4,7 @@ The device-resident pipeline keeps the uint8 images on the devices. A step recei
 it gathers, resizes and normalises inside the jitted step with `preprocess`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,6 +21,7 @@ from lsanet_jax.errors import ConfigError, DataError
 Resize = Literal["nearest", "bilinear", "bicubic"]
 
 _MEGABYTE = 2**20
+_WEIGHT_BITS = 22  # Of PIL's resampling weights: products with 8-bit pixels stay within 32.
 
 
 def epoch_order(
@@ -76,9 +78,9 @@ def check_fits(dataset: Dataset, budget_mb: float) -> None:
     if not fits(dataset, budget_mb):
         needed = device_megabytes(dataset)
         raise DataError(
-            f"dataset {dataset.name!r} needs {needed:.0f} MiB on each device, but"
-            f" data.device_budget_mb is {budget_mb:g}: raise it to at least"
-            f" {int(needed) + 1} if the device's memory allows, or choose a smaller data.size."
+            f"dataset {dataset.name!r} needs {needed:.1f} MiB on each device, but"
+            f" data.device_budget_mb is {budget_mb:g}: raise it to at least {math.ceil(needed)} if"
+            " the device's memory allows, or choose a smaller data.size."
         )
 
 
@@ -93,8 +95,9 @@ def preprocess(
 ) -> Float[Array, "b s s c2"]:
     """Stored images as the network sees them: resized, grey repeated to RGB, normalised.
 
-    Resizing matches PIL's on 8-bit images, which is what MedMNIST's own scripts use: `nearest`
-    exactly, `bilinear` and `bicubic` (both antialiased) up to rounding.
+    Resizing gives the very bytes that PIL gives, which MedMNIST's own scripts use; `bilinear` and
+    `bicubic` are antialiased, as there. (Only where images are taller than wide, Pillow 13 may
+    shrink the height before the width, and its bytes then differ from its own earlier ones.)
 
     Args:
         images: 0 to 255.
@@ -115,6 +118,8 @@ def preprocess(
             raise ConfigError(
                 f"data.{field} is {tuple(values)}, expected 1 value or {channels}, one per channel."
             )
+    if min(std) <= 0:
+        raise ConfigError(f"data.std is {tuple(std)}, expected values above 0.")
     if images.shape[1:3] != (image_size, image_size):
         if resize == "nearest":
             images = _resize_nearest(images, image_size)
@@ -139,37 +144,48 @@ def _resize_nearest(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, 
 def _nearest_indices(source: int, size: int) -> Int32[np.ndarray, " size"]:
     """floor((i + 0.5) * source / size), summed up step by step as PIL does, with its rounding."""
     step = source / size
-    centres = np.add.accumulate(np.full(size, step) - np.eye(1, size)[0] * step / 2)
-    return np.minimum(centres.astype(np.int32), source - 1)
+    steps = np.full(size, step)
+    steps[0] = step / 2
+    return np.minimum(np.add.accumulate(steps).astype(np.int32), source - 1)
 
 
 def _resize_antialiased(
     images: UInt8[Array, "b h w c"], size: int, method: Resize
-) -> Float[Array, "b s s c"]:
-    """Width, then height, each rounded to 0..255: PIL keeps 8 bits between its two passes."""
-    pixels = images.astype(jnp.float32)
-    for axis, equation in ((2, "sw,bhwc->bhsc"), (1, "sh,bhwc->bswc")):
-        if pixels.shape[axis] != size:
-            weights = _resize_weights(pixels.shape[axis], size, method)
-            # Lower precision (TF32 on GPUs) is off by whole grey levels.
-            pixels = jnp.einsum(equation, weights, pixels, precision=jax.lax.Precision.HIGHEST)
-            pixels = jnp.clip(jnp.floor(pixels + 0.5), 0, 255)
-    return pixels
+) -> UInt8[Array, "b s s c"]:
+    """Width, then height, in integers and each rounded to 8 bits, as in PIL's Resample.c."""
+    for axis in (2, 1):
+        if images.shape[axis] == size:
+            continue
+        positions, weights = _resize_taps(images.shape[axis], size, method)
+        along_axis = (-1, *(1,) * (3 - axis))
+        total = jnp.int32(1 << (_WEIGHT_BITS - 1))
+        for position, weight in zip(positions.T, weights.T, strict=True):
+            pixels = jnp.take(images, position, axis=axis).astype(jnp.int32)
+            total = total + pixels * weight.reshape(along_axis)
+        images = jnp.clip(total >> _WEIGHT_BITS, 0, 255).astype(jnp.uint8)
+    return images
 
 
-def _resize_weights(source: int, size: int, method: Resize) -> Float[np.ndarray, "size source"]:
-    """PIL's resampling coefficients: a kernel, stretched by the scale when shrinking."""
+def _resize_taps(
+    source: int, size: int, method: Resize
+) -> tuple[Int32[np.ndarray, "size taps"], Int32[np.ndarray, "size taps"]]:
+    """Which pixels of a line make each new pixel, and their weights times 2**_WEIGHT_BITS.
+
+    The kernel is stretched by the scale when shrinking.
+    """
     scale = source / size
     stretch = max(scale, 1.0)
     support = stretch * (1.0 if method == "bilinear" else 2.0)
-    centres = (np.arange(size) + 0.5)[:, None] * scale
+    centres = (np.arange(size)[:, None] + 0.5) * scale
     first = np.maximum(np.trunc(centres - support + 0.5), 0)
     last = np.minimum(np.trunc(centres + support + 0.5), source)
-    positions = np.arange(source)[None, :]
+    positions = first + np.arange(int((last - first).max()))
     distance = np.abs((positions - centres + 0.5) / stretch)
-    weights = _triangle(distance) if method == "bilinear" else _cubic(distance)
-    weights = np.where((positions >= first) & (positions < last), weights, 0.0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    kernel = _triangle if method == "bilinear" else _cubic
+    weights = np.where(positions < last, kernel(distance), 0.0)
+    weights *= (1 << _WEIGHT_BITS) / weights.sum(axis=1, keepdims=True)
+    weights = np.trunc(weights + np.copysign(0.5, weights))
+    return np.minimum(positions, source - 1).astype(np.int32), weights.astype(np.int32)
 
 
 def _triangle(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -179,5 +195,5 @@ def _triangle(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 def _cubic(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Keys' cubic convolution with a = -0.5, for x >= 0."""
     inner = (1.5 * x - 2.5) * x * x + 1
-    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    outer = (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
