@@ -25,12 +25,19 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         ConfigError: a field has a value outside its choices.
         DataError: the data is missing, damaged, or not what the config says.
     """
+    task = getattr(config, "task", "")
     if config.name in medmnist.NAMES:
-        return medmnist.load_medmnist(config.name, config.size, config.root)
+        dataset = medmnist.load_medmnist(config.name, config.size, config.root)
+        if task and task != dataset.task:
+            raise ConfigError(
+                f"data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it empty; it"
+                " is for data.name=npz."
+            )
+        return dataset
     if config.name == "npz":
         if not config.path:
             raise ConfigError("data.path is empty, expected the npz file for data.name=npz.")
-        return npz.load_npz(config.path, task=getattr(config, "task", "") or None)
+        return npz.load_npz(config.path, task=task or None)
     if config.name == "synthetic":
         return synthetic.make_synthetic(
             task=config.synthetic.task,

@@ -36,8 +36,8 @@ def load_npz(
 
     Raises:
         ConfigError: `task` is not one of `TASKS`.
-        DataError: the file is missing or damaged, or does not hold such arrays, or a class of the
-            validation or test split has no training image.
+        DataError: the file is missing or damaged, or does not hold such arrays, or a class has no
+            training image.
     """
     path = pathlib.Path(path).expanduser()
     name = name or path.stem
@@ -47,24 +47,29 @@ def load_npz(
 
     columns = {key: _columns(split) for key, split in splits.items()}
     if len(set(columns.values())) > 1:
-        raise DataError(f"{path}: labels have {columns} columns; expected the same in all splits.")
+        found = ", ".join(f"{key}_labels {count}" for key, count in columns.items())
+        raise DataError(f"{path}: found columns {found}; expected equally many in all splits.")
+    task = task or ("multi-label" if columns["train"] > 1 else None)
+    class_names = class_names or stored_names
     if task == "multi-label":
         splits = {key: _with_columns(split) for key, split in splits.items()}
-    multi_label = task == "multi-label" or (not task and columns["train"] > 1)
-    if multi_label:
         num_classes = columns["train"]
+    elif columns["train"] > 1:
+        raise DataError(
+            f"{path}: train_labels has {columns['train']} columns, expected one (class indices) for"
+            f" task {task!r}: set data.task to '' or 'multi-label', or store class indices."
+        )
     else:
-        num_classes = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
-        num_classes = max(num_classes, 2)
+        num_classes = _count_classes(path, splits, class_names)
+        task = task or ("binary-class" if num_classes == 2 else "multi-class")
     if class_names is None:
-        class_names = stored_names or tuple(f"class {index}" for index in range(num_classes))
-    if not task:
-        single = "binary-class" if len(class_names) == 2 else "multi-class"
-        task = "multi-label" if multi_label else single
-    dataset = Dataset(name, task, tuple(class_names), **splits, source=str(path))
-    if not multi_label:
-        _check_every_class_is_trained(path, dataset)
-    return dataset
+        class_names = [f"class {index}" for index in range(num_classes)]
+    elif len(class_names) != num_classes:
+        raise DataError(
+            f"{path}: found {len(class_names)} class_names ({', '.join(class_names)}) for"
+            f" {num_classes} classes or label columns; expected one name for each."
+        )
+    return Dataset(name, task, tuple(class_names), **splits, source=str(path))
 
 
 def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, ...] | None]:
@@ -194,14 +199,26 @@ def _with_columns(split: Split) -> Split:
     return Split(split.images, split.labels.reshape(len(split.labels), -1))
 
 
-def _check_every_class_is_trained(path: pathlib.Path, dataset: Dataset) -> None:
-    trained = np.unique(dataset.train.labels)
-    for key in ("val", "test"):
-        untrained = np.setdiff1d(dataset.split(key).labels, trained)
-        if untrained.size:
-            index = int(untrained[0])
-            raise DataError(
-                f"{path}: {key}_labels holds class {index} ({dataset.class_names[index]!r}), which"
-                " no image in train_labels has; expected every class in the training split: move"
-                " images of it there, or leave the class out."
-            )
+def _count_classes(
+    path: pathlib.Path, splits: dict[str, Split], class_names: Sequence[str] | None
+) -> int:
+    """One more than the highest label; every class up to it must have a training image."""
+    highest = {
+        key: int(split.labels.max()) if split.labels.size else -1 for key, split in splits.items()
+    }
+    num_classes = max(2, 1 + max(highest.values()), len(class_names or ()))
+    trained = np.unique(splits["train"].labels)
+    trained = trained[trained >= 0]  # `Dataset` tells of negative ones.
+    if trained.size and trained.size < num_classes:
+        gaps = np.flatnonzero(trained != np.arange(trained.size))
+        index = int(gaps[0]) if gaps.size else trained.size
+        named = f" ({class_names[index]!r})" if class_names and index < len(class_names) else ""
+        used_in = [key for key in SPLITS if index in splits[key].labels]
+        raise DataError(
+            f"{path}: train_labels has no image of class {index}{named}, though labels go up to"
+            f" {max(highest.values())}"
+            + (f" and {used_in[0]}_labels has that class" if used_in else "")
+            + f"; expected training images of every class from 0 to {num_classes - 1}: number the"
+            " classes from 0 without gaps, and move images of each to the training split."
+        )
+    return num_classes
