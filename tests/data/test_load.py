@@ -1,0 +1,97 @@
+import subprocess
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+
+from lsanet_jax import data
+from lsanet_jax.errors import ConfigError
+
+
+def config(**fields):
+    made = {
+        "name": "synthetic",
+        "root": "",
+        "path": "",
+        "task": "",
+        "size": 12,
+        "image_size": 28,
+        "synthetic": {
+            "task": "multi-class",
+            "num_classes": 3,
+            "num_train": 9,
+            "num_val": 4,
+            "num_test": 5,
+            "seed": 7,
+            "channels": 1,
+        },
+    }
+    return ml_collections.ConfigDict(made | fields)
+
+
+def test_synthetic():
+    dataset = data.load(config())
+    assert dataset.train.images.shape == (9, 12, 12, 1)
+    assert dataset.num_classes == 3
+
+
+def test_medmnist(shared):
+    root = str(shared / "data")
+    assert data.load(config(name="breastmnist", root=root, size=28)).num_classes == 2
+
+
+def test_npz(shared):
+    path = shared / "data" / "ham10000_28.npz"
+    dataset = data.load(config(name="npz", path=str(path)))
+    assert (dataset.name, dataset.task, dataset.num_classes) == ("ham10000_28", "multi-class", 7)
+    assert [len(dataset.split(key)) for key in data.SPLITS] == [7007, 1003, 2005]
+
+
+def test_npz_with_another_task(shared):
+    path = shared / "data" / "retinamnist.npz"
+    dataset = data.load(config(name="npz", path=str(path), task="ordinal-regression"))
+    assert dataset.task == "ordinal-regression"
+
+
+def test_npz_without_a_path():
+    with pytest.raises(ConfigError, match="data.path is empty"):
+        data.load(config(name="npz"))
+
+
+def test_medmnist_with_another_task(shared):
+    root = str(shared / "data")
+    with pytest.raises(ConfigError, match="data.task is 'multi-class', but retinamnist is 'ord"):
+        data.load(config(name="retinamnist", root=root, size=28, task="multi-class"))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("PathMNIST", "pathmnist"), ("dermnist", "dermamnist"), ("syntetic", "synthetic")],
+)
+def test_an_unknown_name_brings_near_matches(name, near):
+    with pytest.raises(ConfigError, match=f"data.name is '{name}'.*; did you mean {near}"):
+        data.load(config(name=name))
+
+
+def test_a_name_like_no_other_brings_the_list():
+    with pytest.raises(ConfigError, match="expected one of pathmnist, .*, npz, synthetic"):
+        data.load(config(name="zzz"))
+
+
+def test_loading_an_npz_file_imports_no_heavy_packages(tmp_path):
+    labels = np.array([0, 1])
+    images = np.zeros((2, 4, 4), np.uint8)
+    splits = ("train", "val", "test")
+    path = tmp_path / "own.npz"
+    np.savez(
+        path,
+        **{f"{key}_images": images for key in splits},
+        **{f"{key}_labels": labels for key in splits},
+    )
+    program = (
+        f"import sys; from lsanet_jax.data import npz; npz.load_npz({str(path)!r});"
+        "heavy = {'medmnist', 'torch', 'sklearn', 'pandas', 'tensorflow_datasets', 'grain'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
