@@ -17,9 +17,7 @@ def get_config() -> ConfigDict:
     data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or "npz", or "synthetic"
     data.root = ""  # folder of the MedMNIST files; "": $MEDMNIST_ROOT, else ~/.medmnist
     data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}
-    data.task = (
-        ""  # name = npz: multi-class, binary-class, ordinal-regression, multi-label; "": infer
-    )
+    data.task = ""  # name = npz: one of the tasks in lsanet_jax/data/dataset.py; "": infer it
     data.size = 28  # pixels; the MedMNIST file to use (28, 64, 128, 224), or the synthetic size
     data.image_size = 224  # pixels; what the network sees (P)
     data.resize = "nearest"  # nearest, bilinear, bicubic: from stored size to image_size (M)

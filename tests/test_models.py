@@ -97,27 +97,18 @@ def test_logits_and_taps_match_torchvision(shared, name):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("backbone", list(TORCHVISION_PARAMETERS))
-def test_inference_network_has_torchvisions_parameters(backbone):
-    for objective in ("baseline", "lsanet", "dks"):
-        model = abstract_model(backbone=backbone, objective=objective)
-        network = {"backbone": model.backbone, "fc": model.fc}
-        assert count(nnx.state(nnx.Dict(network), nnx.Param)) == TORCHVISION_PARAMETERS[backbone]
-
-
 @pytest.mark.parametrize("backbone", models.BACKBONES)
-def test_without_its_branches_every_network_is_the_baseline(backbone):
-    shapes = lambda objective: {
-        name: v.shape
-        for name, v in pretrained.inference_variables(
-            abstract_model(backbone=backbone, objective=objective)
-        ).items()
-    }
-    baseline = shapes("baseline")
-    everything = nnx.state(abstract_model(backbone=backbone, objective="baseline"))
-    assert len(jax.tree.leaves(everything)) == len(baseline)
-    for objective in ("dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet"):
-        assert shapes(objective) == baseline
+def test_without_its_branches_every_network_is_torchvisions(backbone):
+    networks = {}
+    for objective in ("baseline", "dks", "lsanet"):
+        model = abstract_model(backbone=backbone, objective=objective)
+        inference = nnx.state(nnx.Dict(backbone=model.backbone, fc=model.fc), nnx.Param)
+        assert count(inference) == TORCHVISION_PARAMETERS[backbone]
+        variables = pretrained.inference_variables(model)
+        networks[objective] = {name: v.shape for name, v in variables.items()}
+        if objective == "baseline":
+            assert len(jax.tree.leaves(nnx.state(model))) == len(variables)
+    assert networks["dks"] == networks["lsanet"] == networks["baseline"]
 
 
 def test_each_objective_adds_its_parts_only():
@@ -153,7 +144,7 @@ def test_dks_network_returns_three_classifiers():
     model = supervised.DeeplySupervised(
         resnet.ResNet(TINY, rngs=nnx.Rngs(0)), 5, taps=(2, 3, 4), dks=True, rngs=nnx.Rngs(1)
     )
-    outputs = model(jnp.ones((2, 32, 32, 3)))
+    outputs = nnx.eval_shape(lambda m, x: m(x), model, jnp.ones((2, 32, 32, 3)))
     assert outputs.logits.shape == (3, 2, 5)
     assert outputs.beta is None
 
@@ -175,7 +166,7 @@ def test_taps_outside_the_backbone_are_refused(taps):
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
-@pytest.mark.parametrize("size", [28, 29, 32, 45, 64, 100, 128, 224, 255, 512])
+@pytest.mark.parametrize("size", [28, 45, 64, 224, 255, 512])
 def test_every_input_size_is_embedded_into_the_deepest_map(size, stem):
     model = abstract_model(image_shape=(size, size, 3), objective="lsanet", stem=stem)
     maps = supervised.map_shapes(model.backbone, (size, size, 3))
@@ -221,7 +212,7 @@ def test_beta_matches_reference(reference, variant, x64):
             parameter = getattr(attention, name.split(".")[-1])
             assert parameter.shape == ref[name].shape
             setattr(attention, name.split(".")[-1], nnx.Param(jnp.asarray(ref[name])))
-        beta = attention(jnp.asarray(ref["embedded"]))
+        beta = attention(jnp.asarray(ref["embedded"], jnp.float64 if x64 else jnp.float32))
     np.testing.assert_allclose(beta, ref[f"beta.{variant}"], rtol=1e-6 if x64 else 1e-5)
     np.testing.assert_allclose(beta.sum(axis=1), 1, rtol=1e-6)
 
@@ -237,6 +228,7 @@ def test_betas_gradient_reaches_embedding_and_backbone():
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
+    @jax.jit
     def first_weight(params):
         return nnx.merge(graphdef, params, stats, copy=True)(x).beta[:, 0].mean()
 
@@ -299,7 +291,7 @@ def test_a_backbone_of_ones_own_is_supervised():
     model = supervised.DeeplySupervised(
         backbone, 3, lsa=lsa_arguments, image_shape=(32, 32, 3), rngs=nnx.Rngs(1)
     )
-    outputs = model(jnp.ones((2, 32, 32, 3)))
+    outputs = nnx.jit(lambda m, x: m(x))(model, jnp.ones((2, 32, 32, 3)))
     assert outputs.logits.shape == (2, 2, 3)
     assert outputs.beta.shape == (2, 2)
     with pytest.raises(ConfigError, match="TwoStages has no make_stage"):

@@ -1,0 +1,73 @@
+"""ACC and AUC against MedMNIST's own evaluator."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from lsanet_jax import metrics
+
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    from medmnist import evaluator  # prints a hint about PyTorch
+
+
+def scores(task, n=200, k=5, seed=0):
+    rng = np.random.default_rng(seed)
+    if task == "multi-label":
+        return rng.integers(2, size=(n, k)), rng.uniform(size=(n, k))
+    k = 2 if task == "binary-class" else k
+    return rng.integers(k, size=n), rng.dirichlet(np.ones(k), size=n)
+
+
+@pytest.mark.parametrize(
+    "task", ["multi-class", "binary-class", "ordinal-regression", "multi-label"]
+)
+def test_acc_and_auc_are_medmnists(task):
+    theirs = "multi-label, binary-class" if task == "multi-label" else task
+    for seed in range(5):
+        labels, probabilities = scores(task, seed=seed)
+        expected = evaluator.getAUC(labels, probabilities, theirs)
+        assert metrics.auc(labels, probabilities, task) == pytest.approx(expected, abs=1e-12)
+        expected = evaluator.getACC(labels, probabilities, theirs)
+        assert metrics.accuracy(labels, probabilities, task) == pytest.approx(expected, abs=1e-12)
+
+
+def test_tied_scores_count_as_medmnist_counts_them():
+    labels, probabilities = scores("multi-class")
+    probabilities = np.round(probabilities, 1)
+    expected = evaluator.getAUC(labels, probabilities, "multi-class")
+    assert metrics.auc(labels, probabilities, "multi-class") == pytest.approx(expected)
+    expected = evaluator.getACC(labels, probabilities, "multi-class")
+    assert metrics.accuracy(labels, probabilities, "multi-class") == expected
+
+
+def test_a_class_without_samples_is_left_out_of_the_auc():
+    labels, probabilities = scores("multi-class", k=3)
+    with_empty = np.concatenate([probabilities, np.zeros((200, 1))], axis=1)
+    expected = metrics.auc(labels, probabilities, "multi-class")
+    assert metrics.auc(labels, with_empty, "multi-class") == expected
+    assert np.isnan(metrics.auc(np.zeros(200, int), probabilities, "multi-class"))
+
+
+def test_summary_drops_the_padding_of_the_last_batch():
+    labels, own = scores("multi-class", n=10, k=3)
+    shallow = np.roll(own, 1, axis=-1)
+    padded = np.stack([shallow, own])[:, [*range(10), 9, 9]]
+    beta = np.tile([0.25, 0.75], (12, 1))
+    ce = np.tile(np.arange(12.0), (2, 1))
+    batches = [(padded[:, i : i + 4], ce[:, i : i + 4], beta[i : i + 4]) for i in (0, 4, 8)]
+    summary = metrics.summarize(batches, labels, "multi-class", stages=(2, 4))
+    assert summary["acc"] == metrics.accuracy(labels, own, "multi-class")
+    assert summary["loss"] == 4.5
+    assert [c["stage"] for c in summary["classifiers"]] == [2, 4]
+    assert [c["beta"] for c in summary["classifiers"]] == [0.25, 0.75]
+    assert summary["classifiers"][0]["auc"] == metrics.auc(labels, shallow, "multi-class")
+
+
+def test_training_means_average_over_steps():
+    Means = metrics.training_means(["loss", "synergy"])
+    means = Means.empty()
+    for loss in (1.0, 2.0, 6.0):
+        means = means.merge(Means.single_from_model_output(loss=loss, synergy=2 * loss))
+    assert {k: float(v) for k, v in means.compute().items()} == {"loss": 3.0, "synergy": 6.0}
