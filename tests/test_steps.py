@@ -1,0 +1,176 @@
+"""The training step: against PyTorch, on several devices, and several steps in one program."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+
+from lsanet_jax import metrics, steps
+from lsanet_jax.data import pipeline
+from lsanet_jax.models import pretrained, resnet, supervised
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+PREPARE = functools.partial(
+    pipeline.preprocess, image_size=28, resize="nearest", as_rgb=True, mean=(0.5,), std=(0.5,)
+)
+
+
+def samples(n=48, classes=3, size=28):
+    """Images whose class is their brightness, with noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(classes, size=n).astype(np.int32)
+    images = rng.normal(70 + 60 * labels[:, None, None, None], 40, (n, size, size, 3))
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+def setup(objective, devices=None, *, tx=None, classes=3, multilabel=False, blocks=(1, 1, 1, 1)):
+    """A tiny residual network ready to train: (graphdef, state, means, train_step, mesh)."""
+    mesh = Mesh(devices or jax.devices()[:1], ("data",))
+    uses_lsa = objective in ("dsn_lsa", "lsanet")
+    dks = objective == "dks"
+    taps = {"baseline": (4,), "dks": (2, 3, 4)}.get(objective, (1, 2, 3, 4))
+
+    def create(rngs):
+        return supervised.DeeplySupervised(
+            resnet.ResNet(resnet.Spec(resnet.BasicBlock, blocks), rngs=rngs),
+            classes,
+            taps=taps,
+            dks=dks,
+            lsa={"channels": 8, "kind": "fc", "reduction": 8} if uses_lsa else None,
+            image_shape=(28, 28, 3),
+            rngs=rngs,
+        )
+
+    tx = tx or optax.adam(1e-3)
+    graphdef, state = steps.init(create, tx, jax.random.key(0), mesh)
+    names = STAGES[-len(taps) :]
+    train_step = steps.make_train_step(
+        graphdef, tx, PREPARE, mesh, objective=objective, stage_names=names, multilabel=multilabel
+    )
+    means = metrics.training_means(steps.part_names(objective, names)).empty()
+    return graphdef, state, means, train_step, mesh
+
+
+def train(objective, devices=None, *, num_steps=20, batch=16, per_dispatch=1, **kwargs):
+    """Losses of the first steps, and the state and means after them."""
+    _, state, means, train_step, mesh = setup(objective, devices, **kwargs)
+    images, labels = samples()
+    if kwargs.get("multilabel"):
+        labels = np.stack([labels > 0, labels > 1, labels == 0], axis=1).astype(np.int32)
+    images, labels = pipeline.place(_Split(images, labels), mesh)
+    order = np.concatenate(
+        [pipeline.epoch_order(0, e, len(images), batch) for e in range(num_steps)]
+    )[:num_steps]
+    losses = []
+    for i in range(0, num_steps, per_dispatch):
+        indices = order[i : i + per_dispatch]
+        state, means, parts = train_step(state, means, images, labels, indices)
+        losses.extend(np.asarray(parts["loss"]).tolist())
+    return losses, state, means
+
+
+class _Split:
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+
+@pytest.mark.parametrize("objective", ["baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet"])
+def test_every_objective_learns(objective):
+    losses, state, means = train(objective, num_steps=12)
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    assert int(state.step) == 12
+    np.testing.assert_allclose(means.compute()["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_multilabel_learns():
+    losses, _, _ = train("lsanet", num_steps=12, multilabel=True)
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_parts_add_up_and_are_named():
+    _, state, means, train_step, mesh = setup("lsanet")
+    images, labels = pipeline.place(_Split(*samples()), mesh)
+    indices = np.arange(16, dtype=np.int32)[None]
+    _, means, parts = train_step(state, means, images, labels, indices)
+    assert set(parts) == set(steps.part_names("lsanet", STAGES)) == set(means.compute())
+    np.testing.assert_allclose(parts["loss"], parts["weighted"] + parts["synergy"], rtol=1e-5)
+    np.testing.assert_allclose(sum(parts[f"beta_{s}"] for s in STAGES), 1, rtol=1e-5)
+
+
+def test_several_steps_in_one_program_are_the_same_steps():
+    one_by_one, state, _ = train("baseline", num_steps=4)
+    together, state2, _ = train("baseline", num_steps=4, per_dispatch=4)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-4)
+    assert int(state.step) == int(state2.step) == 4
+
+
+def test_losses_follow_pytorch():
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_resnet import ResNet18
+
+    rate = 0.01
+    graphdef, state, means, train_step, mesh = setup(
+        "baseline", tx=optax.sgd(rate, momentum=0.9), blocks=(2, 2, 2, 2)
+    )
+    images, labels = samples()
+    order = pipeline.epoch_order(0, 1, len(images), 16)
+
+    peer = ResNet18(3)
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    ours = pretrained.inference_variables(model)
+    to_torch = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+    tensors = {
+        n: torch.tensor(np.asarray(v[...]).transpose(to_torch[v.ndim])) for n, v in ours.items()
+    }
+    peer.load_state_dict(tensors, strict=False)
+    optimizer = torch.optim.SGD(peer.parameters(), rate, momentum=0.9)
+    x = torch.tensor((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5, dtype=torch.float32)
+    y = torch.tensor(labels, dtype=torch.int64)
+
+    placed = pipeline.place(_Split(images, labels), mesh)
+    for indices in order:
+        state, means, parts = train_step(state, means, *placed, indices[None])
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(peer(x[indices]), y[indices])
+        loss.backward()
+        optimizer.step()
+        np.testing.assert_allclose(parts["loss"][0], loss.item(), rtol=2e-3)
+    means_of_stats = np.asarray(state.batch_stats["backbone"]["bn1"]["mean"][...])
+    np.testing.assert_allclose(means_of_stats, peer.bn1.running_mean.numpy(), rtol=1e-3, atol=1e-4)
+
+    probabilities, ce, beta = steps.make_eval_step(graphdef, PREPARE, mesh)(
+        state.params, state.batch_stats, *placed, np.arange(48, dtype=np.int32)
+    )
+    peer.eval()
+    with torch.no_grad():
+        expected = torch.softmax(peer(x), dim=1).numpy()
+    assert beta is None
+    np.testing.assert_allclose(probabilities[0], expected, atol=0.02)
+    chosen = np.asarray(probabilities[0])[np.arange(48), labels]
+    np.testing.assert_allclose(ce[0], -np.log(chosen), rtol=1e-3, atol=1e-4)
+
+
+def test_four_devices_have_the_losses_of_one():
+    command = [sys.executable, "-m", "tests.test_steps"]
+    root = pathlib.Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    one, four = json.loads(result.stdout.splitlines()[-1])
+    assert len(one) == 20
+    np.testing.assert_allclose(four, one, rtol=1e-4)
+
+
+if __name__ == "__main__":  # a process of its own, for it needs four devices
+    jax.config.update("jax_num_cpu_devices", 4)
+    sgd = lambda: optax.sgd(1e-2)
+    losses = [train("lsanet", jax.devices()[:n], tx=sgd())[0] for n in (1, 4)]
+    print(json.dumps(losses))

@@ -1,0 +1,231 @@
+"""Whole runs: what they write, how they resume, and how they fail."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import quickstart
+from lsanet_jax import main, train, workdir
+from lsanet_jax.errors import ConfigError, DataError, TrainingError, WorkdirError
+from lsanet_jax.models import resnet
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A config that trains in seconds: "resnet18" has one block per stage here."""
+    monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
+    config = quickstart.get_config()
+    config.data.synthetic.update(num_train=40, num_val=24, num_test=24, num_classes=3)
+    config.train.update(epochs=2, batch_size=16, log_every_steps=2)
+    config.eval.batch_size = 16
+    return config
+
+
+def read_metrics(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_timing(records):
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
+
+
+def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, capsys):
+    result = train.train_and_evaluate(tiny, tmp_path / "run")
+    table = capsys.readouterr().out
+    files = {p.name for p in (tmp_path / "run").iterdir()}
+    assert files == {"config.json", "metrics.jsonl", "result.json", "tensorboard", "checkpoints"}
+    assert json.loads((tmp_path / "run/result.json").read_text()) == result
+    assert result["best_epoch"] in (1, 2)
+    assert result["last_epoch"]["epoch"] == 2
+    assert [c["stage"] for c in result["classifiers"]] == [1, 2, 3, 4]
+    assert result["test"] == {k: result["classifiers"][-1][k] for k in ("acc", "auc")}
+    np.testing.assert_allclose(sum(result["beta"]), 1, rtol=1e-5)
+    assert all(
+        0 <= result[split][score] <= 1 for split in ("val", "test") for score in ("acc", "auc")
+    )
+
+    records = read_metrics(tmp_path / "run")
+    assert [r["epoch"] for r in records] == [1, 2]
+    assert [r["step"] for r in records] == [3, 6]  # 40 images in batches of 16
+    best = max(records, key=lambda r: (r["val"]["auc"], -r["epoch"]))
+    assert (best["epoch"], best["val"]["auc"]) == (result["best_epoch"], result["val"]["auc"])
+    assert {"loss", "weighted", "synergy", "ce_stage1", "beta_stage4"} <= records[0]["train"].keys()
+    assert list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
+
+    assert "classifier at stage 4 (the network's own)" in table
+    assert f"{100 * result['test']['auc']:.2f}" in table
+    stamp = (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns
+    assert train.train_and_evaluate(tiny, tmp_path / "run") == result
+    assert capsys.readouterr().out == table
+    assert (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_an_interrupted_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatch):
+    whole = train.train_and_evaluate(tiny, tmp_path / "whole")
+
+    def interrupt(self, record):
+        workdir.Workdir.write_epoch(self, record)
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "Workdir", type("W", (workdir.Workdir,), {"write_epoch": interrupt}))
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(tiny, tmp_path / "run")
+    assert len(read_metrics(tmp_path / "run")) == 2  # epoch 2 is logged, but has no checkpoint
+    monkeypatch.undo()
+    monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
+    resumed = train.train_and_evaluate(tiny, tmp_path / "run")
+    for name in ("test", "val", "last_epoch", "beta", "classifiers", "best_epoch"):
+        assert resumed[name] == whole[name]
+    records = (without_timing(read_metrics(tmp_path / name)) for name in ("run", "whole"))
+    assert next(records) == next(records)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "lsanet_jax.main", "--config=configs/quickstart.py"]
+    command += ["--config.data.synthetic.num_train=64", "--config.train.batch_size=32"]
+    command += ["--config.train.epochs=6", "--config.model.objective=dsn"]
+    run = lambda name: [*command, f"--workdir={tmp_path / name}"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(run("killed"), cwd=ROOT, stderr=log)
+        deadline = time.time() + 500
+        last = tmp_path / "killed/checkpoints/last"
+        while not any(p.name.isdigit() and int(p.name) >= 2 for p in last.glob("*")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.time() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    resumed = subprocess.run(run("killed"), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    epoch = int(re.search(r"resuming after epoch (\d) of 6", resumed.stderr).group(1))
+    assert epoch >= 2
+    subprocess.run(run("whole"), cwd=ROOT, capture_output=True, check=True)
+    killed, whole = (without_timing(read_metrics(tmp_path / n)) for n in ("killed", "whole"))
+    assert killed == whole
+    results = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("killed", "whole"))
+    assert next(results)["test"] == next(results)["test"]
+
+
+def test_a_workdir_of_another_config_is_refused_untouched(tiny, tmp_path):
+    tiny.train.epochs = 1
+    train.train_and_evaluate(tiny, tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    tiny.model.objective = "dsn"
+    with pytest.raises(WorkdirError, match=r'model.objective is "lsanet" there and "dsn" here'):
+        train.train_and_evaluate(tiny, tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(WorkdirError, match="not empty and holds no config.json"):
+        train.train_and_evaluate(tiny, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_config_json_is_named(tiny, tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0')
+    with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
+        train.train_and_evaluate(tiny, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    tiny.train.learning_rate = 1e30
+    tiny.train.optimizer = "sgd"
+    with pytest.raises(
+        TrainingError, match=r"not finite at step \d+: loss (nan|inf).*synergy.*no check"
+    ):
+        train.train_and_evaluate(tiny, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    assert not list((tmp_path / "checkpoints").glob("*/[0-9]*"))
+
+
+def test_data_larger_than_the_budget_is_refused(tiny, tmp_path):
+    tiny.data.device_budget_mb = 1
+    tiny.data.size = 224
+    with pytest.raises(DataError, match=r"data\.device_budget_mb"):
+        train.train_and_evaluate(tiny, tmp_path)
+
+
+def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
+    tiny.train.batch_size = 30
+    with pytest.raises(ConfigError, match=r"batch_size = 30 .* 4 devices.*28 or 32"):
+        train.check_batch_sizes(tiny, 4)
+    tiny.train.batch_size = 3
+    with pytest.raises(ConfigError, match=r"batch_size = 3 .* 4 devices.*: 4$"):
+        train.check_batch_sizes(tiny, 4)
+
+
+@pytest.mark.parametrize("task", ["binary-class", "ordinal-regression", "multi-label"])
+def test_every_task_trains_in_grey_with_dks(tiny, tmp_path, task):
+    tiny.data.synthetic.update(task=task, channels=1, num_classes=2)
+    tiny.data.as_rgb = False
+    tiny.model.objective = "dks"
+    tiny.train.epochs = 1
+    result = train.train_and_evaluate(tiny, tmp_path)
+    assert result["task"] == task
+    assert [c["stage"] for c in result["classifiers"]] == [2, 3, 4]
+    assert result["beta"] is None
+
+
+def test_learning_rate_falls_at_the_milestones():
+    config = quickstart.get_config().train
+    config.epochs = 100
+    rate = train.learning_rate_schedule(config, steps_per_epoch=5)
+    np.testing.assert_allclose([rate(0), rate(249)], 1e-3)
+    np.testing.assert_allclose([rate(250), rate(374)], 1e-4, rtol=1e-6)
+    np.testing.assert_allclose([rate(375), rate(499)], 1e-5, rtol=1e-6)
+    config.schedule = "cosine"
+    rate = train.learning_rate_schedule(config, steps_per_epoch=5)
+    np.testing.assert_allclose([rate(0), rate(250), rate(500)], [1e-3, 5e-4, 0], atol=1e-9)
+
+
+def test_the_first_epoch_with_the_best_auc_is_chosen():
+    history = train.History()
+    for epoch, value in enumerate([0.5, 0.8, float("nan"), 0.8, 0.7], start=1):
+        history.add(epoch, {"auc": value, "acc": 0.0}, seconds=1.0, rate=10.0)
+    assert (history.best_epoch, history.epoch, history.seconds) == (2, 5, 5.0)
+
+
+def cli(*flags):
+    command = [sys.executable, "-m", "lsanet_jax.main", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--config.model.objectiv=dsn"],
+            r"config\.model\.objectiv: no such field.*model\.objective",
+        ),
+        (["--config.train.epochs=ten"], r"--config\.train\.epochs=ten"),
+        (["--config=configs/resnet19.py"], r"configs/resnet19\.py"),
+        (["--config.data.name=dermanist"], r"dermamnist"),
+        (["epochs=3"], r"unexpected argument 'epochs=3'"),
+    ],
+)
+def test_a_bad_command_line_is_one_error_line(tmp_path, flags, message):
+    result = cli("--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", *flags)
+    assert result.returncode == 2
+    assert re.search(f"^error: .*{message}", result.stderr, re.MULTILINE), result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_help_shows_an_example():
+    result = cli("--help")
+    assert "--config=configs/quickstart.py --workdir=" in result.stdout
+    assert "--workdir" in main.__doc__
