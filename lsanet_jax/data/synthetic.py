@@ -15,16 +15,16 @@ from jaxtyping import Float32, Int32, UInt8
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.errors import ConfigError
 
-_CHUNK_PIXELS = 2**22  # Rendered at a time, to bound memory. Part of what a seed means.
+_CHUNK_PIXELS = 2**19  # Rendered at a time, to bound memory. Part of what a seed means.
 
 # Kinds of nuclei are points in [0, 1]^4: count, radius, elongation, coarseness of the chromatin.
 # Multiples of these fractions spread any number of kinds evenly (Roberts' R4 sequence).
 _SPREAD = (0.85667488, 0.73389185, 0.62870672, 0.53859725)
-_OVERLAP = 0.22  # Half the width of a kind's range in each of the four.
+_OVERLAP = 0.18  # Half the width of a kind's range in each of the four.
 
 # Lengths are fractions of the image's side.
-_RADIUS = (0.042, 0.092)
-_MAX_STRETCH = 1.6
+_RADIUS = (0.038, 0.095)
+_MAX_STRETCH = 1.7
 _MAX_LONG = _RADIUS[1] * _MAX_STRETCH
 _OUTSIDE = 0.04  # How far out of the frame the centre of a nucleus can be.
 _MAX_NUCLEI = 26
@@ -48,8 +48,8 @@ def make_synthetic(
     """Generates the dataset: the same arguments give the same bytes.
 
     Args:
-        task: one of `TASKS`. Ordinal grades have ever more, larger, longer and coarser nuclei.
-            Multi-label images mix any number of kinds of nuclei.
+        task: one of `TASKS`. Nuclei of higher ordinal grades are larger, longer and coarser;
+            multi-label images mix any number of kinds of nuclei.
         num_classes: classes, grades or labels; 2 for binary-class.
         num_train: images in the training split; likewise the two others. Splits are independent:
             changing one leaves the others as they are.
@@ -70,6 +70,9 @@ def make_synthetic(
     counts = dict(zip(SPLITS, (num_train, num_val, num_test), strict=True))
     for key, count in counts.items():
         _check(f"synthetic.num_{key}", count, count >= 1, "at least 1")
+    if task != "multi-label":
+        expected = f"at least one image for each of the {num_classes} classes"
+        _check("synthetic.num_train", num_train, num_train >= num_classes, expected)
     _check("size", size, 8 <= size <= 1024, "8 to 1024 pixels")
     _check("synthetic.channels", channels, channels in (1, 3), "1 (grey) or 3 (RGB)")
     _check("synthetic.seed", seed, seed >= 0, "0 or more")
@@ -133,36 +136,39 @@ def _draw_nuclei(
 ) -> dict[str, Float32[np.ndarray, "n nuclei"]]:
     """Place and shape of each nucleus; those beyond an image's count have a density of 0."""
     count = len(labels)
-    # The kind of each nucleus in an image, and how full the image is.
-    slots = np.arange(_MAX_NUCLEI)
     if labels.ndim == 1:
+        slots = _MAX_NUCLEI
         own = kinds[labels] + _OVERLAP * _uniform(random, (count, 4), -1, 1)
-        shape = np.repeat(own[:, None, 1:], _MAX_NUCLEI, axis=1)
-        number = 5 + 18 * np.clip(own[:, 0], 0, 1)
-        visible = slots[None, :] < number[:, None]
+        shape = np.repeat(own[:, None, 1:], slots, axis=1)
+        # The larger the fewer: how much is stained in all must not give the class away.
+        crowd, side = own[:, :1], 1 + (_RADIUS[1] / _RADIUS[0] - 1) * np.clip(own[:, 1:2], 0, 1)
+        number = _uniform(random, (count, 1), 19, 34) * (np.float32(0.6) + np.float32(0.8) * crowd)
+        visible = np.arange(slots) < np.maximum(number / (side * side), 4)
     else:
-        # Nuclei are dealt in turn to the kinds and two kinds that mean nothing.
-        owner = slots % (labels.shape[1] + 1)
-        bystander = np.full((1, 4), 0.5, np.float32)
-        shape = np.concatenate([kinds, bystander])[owner][None, :, 1:]
-        shape = shape + 0.5 * _OVERLAP * _uniform(random, (count, _MAX_NUCLEI, 3), -1, 1)
-        always = np.ones((count, 1), labels.dtype)
-        visible = np.concatenate([labels, always], axis=1)[:, owner] > 0
-        visible &= _uniform(random, (count, _MAX_NUCLEI), 0, 1) < 0.8
-    shape = np.clip(shape + 0.12 * _uniform(random, (count, _MAX_NUCLEI, 3), -1, 1), 0, 1)
+        # The slots are dealt in turn to the labels' kinds and one that means nothing.
+        hands = labels.shape[1] + 1
+        slots = max(_MAX_NUCLEI, 2 * hands)
+        owner = np.arange(slots) % hands
+        shape = np.concatenate([kinds, np.full((1, 4), 0.5, np.float32)])[owner, 1:]
+        shape = shape + 0.5 * _OVERLAP * _uniform(random, (count, slots, 3), -1, 1)
+        present = np.concatenate([labels, np.ones((count, 1), labels.dtype)], axis=1)
+        # A kind that is present shows at least its first nucleus.
+        shown = (_uniform(random, (count, slots), 0, 1) < 0.8) | (np.arange(slots) < hands)
+        visible = shown & (present[:, owner] > 0)
+    shape = np.clip(shape + 0.1 * _uniform(random, (count, slots, 3), -1, 1), 0, 1)
     radius = np.float32(_RADIUS[0]) + np.float32(_RADIUS[1] - _RADIUS[0]) * shape[..., 0]
     stretch = 1 + np.float32(_MAX_STRETCH - 1) * shape[..., 1]
     # A direction from a random point on the rational half circle: no sine or cosine.
-    t = _uniform(random, (count, _MAX_NUCLEI), -1, 1)
+    t = _uniform(random, (count, slots), -1, 1)
     return {
-        "x": _uniform(random, (count, _MAX_NUCLEI), -_OUTSIDE, 1 + _OUTSIDE),
-        "y": _uniform(random, (count, _MAX_NUCLEI), -_OUTSIDE, 1 + _OUTSIDE),
+        "x": _uniform(random, (count, slots), -_OUTSIDE, 1 + _OUTSIDE),
+        "y": _uniform(random, (count, slots), -_OUTSIDE, 1 + _OUTSIDE),
         "long": radius * stretch,
         "short": radius / stretch,
         "cos": (1 - t * t) / (1 + t * t),
         "sin": 2 * t / (1 + t * t),
         "coarse": 2 * shape[..., 2] - 1,
-        "density": visible * _uniform(random, (count, _MAX_NUCLEI), 0.7, 1.1),
+        "density": visible * _uniform(random, (count, slots), 0.7, 1.1),
     }
 
 
@@ -173,18 +179,18 @@ def _render(
     channels: int,
 ) -> UInt8[np.ndarray, "n h w c"]:
     count = len(nuclei["x"])
-    fibres = _smooth_noise(random, count, 6, size) + _smooth_noise(random, count, 13, size)
-    eosin = _uniform(random, (count, 1, 1), 0.15, 0.45) * (np.float32(0.3) + fibres * fibres)
-    margin = _reach(size) + int(np.ceil(_OUTSIDE * size))
+    fibres = _smooth_noise(random, count, 6, size) + _smooth_noise(random, count, 13, size) / 2
+    eosin = _uniform(random, (count, 1, 1), 0.2, 0.4) * (np.float32(0.3) + fibres * fibres)
+    margin = _reach(size) + int(np.ceil(_OUTSIDE * size)) + 1
     grain = _smooth_noise(random, count, 14, size + 2 * margin)
-    hematoxylin = np.zeros_like(grain)
-    for index in range(_MAX_NUCLEI):
+    hematoxylin = np.zeros(grain.shape, np.float32)
+    for index in range(nuclei["x"].shape[1]):
         _stamp(hematoxylin, grain, {key: value[:, index] for key, value in nuclei.items()}, size)
     hematoxylin = hematoxylin[:, margin : margin + size, margin : margin + size]
     hematoxylin = hematoxylin + np.float32(0.06) * fibres
-    hematoxylin *= _uniform(random, (count, 1, 1), 0.7, 1.6)
+    hematoxylin *= _uniform(random, (count, 1, 1), 0.9, 1.5)
 
-    light = _uniform(random, (count, 1, 1), 0.8, 1.0) * (
+    light = _uniform(random, (count, 1, 1), 0.85, 1.0) * (
         np.float32(0.8) + np.float32(0.25) * _smooth_noise(random, count, 3, size)
     )
     images = np.empty((count, size, size, channels), np.uint8)
@@ -213,15 +219,17 @@ def _stamp(
 
     Both arrays have a margin around the `size` pixels that will be seen.
     """
-    count, padded, _ = hematoxylin.shape
+    seen = np.flatnonzero(nucleus["density"])
+    nucleus = {key: value[seen] for key, value in nucleus.items()}
+    padded = hematoxylin.shape[1]
     margin = (padded - size) // 2
     reach = _reach(size)
     window = np.arange(-reach, reach + 1)
-    left = np.rint(nucleus["x"] * np.float32(size)).astype(np.int32)[:, None] + window
-    top = np.rint(nucleus["y"] * np.float32(size)).astype(np.int32)[:, None] + window
-    x = (left + np.float32(0.5)) / np.float32(size) - nucleus["x"][:, None]
-    y = (top + np.float32(0.5)) / np.float32(size) - nucleus["y"][:, None]
-    x, y = x.astype(np.float32)[:, None, :], y.astype(np.float32)[:, :, None]
+    left = np.rint(nucleus["x"] * size).astype(np.int64)[:, None] + window
+    top = np.rint(nucleus["y"] * size).astype(np.int64)[:, None] + window
+    x = (left.astype(np.float32) + np.float32(0.5)) / size - nucleus["x"][:, None]
+    y = (top.astype(np.float32) + np.float32(0.5)) / size - nucleus["y"][:, None]
+    x, y = x[:, None, :], y[:, :, None]
     cos, sin, long, short, density, coarse = (
         nucleus[key][:, None, None] for key in ("cos", "sin", "long", "short", "density", "coarse")
     )
@@ -229,12 +237,14 @@ def _stamp(
     across = y * (cos / short) - x * (sin / short)
     distance = along * along + across * across  # 1 on the outline.
 
-    pixels = np.arange(count)[:, None, None], top[:, :, None] + margin, left[:, None, :] + margin
+    rows = seen[:, None, None] * padded + top[:, :, None] + margin
+    pixels = rows * padded + left[:, None, :] + margin
     stain = np.clip((np.float32(1.25) - distance) * 2, 0, 1) * density
     # Coarse chromatin: a dark rim and clumps; fine: dark in the middle, and even.
     stain *= 1 + coarse * (np.float32(0.9) * np.minimum(distance, 1) - np.float32(0.45))
-    stain *= 1 + (1 + coarse) * (grain[pixels] - np.float32(0.5))
-    hematoxylin[pixels] = np.maximum(hematoxylin[pixels], stain)
+    stain *= 1 + (1 + coarse) * (grain.take(pixels) - np.float32(0.5))
+    flat = hematoxylin.reshape(-1)
+    flat[pixels] = np.maximum(flat[pixels], stain)
 
 
 def _reach(size: int) -> int:
@@ -249,10 +259,12 @@ def _smooth_noise(
     values = _uniform(random, (count, cells + 1, cells + 1), 0, 1)
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size)
     low = np.minimum(position.astype(np.int32), cells - 1)
-    t = position - low
+    t = position - low.astype(np.float32)
     t = t * t * (3 - 2 * t)
-    values = values[:, low] + (values[:, low + 1] - values[:, low]) * t[:, None]
-    return values[:, :, low] + (values[:, :, low + 1] - values[:, :, low]) * t
+    for axis, blend in ((2, t), (1, t[:, None])):
+        start, stop = values.take(low, axis), values.take(low + 1, axis)
+        values = start + (stop - start) * blend
+    return values
 
 
 def _uniform(
