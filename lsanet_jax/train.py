@@ -5,6 +5,7 @@ import functools
 import logging
 import math
 import pathlib
+import sys
 import time
 
 import jax
@@ -101,7 +102,8 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             mu=config.loss.mu,
         )
         eval_step = steps.make_eval_step(graphdef, prepare, mesh, multilabel=multilabel)
-        Means = metrics.training_means(steps.part_names(config.model.objective, stage_names))
+        part_names = steps.part_names(config.model.objective, stage_names)
+        Means = metrics.training_means(part_names)
         batch_sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
 
         def evaluate(state: steps.TrainState, name: str) -> dict:
@@ -129,9 +131,10 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
                 unit="step",
                 dynamic_ncols=True,
                 smoothing=0.05,
+                mininterval=0.5 if sys.stderr.isatty() else 30,  # seconds; a log file fills up
             )
         )
-        monitor = StepMonitor(config.train, bar, run, checkpoints)
+        monitor = StepMonitor(config.train, part_names, bar, run, checkpoints)
         for epoch in range(history.epoch + 1, config.train.epochs + 1):
             started = time.perf_counter()
             monitor.start_epoch()
@@ -272,9 +275,12 @@ def log_parameters(config, params: nnx.State) -> None:
 class StepMonitor:
     """Follows the steps under way: waits for the oldest, checks, logs and shows its losses."""
 
-    def __init__(self, config, bar: tqdm.tqdm, run: Workdir, checkpoints: Checkpoints):
-        """Start; `config` is `config.train`."""
+    def __init__(
+        self, config, names: list[str], bar: tqdm.tqdm, run: Workdir, checkpoints: Checkpoints
+    ):
+        """Start; `config` is `config.train`, `names` are those of the parts."""
         self._config = config
+        self._names = names
         self._bar = bar
         self._run = run
         self._checkpoints = checkpoints
@@ -320,13 +326,14 @@ class StepMonitor:
         for i, loss in enumerate(losses):
             log_it = (step + i) % self._config.log_every_steps == 0
             if log_it or not math.isfinite(loss):
-                values = {name: float(np.asarray(value)[i]) for name, value in parts.items()}
+                values = {name: float(np.asarray(parts[name])[i]) for name in self._names}
                 if not math.isfinite(loss):
                     self._stop(step + i, values)
                 self._run.write_scalars(step + i, {f"train/{k}": v for k, v in values.items()})
         if self._compiled:
             self._timed_steps += len(losses)
-        self._bar.set_postfix_str(f"loss {losses[-1]:.4f}, {self._rate():.0f} images/s", False)
+        rate = f", {self._rate():.0f} images/s" if self._timed_steps else ""
+        self._bar.set_postfix_str(f"loss {losses[-1]:.4f}{rate}", refresh=False)
         self._bar.update(len(losses))
 
     def _stop(self, step: int, values: dict[str, float]):
