@@ -3,7 +3,8 @@
 #   launch/test.sh                      everything but the tests marked slow
 #   launch/test.sh --slow               these too, after the others
 #   launch/test.sh tests/test_losses.py -k synergy
-# Arguments go to pytest. Variables: LSANET_TEST_WORKERS, how many tests run at once (default 1).
+# Arguments go to pytest. LSANET_TEST_WORKERS says how many tests run at once (default 2: most of their time
+# is tracing, which uses one core). With `-n 0` they run in one process, as debuggers need.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
@@ -24,7 +25,7 @@ lint=0
 "$PYTHON" -m ruff format --check --output-format=concise . || lint=$?
 
 tests=0
-"$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-0}" "$@" || tests=$?
+"$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-2}" "$@" || tests=$?
 
 if [[ $lint != 0 ]]; then say "ruff found something: see above, before the tests"; fi
 exit $((tests != 0 ? tests : lint))
