@@ -115,6 +115,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
 
         # ------------------------------------------------------------------------------ resume
+        run.claim()
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         history = History()
         if checkpoints.last_epoch is not None:
@@ -171,6 +172,8 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
         # ------------------------------------------------------------------------------ result
         last = {"epoch": history.epoch, "val": history.last_val, "test": evaluate(state, "test")}
         chosen = last
+        if history.best_epoch is None:
+            log.warning("the validation AUC was never defined: reporting the last epoch")
         if config.eval.select == "best_val_auc" and history.best_epoch not in (None, history.epoch):
             state = checkpoints.restore_best(history.best_epoch, state)
             test = evaluate(state, "test")

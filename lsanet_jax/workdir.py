@@ -29,32 +29,38 @@ class Workdir(contextlib.ExitStack):
     """
 
     def __init__(self, path: str | pathlib.Path, config: ml_collections.ConfigDict):
-        """Make the folder or, where it holds a run already, check that it is this one.
+        """Look at the folder, which need not exist; nothing is written before `claim`.
 
         Raises:
-          WorkdirError: the folder belongs to a run of another config, holds damaged files, or
-            cannot be written to.
+          WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
         super().__init__()
         self.path = pathlib.Path(path).absolute()
         self._scalars = None
-        wanted = json.loads(json.dumps(dict(flatten(config))))
-        file = self.path / "config.json"
-        if file.exists():
-            self._check_same(file, wanted)
+        self._config = json.loads(json.dumps(dict(flatten(config))))
+        self._config_file = self.path / "config.json"
+        if self._config_file.exists():
+            self._check_same()
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise WorkdirError(
                 f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
                 "choose another folder"
             )
+
+    def claim(self) -> None:
+        """Make the folder and write `config.json`: from now on it belongs to this run.
+
+        Raises:
+          WorkdirError: it cannot be written to.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(wanted, indent=1) + "\n")
+            write_atomically(self._config_file, json.dumps(self._config, indent=1) + "\n")
         except OSError as error:
-            raise WorkdirError(f"cannot write to --workdir={path}: {error}") from error
+            raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
 
-    def _check_same(self, file: pathlib.Path, wanted: dict) -> None:
-        found = read_json(file)
+    def _check_same(self) -> None:
+        found, wanted = read_json(self._config_file), self._config
         differences = [
             f"{name} is {json.dumps(found.get(name))} there and {json.dumps(wanted.get(name))} here"
             for name in sorted(found.keys() | wanted.keys())

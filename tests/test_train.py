@@ -141,6 +141,25 @@ def test_a_damaged_config_json_is_named(tiny, tmp_path):
         train.train_and_evaluate(tiny, tmp_path)
 
 
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
+    tiny.train.epochs = 1
+    train.train_and_evaluate(tiny, tmp_path)
+    (tmp_path / "result.json").unlink()
+    newest = tmp_path / "checkpoints/last/1"
+    for file in newest.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(WorkdirError, match=rf"cannot restore the checkpoint {newest}.*damaged"):
+        train.train_and_evaluate(tiny, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="cannot write to --workdir="):
+        train.train_and_evaluate(tiny, tmp_path / "file" / "run")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     tiny.train.learning_rate = 1e30
     tiny.train.optimizer = "sgd"
@@ -222,7 +241,7 @@ def test_a_bad_command_line_is_one_error_line(tmp_path, flags, message):
     assert result.returncode == 2
     assert re.search(f"^error: .*{message}", result.stderr, re.MULTILINE), result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_shows_an_example():
