@@ -61,20 +61,26 @@ class Conv(nnx.Module):
 def conv2d(x, kernel, stride: int, padding: int, groups: int = 1):
     """2-D convolution (cross-correlation, as in PyTorch) of [N, H, W, C] with an HWIO kernel.
 
-    On CPU, where XLA's convolution is slow for 1x1 kernels (15 to 35 GFLOP/s) and very slow for
-    tiny maps (3 to 15), those become one matrix product (100 to 200 GFLOP/s on the same cores).
+    On CPU the shapes for which XLA's convolution is slow are matrix products instead: 1x1 kernels
+    (15 to 35 GFLOP/s against 100 to 180), kernels as large as their stride, and output maps of at
+    most 4 positions (3 to 15 GFLOP/s against 150 to 200). Larger maps gain nothing by it.
     """
     n, h, w, c = x.shape
     k, out = kernel.shape[0], kernel.shape[-1]
     h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
 
-    if jax.default_backend() == "cpu" and groups == 1:
+    if jax.default_backend() == "cpu":
+        if groups > 1:
+            return _merge_groups(x, kernel, stride, padding, groups)
         if k == 1 and padding == 0:
             return x[:, ::stride, ::stride] @ kernel[0, 0]
-        if h * w <= k * k:
+        if k == stride and padding == 0:
+            patches = x[:, : h2 * k, : w2 * k].reshape(n, h2, k, w2, k, c).swapaxes(2, 3)
+            return patches.reshape(n, h2, w2, k * k * c) @ kernel.reshape(-1, out)
+        if h2 * w2 <= 4 and h * w < k * k:
             dense = _dense_kernel(kernel, h, w, h2, w2, stride, padding)
             return (x.reshape(n, h * w * c) @ dense).reshape(n, h2, w2, out)
-        if h2 * w2 <= 4 or k == stride:
+        if h2 * w2 <= 4:
             patches = jnp.concatenate(_shifted_slices(x, k, stride, padding, 0), axis=-1)
             return patches @ kernel.reshape(-1, out)
 
@@ -88,11 +94,28 @@ def conv2d(x, kernel, stride: int, padding: int, groups: int = 1):
     )
 
 
-def _dense_kernel(kernel, h, w, h2, w2, stride, padding):
+def _merge_groups(x, kernel, stride: int, padding: int, groups: int):
+    """A grouped convolution as at most 4 plain ones, their kernels block-diagonal.
+
+    The gradient of XLA's grouped convolution takes 20 to 180 times as long on CPU. More and
+    smaller convolutions would waste fewer products on zeros, but take longer to compile.
+    """
+    k, _, c, _ = kernel.shape
+    convolutions = math.gcd(groups, 4)
+    merged = groups // convolutions
+    diagonal = jnp.eye(merged, dtype=kernel.dtype)[:, None, None, :, None]
+    kernel = kernel.reshape(k, k, 1, c, convolutions, merged, -1) * diagonal
+    kernel = jnp.moveaxis(kernel, 4, 0).reshape(convolutions, k, k, merged * c, -1)
+    maps = jnp.split(x, convolutions, axis=-1)
+    outputs = [conv2d(maps[i], kernel[i], stride, padding) for i in range(convolutions)]
+    return jnp.concatenate(outputs, axis=-1)
+
+
+def _dense_kernel(kernel, h: int, w: int, h2: int, w2: int, stride: int, padding: int):
     """The convolution of a map [h, w] as a matrix [h * w * in, h2 * w2 * out].
 
-    For a map no larger than the kernel this needs fewer products than the kernel's taps do, most
-    of which see padding only.
+    On a map smaller than the kernel most taps see padding only, and this leaves them out: a 3x3
+    kernel costs a 9th of its products on a 1x1 map, and 4 9ths on a 2x2 map.
     """
     k, zero = kernel.shape[0], jnp.zeros((), kernel.dtype)
     columns = []
@@ -106,8 +129,7 @@ def _dense_kernel(kernel, h, w, h2, w2, stride, padding):
 
 def _shifted_slices(x, k: int, stride: int, padding: int, fill: float):
     """For each of the k * k window positions, its value at every output position."""
-    n, h, w, c = x.shape
-    h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
+    h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in x.shape[1:3])
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, border, constant_values=fill)
     return [
@@ -117,15 +139,84 @@ def _shifted_slices(x, k: int, stride: int, padding: int, fill: float):
     ]
 
 
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options for the `jax.jit` of a step with convolutions in it; none but on CPU.
+
+    XLA hands its CPU convolutions to YNNPACK, which runs those with up to 64 output channels, or
+    fewer than about 80 input channels, in a single thread. Left to Eigen they use all. Products
+    of matrices stay with YNNPACK.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # It is experimental: another XLA may not know it.
+        return {}
+    return options
+
+
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation with torchvision's constants: momentum 0.1 (0.9 here), epsilon 1e-5.
 
-    Parameters: `scale`, `bias` [c]; statistics: `mean`, `var` [c]. Under `jit` over a mesh the
-    statistics are those of the global batch.
+    Parameters: `scale`, `bias` [c]; statistics: `mean`, `var` [c], the variance unbiased as in
+    PyTorch. Under `jit` over a mesh the statistics are those of the global batch.
     """
 
     def __init__(self, channels: int, *, dtype=None, rngs: nnx.Rngs):
         super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Normalise by the batch's statistics, or after `eval()` by the running ones."""
+        x = x.astype(self.dtype or x.dtype)
+        scale, bias = self.scale[...], self.bias[...]
+        if self.use_running_average:
+            factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
+            return ((x - self.mean[...]) * factor + bias).astype(x.dtype)
+
+        y, mean, var = _batch_norm(x, scale, bias, self.epsilon)
+        count = x.size // x.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        for running, batch in ((self.mean, mean), (self.var, unbiased)):
+            moved = self.momentum * running[...] + (1 - self.momentum) * batch
+            running[...] = moved.astype(running[...].dtype)
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(x, scale, bias, epsilon):
+    """Normalised `x`, and the batch's mean and biased variance, which pass on no gradient.
+
+    The gradient in closed form reads `x` and the gradient of `y` twice each. Derived by JAX it
+    moves more, and makes a training step's batch norm 1.4 to 2.2 times as slow on CPU.
+    """
+    return _batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _batch_norm_forward(x, scale, bias, epsilon):
+    axes = tuple(range(x.ndim - 1))
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    mean = jnp.mean(x, axes, dtype)
+    var = jnp.mean(jnp.square(x - mean), axes, dtype)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = ((x - mean) * (inverse * scale) + bias).astype(x.dtype)
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _batch_norm_backward(epsilon, residuals, gradients):
+    x, scale, mean, inverse = residuals
+    dy = gradients[0]
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    dbias = jnp.sum(dy, axes, mean.dtype)
+    dscale = jnp.sum(dy * (x - mean), axes, mean.dtype) * inverse
+    dx = dy - dbias / count - (x - mean) * (dscale * inverse / count)
+    dx = (dx * (inverse * scale)).astype(x.dtype)
+    return dx, dscale.astype(scale.dtype), dbias.astype(scale.dtype)
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 class Linear(nnx.Linear):
@@ -147,9 +238,13 @@ class Linear(nnx.Linear):
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int = 0):
-    """Maximum over square windows; the border counts as minus infinity."""
+    """Maximum over square windows; the border counts as minus infinity.
+
+    On CPU equal maxima of a window share its gradient, elsewhere the first one takes it all, as
+    in PyTorch. Behind a ReLU the networks do not see the difference: it stops ties at 0.
+    """
     if jax.default_backend() == "cpu":
-        # The gradient of XLA's reduce-window is four times as slow on CPU.
+        # The gradient of XLA's own pooling takes four times as long on CPU.
         return functools.reduce(jnp.maximum, _shifted_slices(x, window, stride, padding, -jnp.inf))
     return nnx.max_pool(
         x, (window, window), (stride, stride), ((padding, padding), (padding, padding))
