@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.backbone = "resnet18"  # resnet18 34 50 101, wrn50 wrn101, resnext50 resnext101
     model.stem = "imagenet"  # imagenet: 7x7 stride 2 and pooling; small: 3x3 stride 1 (for 28 px)
+    model.attention = "none"  # in every block: none, se, cbam, eca, srm, simam
     model.objective = "lsanet"  # baseline, dsn, dks, dsn_ks, dsn_lsa, lsanet
     model.taps = (1, 2, 3, 4)  # supervised stages, the last one included; dks never uses stage 1
     model.lsa = lsa = ConfigDict()  # layer selective attention, for dsn_lsa and lsanet

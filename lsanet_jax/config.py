@@ -14,6 +14,7 @@ from lsanet_jax import losses
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import BACKBONES
+from lsanet_jax.models.attention import ATTENTION
 from lsanet_jax.models.lsa import KINDS
 
 
@@ -67,6 +68,7 @@ FIELDS: dict[str, Field] = {
     "data.synthetic.seed": _at_least(0),
     "model.backbone": Field(str, BACKBONES),
     "model.stem": Field(str, ("imagenet", "small")),
+    "model.attention": Field(str, tuple(ATTENTION)),
     "model.objective": Field(str, tuple(losses.OBJECTIVES)),
     "model.taps": _tuple(lambda v: _is_int(v) and v > 0, "stages counted from 1, such as (2, 4)"),
     "model.lsa.kind": Field(str, KINDS),

@@ -16,7 +16,7 @@ def create_model(
     """Build the training network of `config.model`.
 
     Args:
-      config: has the fields `backbone`, `stem`, `objective`, `taps` and `lsa`.
+      config: has the fields `backbone`, `stem`, `attention`, `objective`, `taps` and `lsa`.
       num_classes: number of logits.
       image_shape: (height, width, channels) of the images.
       rngs: source of the initial parameters.
@@ -29,7 +29,11 @@ def create_model(
     """
     height, width, channels = image_shape
     backbone = resnet.ResNet(
-        resnet.SPECS[config.backbone], in_channels=channels, stem=config.stem, rngs=rngs
+        resnet.SPECS[config.backbone],
+        in_channels=channels,
+        stem=config.stem,
+        attention=config.attention,
+        rngs=rngs,
     )
     taps = tuple(config.taps)
     if config.objective == "baseline":

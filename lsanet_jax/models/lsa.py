@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lsanet_jax.models.attention import convolve_channels
 from lsanet_jax.models.layers import BatchNorm, Conv, uniform_fan_in
 
 KINDS = ("fc", "conv", "gated", "self")
@@ -121,9 +122,7 @@ def fc_attention(
 
 def conv_attention(u: Float[Array, "n l c"], kernel: Float[Array, "k"]) -> Float[Array, "n l"]:
     """1-D convolution over the concatenated channels, zero padding, sigmoid (Table 2; ECA)."""
-    flat, k = u.reshape(len(u), -1), len(kernel)
-    padded = jnp.pad(flat, ((0, 0), (k // 2, k // 2)))
-    convolved = sum(kernel[i] * padded[:, i : i + flat.shape[1]] for i in range(k))
+    convolved = convolve_channels(u.reshape(len(u), -1), kernel)
     return beta_from_gates(jax.nn.sigmoid(convolved), u.shape[1])
 
 

@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lsanet_jax.models.attention import ATTENTION
 from lsanet_jax.models.layers import BatchNorm, Conv, max_pool
 
 
@@ -19,17 +20,21 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, rngs: nnx.Rngs, **_):
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, attention=None, rngs: nnx.Rngs, **_
+    ):
         self.conv1 = Conv(in_channels, width, 3, stride=stride, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)
         self.conv2 = Conv(width, width, 3, rngs=rngs)
         self.bn2 = BatchNorm(width, rngs=rngs)
+        self.attention = attention(width, rngs=rngs) if attention else None
         self.downsample = projection(in_channels, width, stride, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         """Return the block's map."""
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
+        y = y if self.attention is None else self.attention(y)
         return jax.nn.relu(y + shortcut(self.downsample, x))
 
 
@@ -46,6 +51,7 @@ class Bottleneck(nnx.Module):
         stride: int,
         groups: int = 1,
         base_width: int = 64,
+        attention=None,
         rngs: nnx.Rngs,
     ):
         inner, outer = width * base_width // 64 * groups, width * self.expansion
@@ -55,6 +61,7 @@ class Bottleneck(nnx.Module):
         self.bn2 = BatchNorm(inner, rngs=rngs)
         self.conv3 = Conv(inner, outer, 1, rngs=rngs)
         self.bn3 = BatchNorm(outer, rngs=rngs)
+        self.attention = attention(outer, rngs=rngs) if attention else None
         self.downsample = projection(in_channels, outer, stride, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
@@ -62,6 +69,7 @@ class Bottleneck(nnx.Module):
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = jax.nn.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
+        y = y if self.attention is None else self.attention(y)
         return jax.nn.relu(y + shortcut(self.downsample, x))
 
 
@@ -111,7 +119,15 @@ class ResNet(nnx.Module):
       stage_sizes: blocks in each of the four stages.
     """
 
-    def __init__(self, spec: Spec, *, in_channels: int = 3, stem: str = "imagenet", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        in_channels: int = 3,
+        stem: str = "imagenet",
+        attention: str = "none",
+        rngs: nnx.Rngs,
+    ):
         """Build a member of the family.
 
         Args:
@@ -119,9 +135,11 @@ class ResNet(nnx.Module):
           in_channels: channels of the images.
           stem: "imagenet": 7x7 convolution with stride 2, then 3x3 max pooling with stride 2;
             "small": 3x3 convolution with stride 1 and no pooling, for images of about 28 pixels.
+          attention: a key of `ATTENTION`; sits in every block, before the sum.
           rngs: source of the initial parameters.
         """
         self.spec = spec
+        self.attention = attention
         self.stem = stem
         self.stage_sizes = spec.stage_sizes
         self.stage_channels = tuple(
@@ -139,7 +157,12 @@ class ResNet(nnx.Module):
         """Make a new copy of a stage (counted from 1), with all its blocks or the first few."""
         width = 64 * 2 ** (stage - 1)
         in_channels = 64 if stage == 1 else self.stage_channels[stage - 2]
-        kwargs = {"groups": self.spec.groups, "base_width": self.spec.base_width, "rngs": rngs}
+        kwargs = {
+            "groups": self.spec.groups,
+            "base_width": self.spec.base_width,
+            "attention": ATTENTION[self.attention],
+            "rngs": rngs,
+        }
         blocks = []
         for i in range(num_blocks or self.stage_sizes[stage - 1]):
             stride = 2 if stage > 1 and i == 0 else 1
