@@ -9,9 +9,9 @@
 #   requirements-test.txt   what the tests need beside either
 #   requirements-torch.txt  PyTorch for CPU, which some tests compare with; edited by hand
 #
-# Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. One version
-# of a package serves every Python and platform (--fork-strategy=fewest), so that a result does not
-# depend on which Python a machine happens to have.
+# Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. One
+# version of a package serves every Python and platform (--fork-strategy=fewest), so that a result
+# does not depend on which Python a machine happens to have.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# For the scripts beside it to source. set_up makes the Python environment on first use, and makes it
-# again when its lock has changed or an earlier installation was cut short. Three variables, all optional:
+# For the scripts beside it to source. set_up makes the Python environment on first use, and makes
+# it again when its lock has changed or an earlier installation was cut short. Optional variables:
 #   LSANET_VENV     where the environment lies (default: .venv in the repository)
-#   LSANET_LOCK     the lock to install: requirements.txt (with CUDA) or requirements-cpu.txt (default:
-#                   the first where nvidia-smi works or where it is installed already, else the second)
+#   LSANET_LOCK     the lock to install: requirements.txt (with CUDA) or requirements-cpu.txt
+#                   (default: the first where nvidia-smi works or where it is installed already,
+#                   else the second)
 #   LSANET_PYTHON   the Python to use (default: python3.12, python3.11, python3.13 or python3)
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,8 +12,9 @@ VENV=${LSANET_VENV:-$ROOT/.venv}
 [[ $VENV == /* ]] || VENV=$PWD/$VENV
 PYTHON=$VENV/bin/python
 
-# In the environment: a copy of each lock whose installation is complete, and a file that is there while
-# pip is at work. A copy is written last, so half an installation is never taken for a whole one.
+# In the environment: a copy of each lock whose installation is complete, and a file that is there
+# while pip is at work. A copy is written last, so half an installation is never taken for a whole
+# one.
 DONE=$VENV/.lsanet
 UNFINISHED=$DONE/unfinished
 
@@ -29,7 +31,7 @@ set_up() {
   ready "$lock" "$@" && return
 
   if ! mkdir -p "$(dirname "$VENV")" || [[ ! -w $(dirname "$VENV") ]]; then
-    fail "cannot write to $(dirname "$VENV"); LSANET_VENV can name another place for the environment"
+    fail "cannot write to $(dirname "$VENV"); LSANET_VENV can name another place"
   fi
   (
     if command -v flock >/dev/null && ! flock --nonblock 9; then
@@ -108,25 +110,23 @@ pip_install() {
   local output cause
   say "installing $1 into $VENV (once; takes some minutes)"
   : >"$UNFINISHED"
-  if output=$(run_pip install -r "$ROOT/$1" 2>&1); then
+  if output=$(run_pip -r "$ROOT/$1" 2>&1); then
     if cp "$ROOT/$1" "$DONE/$1" && rm "$UNFINISHED"; then return; fi
     fail "cannot write to $DONE"
   fi
   case $output in
     *'No space left'*) cause="the disk is full where $VENV, pip's cache or TMPDIR lies" ;;
-    *'name resolution'* | *'Failed to establish'* | *'onnection refused'* | *'timed out'* | *ProxyError*)
-      cause="the package index cannot be reached; check the network and pip's proxy and index settings"
+    *'name resolution'* | *'Failed to establish'* | *'onnection refused'* | *'timed out'* | *Proxy*)
+      cause="the package index cannot be reached; check the network and pip's settings"
       ;;
     *) cause=$(grep -i error <<<"$output" | tail -n 1) ;;
   esac
   fail "pip could not install $1: ${cause:-$(tail -n 1 <<<"$output")}"
 }
 
-# Usage: run_pip install [FLAGS]. With -I, what PYTHONPATH and the user's own site-packages offer does not
+# Usage: run_pip FLAGS. With -I, what PYTHONPATH and the user's own site-packages offer does not
 # count as installed.
 run_pip() {
-  local verb=$1
-  shift
-  PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 "$PYTHON" -I -m pip "$verb" \
+  PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 "$PYTHON" -I -m pip install \
     --no-deps --no-input --progress-bar=off "$@"
 }

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Lint and test. The first call makes the Python environment (see setup.sh), which takes some minutes.
+# Lint and test. The first call makes the Python environment (see setup.sh): some minutes.
 #   launch/test.sh                      everything but the tests marked slow
 #   launch/test.sh --slow               these too, after the others
 #   launch/test.sh tests/test_losses.py -k synergy
-# Arguments go to pytest. LSANET_TEST_WORKERS says how many tests run at once (default 2: most of their time
-# is tracing, which uses one core). With `-n 0` they run in one process, as debuggers need.
+# Arguments go to pytest; -n 0 runs the tests in one process, as debuggers need. LSANET_TEST_WORKERS
+# says how many run at once (default 2: most of their time is tracing, which uses one core).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 set_up requirements-test.txt
 
 if ! installed requirements-torch.txt; then
-  if run_pip install --dry-run --quiet --retries=1 -r "$ROOT/requirements-torch.txt" >/dev/null 2>&1; then
+  if run_pip --dry-run --retries=1 -r "$ROOT/requirements-torch.txt" >/dev/null 2>&1; then
     set_up requirements-test.txt requirements-torch.txt
   else
     say "warning: no PyTorch for CPU to be had (requirements-torch.txt says how);" \

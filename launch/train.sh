@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Train. The first call makes the Python environment (see setup.sh), which takes some minutes.
+# Train. The first call makes the Python environment (see setup.sh): some minutes.
 #   launch/train.sh                     the quickstart, into runs/quickstart of the repository
 #   launch/train.sh --config=configs/resnet18.py --workdir=runs/r18 --config.model.objective=dsn
 #   launch/train.sh --help
-# The flags are those of `python -m lsanet_jax.main`. Paths are relative to the folder you call from; a
-# --config that is not there is looked for in the repository.
+# The flags are those of `python -m lsanet_jax.main`. Paths are relative to the folder you call
+# from; a --config that is not there is looked for in the repository.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
