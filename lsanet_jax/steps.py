@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from lsanet_jax import losses
+from lsanet_jax.models import layers
 
 
 class TrainState(NamedTuple):
@@ -141,6 +142,7 @@ def make_train_step(
         in_shardings=(replicated, replicated, replicated, replicated, batches),
         out_shardings=replicated,
         donate_argnums=(0, 1),
+        compiler_options=layers.compiler_options(),
     )
 
 
@@ -168,4 +170,5 @@ def make_eval_step(
         eval_step,
         in_shardings=(replicated, replicated, replicated, replicated, batch),
         out_shardings=replicated,
+        compiler_options=layers.compiler_options(),
     )
