@@ -43,7 +43,7 @@ OBJECTIVES: Mapping[str, Terms] = {
     "lsanet": Terms(weighted=True, auxiliary=False, synergy=True),
 }
 
-Labels = Int[Array, "b"] | Float[Array, "b k"] | Int[Array, "b k"]
+Labels = Int[Array, " b"] | Float[Array, "b k"] | Int[Array, "b k"]
 
 
 def cross_entropy(
@@ -72,7 +72,7 @@ def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
 
 
 def auxiliary(
-    ce: Float[Array, "l b"], alpha: Float[Array, "l-1"] | float = 1.0
+    ce: Float[Array, "l b"], alpha: Float[Array, " l-1"] | float = 1.0
 ) -> Float[Array, ""]:
     """Sum of the auxiliary classifiers' losses weighted by alpha_l, L_m (Eq. 4).
 
@@ -131,7 +131,7 @@ def objective(
     beta: Float[Array, "b l"] | None = None,
     *,
     multilabel: bool = False,
-    alpha: Float[Array, "l-1"] | float = 1.0,
+    alpha: Float[Array, " l-1"] | float = 1.0,
     mu: Float[Array, "l l"] | float = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Compute one of the six objectives and the parts that it is made of.

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 
 
 def accuracy(
-    labels: Int[np.ndarray, "n"] | Int[np.ndarray, "n k"],
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
     probabilities: Float[np.ndarray, "n k"],
     task: str,
 ) -> float:
@@ -29,7 +29,7 @@ def accuracy(
 
 
 def auc(
-    labels: Int[np.ndarray, "n"] | Int[np.ndarray, "n k"],
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
     probabilities: Float[np.ndarray, "n k"],
     task: str,
 ) -> float:

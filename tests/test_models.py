@@ -214,7 +214,7 @@ def test_beta_matches_reference(reference, variant, x64):
             setattr(attention, name.split(".")[-1], nnx.Param(jnp.asarray(ref[name])))
         beta = attention(jnp.asarray(ref["embedded"], jnp.float64 if x64 else jnp.float32))
     np.testing.assert_allclose(beta, ref[f"beta.{variant}"], rtol=1e-6 if x64 else 1e-5)
-    np.testing.assert_allclose(beta.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(beta).sum(axis=1), 1, rtol=1e-6)
 
 
 def test_betas_gradient_reaches_embedding_and_backbone():

@@ -102,7 +102,7 @@ class Bottleneck(nnx.Module):
         return self.fc2(jax.nn.relu(self.fc1(u)))
 
 
-def convolve_channels(u: Float[Array, "n c"], kernel: Float[Array, "k"]) -> Float[Array, "n c"]:
+def convolve_channels(u: Float[Array, "n c"], kernel: Float[Array, " k"]) -> Float[Array, "n c"]:
     """1-D convolution (cross-correlation) over the channels, zero padding, k odd."""
     k = len(kernel)
     padded = jnp.pad(u, ((0, 0), (k // 2, k // 2)))

@@ -120,7 +120,7 @@ def fc_attention(
     return beta_from_gates(g, u.shape[1])
 
 
-def conv_attention(u: Float[Array, "n l c"], kernel: Float[Array, "k"]) -> Float[Array, "n l"]:
+def conv_attention(u: Float[Array, "n l c"], kernel: Float[Array, " k"]) -> Float[Array, "n l"]:
     """1-D convolution over the concatenated channels, zero padding, sigmoid (Table 2; ECA)."""
     convolved = convolve_channels(u.reshape(len(u), -1), kernel)
     return beta_from_gates(jax.nn.sigmoid(convolved), u.shape[1])
@@ -130,7 +130,7 @@ def gated_attention(
     u: Float[Array, "n l c"],
     v: Float[Array, "c c"],
     gate: Float[Array, "c c"],
-    w: Float[Array, "c"],
+    w: Float[Array, " c"],
 ) -> Float[Array, "n l"]:
     """softmax_l( w . (tanh(V h_l) * sigmoid(U h_l)) ) over the stages (Table 2; Ilse et al.)."""
     return jax.nn.softmax((jnp.tanh(u @ v) * jax.nn.sigmoid(u @ gate)) @ w, axis=-1)
