@@ -188,8 +188,8 @@ class BatchNorm(nnx.BatchNorm):
 def _batch_norm(x, scale, bias, epsilon):
     """Normalised `x`, and the batch's mean and biased variance, which pass on no gradient.
 
-    The gradient in closed form reads `x` and the gradient of `y` twice each. Derived by JAX it
-    moves more, and makes a training step's batch norm 1.4 to 2.2 times as slow on CPU.
+    The gradient in closed form reads `x` and the gradient of `y` twice each; derived by JAX it
+    moves more memory.
     """
     return _batch_norm_forward(x, scale, bias, epsilon)[0]
 
@@ -244,7 +244,7 @@ def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int 
     in PyTorch. Behind a ReLU the networks do not see the difference: it stops ties at 0.
     """
     if jax.default_backend() == "cpu":
-        # The gradient of XLA's own pooling takes four times as long on CPU.
+        # The gradient of XLA's own pooling is slow on CPU: 200 ms at 224 pixels, batch 16, not 51.
         return functools.reduce(jnp.maximum, _shifted_slices(x, window, stride, padding, -jnp.inf))
     return nnx.max_pool(
         x, (window, window), (stride, stride), ((padding, padding), (padding, padding))
