@@ -25,6 +25,7 @@ def tiny(monkeypatch):
     """A config that trains in seconds: "resnet18" has one block per stage here."""
     monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
     config = quickstart.get_config()
+    config.data.size = config.data.image_size = 28
     config.data.synthetic.update(num_train=40, num_val=24, num_test=24, num_classes=3)
     config.train.update(epochs=2, batch_size=16, log_every_steps=2)
     config.eval.batch_size = 16
@@ -95,6 +96,7 @@ def test_an_interrupted_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatc
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     command = [sys.executable, "-m", "lsanet_jax.main", "--config=configs/quickstart.py"]
     command += ["--config.data.synthetic.num_train=64", "--config.train.batch_size=32"]
+    command += ["--config.data.size=28", "--config.data.image_size=28"]
     command += ["--config.train.epochs=6", "--config.model.objective=dsn"]
     run = lambda name: [*command, f"--workdir={tmp_path / name}"]
     with (tmp_path / "log").open("w") as log:
