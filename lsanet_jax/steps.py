@@ -104,9 +104,8 @@ def make_train_step(
     def loss_fn(params, batch_stats, x, labels):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
         logits, beta = model(x)
-        weights = jnp.asarray(alpha) if len(alpha) > 1 else alpha[0]
         loss, parts = losses.objective(
-            objective, logits, labels, beta, multilabel=multilabel, alpha=weights, mu=mu
+            objective, logits, labels, beta, multilabel=multilabel, alpha=jnp.asarray(alpha), mu=mu
         )
         ce = parts.pop("ce")
         parts = {"loss": loss, **parts}

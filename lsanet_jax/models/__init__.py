@@ -27,17 +27,16 @@ def create_model(
     Raises:
       ConfigError: the taps do not fit the backbone.
     """
-    height, width, channels = image_shape
     backbone = resnet.ResNet(
         resnet.SPECS[config.backbone],
-        in_channels=channels,
+        in_channels=image_shape[-1],
         stem=config.stem,
         attention=config.attention,
         rngs=rngs,
     )
     taps = tuple(config.taps)
     if config.objective == "baseline":
-        taps = taps[-1:]
+        taps = (max(taps),)
     elif config.objective == "dks":  # it has no classifier at Conv2_x (DKS; paper, section 4.1)
         taps = tuple(tap for tap in taps if tap > 1)
     return DeeplySupervised(
@@ -46,6 +45,6 @@ def create_model(
         taps=taps,
         dks=config.objective == "dks",
         lsa=config.lsa if config.objective in ("dsn_lsa", "lsanet") else None,
-        image_shape=(height, width, channels),
+        image_shape=image_shape,
         rngs=rngs,
     )
