@@ -36,9 +36,12 @@ def get_config() -> ConfigDict:
     synthetic.seed = 0  # which set is drawn; apart from config.seed, so that runs share their data
 
     config.model = model = ConfigDict()
-    model.backbone = "resnet18"  # resnet18 34 50 101, wrn50 wrn101, resnext50 resnext101
-    model.stem = "imagenet"  # imagenet: 7x7 stride 2 and pooling; small: 3x3 stride 1 (for 28 px)
+    model.backbone = "resnet18"  # resnet18 34 50 101, wrn50 wrn101, resnext50 resnext101,
+    # vgg16 vgg19, densenet121 169 201; or MODULE:CLASS, of your own, called with in_channels=, rngs=
+    model.stem = "imagenet"  # imagenet: 7x7 stride 2 and pooling; small: 3x3 stride 1 (for 28 px);
+    # VGG: with or without the first of its five poolings
     model.attention = "none"  # in every block: none, se, cbam, eca, srm, simam
+    model.norm = "batch"  # batch, or none for plain VGG
     model.objective = "lsanet"  # baseline, dsn, dks, dsn_ks, dsn_lsa, lsanet
     model.taps = (1, 2, 3, 4)  # supervised stages, the last one included; dks never uses stage 1
     model.lsa = lsa = ConfigDict()  # layer selective attention, for dsn_lsa and lsanet
@@ -46,6 +49,9 @@ def get_config() -> ConfigDict:
     lsa.channels = 64  # channels of each embedded map
     lsa.reduction = 8  # fc: hidden units = taps * channels / reduction (P)
     lsa.kernel_size = 3  # conv: taps of the 1-D convolution, odd
+    model.dtype = "float32"  # of feature maps: float32, bfloat16; parameters stay float32
+    model.remat = False  # recompute blocks in the backward pass: less memory (XLA on CPU undoes it)
+    model.init_from = ""  # .safetensors with torchvision's names: the backbone to start from
 
     config.loss = loss = ConfigDict()
     loss.alpha = (1.0,)  # dsn, dsn_ks, dks: weights of the auxiliary classifiers, one or one each

@@ -24,6 +24,7 @@ class Field(NamedTuple):
     type: type
     allowed: tuple | Callable[[Any], bool] = lambda _: True
     expected: str = ""
+    or_else: Callable[[Any], bool] = lambda _: False  # allowed beside the choices of a tuple
 
 
 def _at_least(low: float, type_: type = int) -> Field:
@@ -66,15 +67,19 @@ FIELDS: dict[str, Field] = {
     "data.synthetic.num_test": _at_least(1),
     "data.synthetic.channels": Field(int, (1, 3)),
     "data.synthetic.seed": _at_least(0),
-    "model.backbone": Field(str, BACKBONES),
+    "model.backbone": Field(str, BACKBONES, or_else=lambda v: ":" in v),
     "model.stem": Field(str, ("imagenet", "small")),
     "model.attention": Field(str, tuple(ATTENTION)),
+    "model.norm": Field(str, ("batch", "none")),
     "model.objective": Field(str, tuple(losses.OBJECTIVES)),
     "model.taps": _tuple(lambda v: _is_int(v) and v > 0, "stages counted from 1, such as (2, 4)"),
     "model.lsa.kind": Field(str, KINDS),
     "model.lsa.channels": _at_least(1),
     "model.lsa.reduction": _at_least(1),
     "model.lsa.kernel_size": Field(int, lambda v: v > 0 and v % 2 == 1, "an odd number"),
+    "model.dtype": Field(str, ("float32", "bfloat16")),
+    "model.remat": Field(bool),
+    "model.init_from": Field(str),
     "loss.alpha": _tuple(
         lambda v: _is_real(v) and v >= 0, "one weight, or one for each auxiliary classifier"
     ),
@@ -105,6 +110,20 @@ def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
             yield f"{prefix}{name}", value
 
 
+def unflatten(values: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config with these leaves, the inverse of `flatten`; lists, as JSON has them, are tuples."""
+    config = ml_collections.ConfigDict()
+    for name, value in values.items():
+        *sections, leaf = name.split(".")
+        node = config
+        for section in sections:
+            if section not in node:
+                node[section] = ml_collections.ConfigDict()
+            node = node[section]
+        node[leaf] = tuple(value) if isinstance(value, list) else value
+    return config
+
+
 def near_matches(name: str, names) -> str:
     """Return '; did you mean ...?' for names that look alike, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
@@ -129,7 +148,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check(f"config.{name}", values[name], field)
     if config.data.name == "npz" and not config.data.path:
         raise ConfigError("config.data.path is empty: data.name = npz needs the path of a file")
-    if 4 not in config.model.taps or max(config.model.taps) > 4:
+    _check_backbone(config.model)
+    own = ":" in config.model.backbone  # its number of stages is known when it is made
+    if not own and (4 not in config.model.taps or max(config.model.taps) > 4):
         raise ConfigError(
             f"config.model.taps = {config.model.taps}: the taps are stages 1 to 4, and 4, the last, "
             "must be among them"
@@ -151,6 +172,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _check_backbone(model: ml_collections.ConfigDict) -> None:
+    """Check that the options of `config.model` are some that its backbone has."""
+    defaults = {"attention": "none", "remat": False, "stem": "imagenet"}
+    if ":" in model.backbone:
+        for name, default in defaults.items():
+            if model[name] != default:
+                raise ConfigError(
+                    f"config.model.{name} = {model[name]!r} is an option of the zoo's backbones, not "
+                    f"of your own, {model.backbone}: leave it at {default!r}"
+                )
+    if model.norm == "none" and not model.backbone.startswith("vgg"):
+        raise ConfigError(
+            f"config.model.norm = 'none' is for vgg16 and vgg19; {model.backbone} needs 'batch'"
+        )
+
+
 def _check(name: str, value: Any, field: Field) -> None:
     right_type = isinstance(value, field.type) and (
         field.type is bool or not isinstance(value, bool)
@@ -162,7 +199,7 @@ def _check(name: str, value: Any, field: Field) -> None:
             f"{name} = {value!r} is of type {type(value).__name__}, expected {field.type.__name__}"
         )
     if isinstance(field.allowed, tuple):
-        if value not in field.allowed:
+        if value not in field.allowed and not field.or_else(value):
             hint = near_matches(value, field.allowed) if isinstance(value, str) else ""
             choices = ", ".join(repr(v) for v in field.allowed)
             raise ConfigError(f"{name} = {value!r} is none of {choices}{hint}")

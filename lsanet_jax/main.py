@@ -8,14 +8,10 @@ A field of the config is changed with --config.SECTION.FIELD=VALUE, for instance
 with the same workdir resumes an interrupted run.
 """
 
-import logging
-import sys
-
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import flags
 from ml_collections import config_flags
 
-from lsanet_jax.errors import LSANetError
+from lsanet_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/resnet18.py.", lock_config=True
@@ -23,21 +19,11 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
 
 
-def main(argv):
-    """Train and evaluate what --config describes; the exit code is 2 for an error of the user's."""
-    if len(argv) > 1:
-        fail(f"unexpected argument {argv[1]!r}: flags start with --")
-    logger = logging.getLogger("lsanet_jax")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(sys.stderr))
-    logger.propagate = False
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
-    try:
-        from lsanet_jax import train  # after the flags are known to be good: it takes seconds
+def main() -> None:
+    """Train and evaluate what --config describes."""
+    from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 
-        train.train_and_evaluate(CONFIG.value, WORKDIR.value)
-    except LSANetError as error:
-        fail(error)
+    train.train_and_evaluate(CONFIG.value, WORKDIR.value)
 
 
 def parse_flags(argv):
@@ -53,18 +39,12 @@ def parse_flags(argv):
         for name in (g for arg, g in zip(argv, given, strict=True) if "-config." in arg):
             if name not in config_lib.FIELDS:
                 near = config_lib.near_matches(name, config_lib.FIELDS)
-                fail(f"config.{name}: no such field{near}")
-        fail(f"cannot load --config: {error}")
-    except (flags.Error, OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        fail(error)
-
-
-def fail(message) -> None:
-    """Print an error and exit."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    sys.exit(2)
+                cli.fail(f"config.{name}: no such field{near}")
+        cli.fail(f"cannot load --config: {error}")
+    except (OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        cli.fail(error)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    cli.run(main, parse=parse_flags)

@@ -21,6 +21,7 @@ from lsanet_jax import keys, metrics, models, steps
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.data import pipeline
 from lsanet_jax.errors import ConfigError, TrainingError
+from lsanet_jax.models import pretrained
 from lsanet_jax.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,11 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
 
         # ------------------------------------------------------------------------------ model
         def create(rngs: nnx.Rngs) -> nnx.Module:
-            return models.create_model(config.model, dataset.num_classes, image_shape, rngs)
+            model = models.create_model(config.model, dataset.num_classes, image_shape, rngs)
+            if config.model.init_from:
+                for note in pretrained.init_from(model, config.model.init_from):
+                    log.info(note)
+            return model
 
         schedule = learning_rate_schedule(config.train, steps_per_epoch)
         tx = optimizer(config.train, schedule)
@@ -115,7 +120,15 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
 
         # ------------------------------------------------------------------------------ resume
-        run.claim()
+        run.claim(
+            {
+                "name": dataset.name,
+                "task": dataset.task,
+                "class_names": list(dataset.class_names),
+                "image_shape": list(image_shape),
+                "fingerprint": dataset.fingerprint,
+            }
+        )
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         history = History()
         if checkpoints.last_epoch is not None:

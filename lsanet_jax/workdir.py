@@ -1,4 +1,4 @@
-"""The folder of a run: `config.json`, `metrics.jsonl`, TensorBoard events, `result.json`."""
+"""The folder of a run: `config.json`, `manifest.json`, `metrics.jsonl`, events, `result.json`."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import pathlib
 
 import ml_collections
 
-from lsanet_jax.config import flatten
+from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 
 # What a run may be resumed with although it differs: where things lie, how often they are written.
@@ -47,15 +47,27 @@ class Workdir(contextlib.ExitStack):
                 "choose another folder"
             )
 
-    def claim(self) -> None:
-        """Make the folder and write `config.json`: from now on it belongs to this run.
+    def claim(self, dataset: dict) -> None:
+        """Make the folder and write its config and manifest: from now on it belongs to this run.
+
+        Args:
+          dataset: what the manifest says of the data, as JSON has it.
 
         Raises:
-          WorkdirError: it cannot be written to.
+          WorkdirError: it cannot be written to, or its run was started on other data.
         """
+        manifest = self.path / "manifest.json"
+        if manifest.exists():
+            found = read_json(manifest).get("dataset")
+            if found != dataset:
+                raise WorkdirError(
+                    f"{self.path} holds a run on other data: {found} there, {dataset} here. Use "
+                    "another --workdir, or the same data to resume"
+                )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config_file, json.dumps(self._config, indent=1) + "\n")
+            write_atomically(manifest, json.dumps({"dataset": dataset}, indent=1) + "\n")
         except OSError as error:
             raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
 
@@ -116,6 +128,18 @@ class Workdir(contextlib.ExitStack):
     def write_result(self, result: dict) -> None:
         """Write `result.json`, which marks the run as finished."""
         write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      WorkdirError: there is none.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        raise WorkdirError(f"--workdir={path} holds no run: {file.name} is missing")
+    return unflatten(read_json(file))
 
 
 def read_json(file: pathlib.Path) -> dict:

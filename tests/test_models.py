@@ -1,106 +1,104 @@
 """The networks against torchvision's values and parameter counts, and what each objective adds."""
 
 import json
-import zlib
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 from flax import nnx
 
-from configs import common
 from lsanet_jax import models
-from lsanet_jax.errors import ConfigError, DataError
+from lsanet_jax.errors import ConfigError
+from lsanet_jax.models import __main__ as zoo
 from lsanet_jax.models import lsa, pretrained, resnet, supervised
+from tests.networks import (
+    TORCHVISION_PARAMETERS,
+    abstract_model,
+    count,
+    filled,
+    filled_like,
+    model_config,
+)
 
-# At 7 classes, as torchvision has them.
-TORCHVISION_PARAMETERS = {
-    "resnet18": 11180103,
-    "resnet34": 21288263,
-    "resnet50": 23522375,
-    "resnet101": 42514503,
-    "wrn50": 66848583,
-    "wrn101": 124852039,
-    "resnext50": 22994247,
-    "resnext101": 86756679,
-}
 TINY = resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1))
 
 
-def model_config(**overrides) -> ml_collections.ConfigDict:
-    config = common.get_config().model
-    config.update(overrides)
-    return config
-
-
-def abstract_model(num_classes=7, image_shape=(64, 64, 3), **overrides):
-    config = model_config(**overrides)
-    return nnx.eval_shape(
-        lambda: models.create_model(config, num_classes, image_shape, nnx.Rngs(0))
-    )
-
-
-def count(variables) -> int:
-    return sum(v.size for v in jax.tree.leaves(variables))
-
-
-def filled(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """A tensor in torch's layout, filled as ../shared/reference/README.md says."""
-    rng = np.random.default_rng(zlib.crc32(f"{seed}:{name}".encode()))
-    if name.endswith("running_mean"):
-        return rng.normal(0, 0.1, shape)
-    if name.endswith("running_var"):
-        return rng.uniform(0.5, 1.5, shape)
-    if len(shape) == 1 and name.endswith("weight"):
-        return rng.uniform(0.3, 0.6, shape)
-    if len(shape) == 1:
-        return rng.normal(0, 0.1, shape)
-    return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-
-
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return {4: lambda s: (s[3], s[2], s[0], s[1]), 2: lambda s: s[::-1]}.get(len(shape), tuple)(
-        tuple(shape)
-    )
-
-
-def filled_like(model, seed: int) -> dict[str, np.ndarray]:
-    variables = pretrained.inference_variables(model)
-    return {n: filled(n, torch_shape(v.shape), seed) for n, v in variables.items()}
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_logits_and_taps_match_torchvision(shared, name):
-    ref = json.loads((shared / "reference/backbones.json").read_text())
-    expected, seed = ref["models"][name], ref["seed"]
-    config = model_config(backbone=name.removesuffix("_32x4d"), objective="baseline")
-    model = models.create_model(config, 7, (64, 64, 3), nnx.Rngs(0))
-    pretrained.load_torchvision(model, filled_like(model, seed))
+def logits_and_taps(model, x):
+    """Of the inference network, under jit; `x` is NCHW."""
     model.eval()
-    x = np.random.default_rng(seed).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    graphdef, state = nnx.split(model)
 
     @jax.jit
     def run(state, x):
-        model_ = nnx.merge(graphdef, state)
-        return model_(x).logits[-1], model_.predict(x), model_.backbone(x)
+        model = nnx.merge(graphdef, state)
+        return model(x).logits[-1], model.predict(x), model.backbone(x)
 
-    graphdef, state = nnx.split(model)
     logits, predicted, maps = run(state, x.transpose(0, 2, 3, 1))
-    scale = np.abs(expected["logits"]).max()
-    np.testing.assert_allclose(logits, expected["logits"], rtol=1e-4, atol=1e-4 * scale)
     np.testing.assert_array_equal(predicted, logits)
+    return np.asarray(logits), [np.asarray(m) for m in maps]
+
+
+def assert_near(found, expected, tolerance=1e-4):
+    """Equal within `tolerance` of the largest value."""
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "resnext50_32x4d", "vgg16_bn", "densenet121"]
+)
+def test_logits_and_taps_match_torchvision(shared, name):
+    ref = json.loads((shared / "reference/backbones.json").read_text())
+    expected, seed = ref["models"][name], ref["seed"]
+    config = model_config(backbone=name.split("_")[0], objective="baseline")
+    model = models.create_model(config, 7, (64, 64, 3), nnx.Rngs(0))
+    pretrained.load_torchvision(model, filled_like(model, seed))
+    x = np.random.default_rng(seed).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    logits, maps = logits_and_taps(model, x)
+    if "logits" in expected:  # torchvision's VGG has another classifier
+        assert_near(logits, expected["logits"])
+        assert count(nnx.state(model, nnx.Param)) == expected["n_params"]
+    else:
+        assert count(nnx.state(model.backbone, nnx.Param)) == expected["n_params"]
     assert len(maps) == 4
     for tap, wanted in zip(maps, expected["taps_gap_first4"], strict=True):
-        found = tap.mean(axis=(1, 2))[:, :4]
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+        assert_near(tap.mean(axis=(1, 2))[:, :4], wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["resnet101", "wrn101", "resnext101", "vgg16", "vgg19", "densenet201"]
+)
+def test_logits_and_taps_match_pytorch(backbone):
+    torch = pytest.importorskip("torch")
+    from tests import torch_zoo
+
+    peer = torch_zoo.MAKE[backbone](7).eval()
+    tensors = {
+        name: torch.tensor(filled(name, tuple(t.shape), 0), dtype=torch.float32)
+        for name, t in peer.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    peer.load_state_dict(tensors, strict=False)
+    model = models.create_model(
+        model_config(backbone=backbone, objective="baseline"), 7, (64, 64, 3), nnx.Rngs(0)
+    )
+    pretrained.load_torchvision(model, {k: v.numpy() for k, v in tensors.items()})
+    x = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    logits, maps = logits_and_taps(model, x)
+    with torch.no_grad():
+        expected, taps = peer(torch.tensor(x))
+    assert_near(logits, expected.numpy())
+    for tap, wanted in zip(maps, taps, strict=True):
+        assert_near(tap, wanted.numpy().transpose(0, 2, 3, 1), 2e-4)
 
 
 @pytest.mark.parametrize("backbone", models.BACKBONES)
 def test_without_its_branches_every_network_is_torchvisions(backbone):
     networks = {}
-    for objective in ("baseline", "dks", "lsanet"):
+    dks = ("dks",) if not backbone.startswith("densenet") else ()
+    for objective in ("baseline", "lsanet", *dks):
         model = abstract_model(backbone=backbone, objective=objective)
         inference = nnx.state(nnx.Dict(backbone=model.backbone, fc=model.fc), nnx.Param)
         assert count(inference) == TORCHVISION_PARAMETERS[backbone]
@@ -108,7 +106,22 @@ def test_without_its_branches_every_network_is_torchvisions(backbone):
         networks[objective] = {name: v.shape for name, v in variables.items()}
         if objective == "baseline":
             assert len(jax.tree.leaves(nnx.state(model))) == len(variables)
-    assert networks["dks"] == networks["lsanet"] == networks["baseline"]
+    assert all(network == networks["baseline"] for network in networks.values())
+
+
+def test_dks_is_refused_where_stages_cannot_be_copied():
+    with pytest.raises(ConfigError, match="DenseNet has no make_stage.*use a residual backbone"):
+        abstract_model(backbone="densenet121", objective="dks")
+
+
+def test_plain_vgg_has_no_norm_and_keeps_torchvisions_places():
+    model = abstract_model(backbone="vgg16", norm="none", objective="baseline")
+    names = set(pretrained.inference_variables(model))
+    places = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]  # torchvision's vgg16.features
+    leaves = ("weight", "bias")
+    assert names == {f"features.{i}.{leaf}" for i in places for leaf in leaves} | {
+        f"classifier.{leaf}" for leaf in leaves
+    }
 
 
 def test_each_objective_adds_its_parts_only():
@@ -166,15 +179,71 @@ def test_taps_outside_the_backbone_are_refused(taps):
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
-@pytest.mark.parametrize("size", [28, 45, 64, 224, 255, 512])
-def test_every_input_size_is_embedded_into_the_deepest_map(size, stem):
-    model = abstract_model(image_shape=(size, size, 3), objective="lsanet", stem=stem)
-    maps = supervised.map_shapes(model.backbone, (size, size, 3))
-    for embedding, tapped in zip(model.embeddings, maps, strict=True):
-        assert embedding.patch == -(-tapped.shape[1] // maps[-1].shape[1])
-    image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    outputs = nnx.eval_shape(lambda m, x: m(x), model, image)
-    assert outputs.beta.shape == (2, 4)
+@pytest.mark.parametrize("backbone", ["resnet18", "resnext50", "vgg16", "densenet121"])
+def test_every_input_size_is_embedded_into_the_deepest_map(backbone, stem, small_families):
+    for size in (28, 32, 45, 64, 224, 255, 512):
+        shape, options = (size, size, 3), {"backbone": backbone, "stem": stem}
+        if size == 28 and stem == "imagenet" and backbone in ("vgg16", "densenet121"):
+            smallest = {"vgg16": 32, "densenet121": 29}[backbone]
+            with pytest.raises(ConfigError, match=rf"image_size = 28 .*size is {smallest}\."):
+                abstract_model(image_shape=shape, **options)
+            abstract_model(image_shape=(smallest, smallest, 3), objective="baseline", **options)
+            continue
+        model = abstract_model(image_shape=shape, **options)
+        sizes = supervised.map_sizes(model.backbone, shape)
+        for embedding, (height, _) in zip(model.embeddings, sizes, strict=True):
+            assert embedding.patch == -(-height // sizes[-1][0])
+        image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+        outputs = nnx.eval_shape(lambda m, x: m(x), model, image)
+        assert outputs.beta.shape == (2, 4)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16", "densenet121"])
+def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone, small_families):
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    results, products = [], []
+    for remat in (False, True):
+        config = model_config(backbone=backbone, remat=remat)
+        model = models.create_model(config, 3, x.shape[1:], nnx.Rngs(0))
+        graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+        def loss(params, stats, x, graphdef=graphdef):
+            model = nnx.merge(graphdef, params, stats, copy=True)
+            logits, beta = model(x)
+            return (logits**2).mean() + (beta**2).mean(), nnx.state(model, nnx.BatchStat)
+
+        lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(params, stats, x)
+        program = lowered.as_text()
+        products.append(program.count("stablehlo.convolution") + program.count("dot_general"))
+        results.append(lowered.compile()(params, stats, x))
+    for kept, recomputed in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(recomputed, kept, rtol=1e-3, atol=1e-5)
+    assert products[1] > products[0]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16", "densenet121"])
+def test_bfloat16_is_for_feature_maps_only(backbone, small_families):
+    create = lambda dtype: models.create_model(
+        model_config(backbone=backbone, dtype=dtype, attention="cbam"), 3, (32, 32, 3), nnx.Rngs(0)
+    )
+    model, wide = create("bfloat16"), create("float32")
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    maps = nnx.eval_shape(lambda m, x: m(x), model.backbone, x.astype(jnp.bfloat16))
+    assert {m.dtype for m in maps} == {jnp.dtype("bfloat16")}
+    model.eval(), wide.eval()
+    logits, beta = nnx.jit(lambda m, x: m(x))(model, x)
+    assert logits.dtype == beta.dtype == jnp.float32
+    assert {v.dtype for v in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    expected = nnx.jit(lambda m, x: m(x))(wide, x)
+    np.testing.assert_allclose(logits, expected.logits, atol=0.05 * np.abs(expected.logits).max())
+    np.testing.assert_allclose(beta, expected.beta, atol=0.01)
+
+
+def test_the_zoos_table_counts_torchvisions_multiply_adds():
+    for backbone, gmac in {"resnet18": "1.81", "resnext50": "4.23", "vgg16": "15.35"}.items():
+        row = zoo.describe(backbone, 1000, 224)
+        assert (row[0], row[3]) == (backbone, gmac)
+    assert row[4] == "56x56x128  28x28x256  14x14x512  7x7x512"
 
 
 def test_embedding_kernels_are_8_4_2_1_at_224_pixels():
@@ -238,30 +307,6 @@ def test_betas_gradient_reaches_embedding_and_backbone():
     assert size[("embeddings", 0, "conv", "kernel")] > 0
     assert size[("backbone", "conv1", "kernel")] > 0
     assert size[("fc", "kernel")] == 0
-
-
-def test_names_are_torchvisions():
-    names = set(pretrained.inference_variables(abstract_model()))
-    assert {
-        "conv1.weight",
-        "bn1.running_var",
-        "layer1.0.conv1.weight",
-        "layer2.0.downsample.0.weight",
-        "layer2.0.downsample.1.bias",
-        "layer4.1.bn2.weight",
-        "fc.weight",
-        "fc.bias",
-    } <= names
-    assert len(names) == 102  # torchvision's 122 without the 20 num_batches_tracked
-
-
-def test_weights_that_do_not_fit_are_named():
-    model = models.create_model(model_config(objective="baseline"), 7, (32, 32, 3), nnx.Rngs(0))
-    tensors = filled_like(model, 0)
-    with pytest.raises(DataError, match="fc.bias"):
-        pretrained.load_torchvision(model, {k: v for k, v in tensors.items() if k != "fc.bias"})
-    with pytest.raises(DataError, match=r"fc.bias has shape \(8,\).*expected \(7,\)"):
-        pretrained.load_torchvision(model, tensors | {"fc.bias": np.zeros(8)})
 
 
 def test_initialisation_is_torchvisions():

@@ -44,7 +44,14 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     result = train.train_and_evaluate(tiny, tmp_path / "run")
     table = capsys.readouterr().out
     files = {p.name for p in (tmp_path / "run").iterdir()}
-    assert files == {"config.json", "metrics.jsonl", "result.json", "tensorboard", "checkpoints"}
+    assert files == {
+        "config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "result.json",
+        "tensorboard",
+        "checkpoints",
+    }
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
     assert result["best_epoch"] in (1, 2)
     assert result["last_epoch"]["epoch"] == 2

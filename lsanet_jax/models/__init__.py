@@ -1,13 +1,24 @@
 """The model zoo: `create_model` builds what the config names."""
 
+import importlib
+
+import jax.numpy as jnp
 from flax import nnx
 
-from lsanet_jax.models import resnet
-from lsanet_jax.models.supervised import DeeplySupervised, Outputs
+from lsanet_jax.errors import ConfigError
+from lsanet_jax.models import densenet, resnet, vgg
+from lsanet_jax.models.supervised import DeeplySupervised, Outputs, map_sizes
 
-__all__ = ["BACKBONES", "DeeplySupervised", "Outputs", "create_model"]
+__all__ = [
+    "BACKBONES",
+    "DeeplySupervised",
+    "Outputs",
+    "create_backbone",
+    "create_model",
+    "map_sizes",
+]
 
-BACKBONES = tuple(resnet.SPECS)
+BACKBONES = (*resnet.SPECS, *vgg.SPECS, *densenet.SPECS)
 
 
 def create_model(
@@ -16,7 +27,7 @@ def create_model(
     """Build the training network of `config.model`.
 
     Args:
-      config: has the fields `backbone`, `stem`, `attention`, `objective`, `taps` and `lsa`.
+      config: has the fields that `configs/common.py` lists under `model`.
       num_classes: number of logits.
       image_shape: (height, width, channels) of the images.
       rngs: source of the initial parameters.
@@ -25,15 +36,10 @@ def create_model(
       The network with just the parts that its objective trains.
 
     Raises:
-      ConfigError: the taps do not fit the backbone.
+      ConfigError: the taps do not fit the backbone, the images are too small for it, or it is one
+        of the user's own that cannot be imported.
     """
-    backbone = resnet.ResNet(
-        resnet.SPECS[config.backbone],
-        in_channels=image_shape[-1],
-        stem=config.stem,
-        attention=config.attention,
-        rngs=rngs,
-    )
+    backbone = create_backbone(config, image_shape[-1], rngs)
     taps = tuple(config.taps)
     if config.objective == "baseline":
         taps = (max(taps),)
@@ -46,5 +52,41 @@ def create_model(
         dks=config.objective == "dks",
         lsa=config.lsa if config.objective in ("dsn_lsa", "lsanet") else None,
         image_shape=image_shape,
+        dtype=jnp.dtype(config.dtype),
         rngs=rngs,
     )
+
+
+def create_backbone(config, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
+    """Build the backbone of `config.model`: one of `BACKBONES`, or MODULE:CLASS of the user's own.
+
+    Raises:
+      ConfigError: the user's own cannot be imported.
+    """
+    name = config.backbone
+    if ":" in name:
+        return _own_backbone(name, in_channels, rngs)
+    options = {
+        "in_channels": in_channels,
+        "stem": config.stem,
+        "attention": config.attention,
+        "remat": config.remat,
+        "rngs": rngs,
+    }
+    if name in resnet.SPECS:
+        return resnet.ResNet(resnet.SPECS[name], **options)
+    if name in vgg.SPECS:
+        return vgg.VGG(vgg.SPECS[name], norm=config.norm, **options)
+    return densenet.DenseNet(densenet.SPECS[name], **options)
+
+
+def _own_backbone(name: str, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
+    module, _, attribute = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"config.model.backbone = {name!r}: {error}. It stands for `from {module} import "
+            f"{attribute}`: is the file in the current folder or on PYTHONPATH?"
+        ) from error
+    return make(in_channels=in_channels, rngs=rngs)

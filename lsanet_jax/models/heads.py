@@ -3,7 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lsanet_jax.models.layers import Linear, global_average_pool
+from lsanet_jax.models.layers import Linear, global_average_pool, recompute
 
 
 class Classifier(Linear):
@@ -30,11 +30,12 @@ class DKSClassifier(nnx.Module):
         """Build the branch.
 
         Args:
-          backbone: has `stage_sizes` and `make_stage(stage, num_blocks, rngs=)`.
+          backbone: has `stage_sizes`, `remat` and `make_stage(stage, num_blocks, rngs=)`.
           stage: the tap, counted from 1.
           num_classes: number of logits.
           rngs: source of the initial parameters.
         """
+        self.remat = backbone.remat
         last = len(backbone.stage_channels)
         self.stages = nnx.List()
         for following in range(stage + 1, last + 1):
@@ -48,5 +49,5 @@ class DKSClassifier(nnx.Module):
         """Return the logits of the tapped map."""
         for blocks in self.stages:
             for block in blocks:
-                x = block(x)
+                x = recompute(block, x) if self.remat else block(x)
         return self.fc(x)

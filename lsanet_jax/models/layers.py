@@ -14,11 +14,18 @@ from jaxtyping import Array, Float
 he_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 """torchvision's initialisation of convolutions: N(0, 2 / fan_out), not truncated (He et al., 2015)."""
 
+he_normal_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""The same with 2 / fan_in: torchvision's DenseNet."""
+
 
 def uniform_fan_in(key, shape, dtype=jnp.float32):
     """PyTorch's initialisation of linear weights [in, out]: uniform in +-1/sqrt(in)."""
     bound = 1 / math.sqrt(shape[0])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class VanishedMapError(ValueError):
+    """A window is larger than its map, so that nothing is left: the images are too small."""
 
 
 class Conv(nnx.Module):
@@ -38,24 +45,23 @@ class Conv(nnx.Module):
         groups: int = 1,
         use_bias: bool = False,
         kernel_init=he_normal_fan_out,
-        dtype=None,
         rngs: nnx.Rngs,
     ):
         self.stride = stride
         self.padding = kernel_size // 2 if padding is None else padding
         self.groups = groups
-        self.dtype = dtype
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
-        """Convolve in `dtype` (default: the input's)."""
-        dtype = self.dtype or x.dtype
-        y = conv2d(
-            x.astype(dtype), self.kernel[...].astype(dtype), self.stride, self.padding, self.groups
-        )
-        return y if self.bias is None else y + self.bias[...].astype(dtype)
+        """Convolve in the input's precision.
+
+        Raises:
+          VanishedMapError: the map is smaller than the kernel.
+        """
+        y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 def conv2d(x, kernel, stride: int, padding: int, groups: int = 1):
@@ -67,7 +73,7 @@ def conv2d(x, kernel, stride: int, padding: int, groups: int = 1):
     """
     n, h, w, c = x.shape
     k, out = kernel.shape[0], kernel.shape[-1]
-    h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
+    h2, w2 = _output_size(h, w, k, stride, padding)
 
     if jax.default_backend() == "cpu":
         if groups > 1:
@@ -92,6 +98,14 @@ def conv2d(x, kernel, stride: int, padding: int, groups: int = 1):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def _output_size(h: int, w: int, k: int, stride: int, padding: int) -> tuple[int, int]:
+    """Size of what a convolution or pooling leaves of a map."""
+    h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
+    if h2 < 1 or w2 < 1:
+        raise VanishedMapError(f"a window of {k} x {k} does not fit into a map of {h} x {w}")
+    return h2, w2
 
 
 def _merge_groups(x, kernel, stride: int, padding: int, groups: int):
@@ -129,7 +143,7 @@ def _dense_kernel(kernel, h: int, w: int, h2: int, w2: int, stride: int, padding
 
 def _shifted_slices(x, k: int, stride: int, padding: int, fill: float):
     """For each of the k * k window positions, its value at every output position."""
-    h2, w2 = ((size + 2 * padding - k) // stride + 1 for size in x.shape[1:3])
+    h2, w2 = _output_size(*x.shape[1:3], k, stride, padding)
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, border, constant_values=fill)
     return [
@@ -164,12 +178,11 @@ class BatchNorm(nnx.BatchNorm):
     PyTorch. Under `jit` over a mesh the statistics are those of the global batch.
     """
 
-    def __init__(self, channels: int, *, dtype=None, rngs: nnx.Rngs):
-        super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        super().__init__(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         """Normalise by the batch's statistics, or after `eval()` by the running ones."""
-        x = x.astype(self.dtype or x.dtype)
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
@@ -180,7 +193,7 @@ class BatchNorm(nnx.BatchNorm):
         unbiased = var * (count / max(count - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             moved = self.momentum * running[...] + (1 - self.momentum) * batch
-            running[...] = moved.astype(running[...].dtype)
+            running.set_value(moved.astype(running[...].dtype))
         return y
 
 
@@ -249,6 +262,20 @@ def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int 
     return nnx.max_pool(
         x, (window, window), (stride, stride), ((padding, padding), (padding, padding))
     )
+
+
+def average_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
+    """Mean over square windows side by side; what is left over at the border is dropped."""
+    return sum(_shifted_slices(x, window, window, 0, 0)) / window**2
+
+
+def recompute(layer, *inputs):
+    """Call a layer; the backward pass computes its maps again instead of keeping them in memory.
+
+    Batch statistics are taken once, as without it. XLA's compiler for CPU finds the repetition and
+    undoes it.
+    """
+    return nnx.remat(lambda layer, *inputs: layer(*inputs))(layer, *inputs)
 
 
 def global_average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:

@@ -1,5 +1,10 @@
-"""Weights under torchvision's names and layouts (OIHW kernels, [out, in] matrices)."""
+"""Weights in and out under torchvision's names and layouts (OIHW kernels, [out, in] matrices).
 
+Residual networks have these names in timm too. What torchvision does not have keeps our own names:
+attention modules inside the blocks.
+"""
+
+import pathlib
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -17,16 +22,22 @@ LEAVES = {
 }
 
 
-def torchvision_name(path: tuple) -> str:
+def classifier_name(model: nnx.Module) -> str:
+    """What torchvision calls the classifier of a `DeeplySupervised`'s backbone."""
+    return getattr(model.backbone, "classifier_name", "fc")
+
+
+def torchvision_name(path: tuple, classifier: str) -> str:
     """Name of a variable of `DeeplySupervised`: backbone.layer1.0.bn1.scale -> layer1.0.bn1.weight."""
-    path = path[1:] if path[0] == "backbone" else path
-    return ".".join(str(part) for part in (*path[:-1], LEAVES[path[-1]]))
+    path = path[1:] if path[0] == "backbone" else (classifier, *path[1:])
+    return ".".join(str(part) for part in (*path[:-1], LEAVES.get(path[-1], path[-1])))
 
 
 def inference_variables(model: nnx.Module) -> dict[str, nnx.Variable]:
     """The variables of the inference network (backbone and last classifier) by torchvision name."""
+    classifier = classifier_name(model)
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    return {torchvision_name(p): v for p, v in state if p[0] in ("backbone", "fc")}
+    return {torchvision_name(p, classifier): v for p, v in state if p[0] in ("backbone", "fc")}
 
 
 def from_torchvision(array: np.ndarray) -> np.ndarray:
@@ -36,26 +47,130 @@ def from_torchvision(array: np.ndarray) -> np.ndarray:
     )
 
 
-def load_torchvision(model: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
+def to_torchvision(array: np.ndarray) -> np.ndarray:
+    """HWIO -> OIHW, [in, out] -> [out, in]; vectors as they are."""
+    return {4: lambda a: a.transpose(3, 2, 0, 1), 2: np.transpose}.get(array.ndim, np.asarray)(
+        array
+    )
+
+
+def torchvision_tensors(model: nnx.Module) -> dict[str, np.ndarray]:
+    """The inference network's parameters and batch statistics by torchvision name and layout."""
+    return {
+        name: np.ascontiguousarray(to_torchvision(np.asarray(variable[...])))
+        for name, variable in inference_variables(model).items()
+    }
+
+
+def load_torchvision(
+    model: nnx.Module,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    keep: frozenset[str] = frozenset(),
+    source: str = "the weights",
+) -> None:
     """Set the inference network's variables, in place.
 
     Args:
       model: a `DeeplySupervised`.
-      tensors: arrays by torchvision name; `num_batches_tracked` is ignored.
+      tensors: arrays by torchvision name; `num_batches_tracked` is ignored. A kernel for RGB is
+        summed over its three channels where the network's stem takes grey images.
+      keep: names to leave as they are, whether or not there are tensors of that name.
+      source: where the tensors come from, for messages.
 
     Raises:
-      DataError: a tensor is missing, left over, or of another shape; it is named.
+      DataError: a tensor is missing, left over, or of another shape; it is named, and nothing is set.
     """
-    variables = inference_variables(model)
-    tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    variables = {k: v for k, v in inference_variables(model).items() if k not in keep}
+    ignored = lambda name: name.endswith("num_batches_tracked") or name in keep
+    tensors = {k: v for k, v in tensors.items() if not ignored(k)}
     missing, extra = sorted(variables.keys() - tensors), sorted(tensors.keys() - variables)
     if missing or extra:
-        raise DataError(f"weights do not fit the network: missing {missing}, unexpected {extra}")
+        raise DataError(
+            f"{source} does not fit the network: {_some(missing)} missing, {_some(extra)} unexpected"
+        )
+    values = {}
     for name, variable in variables.items():
         value = from_torchvision(tensors[name])
+        if value.ndim == 4 and (value.shape[2], variable.shape[2]) == (3, 1):
+            value = value.sum(axis=2, keepdims=True)
         if value.shape != variable.shape:
+            wanted = to_torchvision(np.empty(variable.shape, bool)).shape
             raise DataError(
-                f"weights do not fit the network: {name} has shape {tensors[name].shape}, which in "
-                f"our layout is {value.shape}; expected {variable.shape}"
+                f"{source} does not fit the network: {name} has shape {tensors[name].shape}, "
+                f"expected {wanted}"
             )
-        variable[...] = jnp.asarray(value, variable.dtype)
+        values[name] = value
+    for name, variable in variables.items():
+        variable.set_value(jnp.asarray(values[name], variable.dtype))
+
+
+def init_from(model: nnx.Module, file: str | pathlib.Path) -> list[str]:
+    """Start from the weights in a safetensors file, in place.
+
+    The backbone is loaded strictly. The classifier is loaded if it has as many classes, and attention
+    modules if the file has any; otherwise they stay as they were initialised.
+
+    Args:
+      model: a `DeeplySupervised`.
+      file: tensors by torchvision name.
+
+    Returns:
+      What was left at its initialisation and why, a sentence each.
+
+    Raises:
+      DataError: the file cannot be read, or a tensor of the backbone is missing, left over or of
+        another shape.
+    """
+    tensors = read_safetensors(file)
+    variables = inference_variables(model)
+    keep, notes = set(), []
+
+    prefix = classifier_name(model) + "."
+    ours = {k: to_torchvision(np.empty(v.shape, bool)).shape for k, v in variables.items()}
+    head = {k: v for k, v in ours.items() if k.startswith(prefix)}
+    theirs = {k: v.shape for k, v in tensors.items() if k.startswith(prefix)}
+    if theirs != head:
+        keep |= head.keys() | theirs.keys()
+        shape = theirs.get(prefix + "weight")
+        found = "no classifier of one layer" if shape is None else f"one of {shape[0]} classes"
+        wanted = head[prefix + "weight"][0]
+        notes.append(f"the classifier is new: {file} has {found}, this network {wanted} classes")
+
+    attention = {k for k in variables if ".attention." in f".{k}"}
+    if attention and not attention & tensors.keys():
+        keep |= attention
+        notes.append(f"the attention modules are new: {file} has none")
+
+    load_torchvision(model, tensors, keep=frozenset(keep), source=str(file))
+    return notes
+
+
+def read_safetensors(file: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file.
+
+    Raises:
+      DataError: it does not exist, is damaged, or is a pickle, which is never opened.
+    """
+    import safetensors.numpy
+
+    file = pathlib.Path(file)
+    if file.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        raise DataError(
+            f"{file} is a pickle, which can run any code when it is opened. Where you trust it, "
+            'convert it with PyTorch: python -c "import torch, safetensors.torch as s; s.save_file('
+            "{k: v.contiguous() for k, v in torch.load("
+            f"'{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
+        )
+    try:
+        return safetensors.numpy.load_file(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{file} does not exist") from error
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise DataError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def _some(names: list[str]) -> str:
+    """The first few of some names, and how many there are."""
+    shown = ", ".join(names[:5])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 5 else ''})" if names else "none"

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lsanet_jax.models.attention import ATTENTION
-from lsanet_jax.models.layers import BatchNorm, Conv, max_pool
+from lsanet_jax.models.layers import BatchNorm, Conv, max_pool, recompute
 
 
 class BasicBlock(nnx.Module):
@@ -126,6 +126,7 @@ class ResNet(nnx.Module):
         in_channels: int = 3,
         stem: str = "imagenet",
         attention: str = "none",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Build a member of the family.
@@ -136,11 +137,13 @@ class ResNet(nnx.Module):
           stem: "imagenet": 7x7 convolution with stride 2, then 3x3 max pooling with stride 2;
             "small": 3x3 convolution with stride 1 and no pooling, for images of about 28 pixels.
           attention: a key of `ATTENTION`; sits in every block, before the sum.
+          remat: recompute the blocks in the backward pass.
           rngs: source of the initial parameters.
         """
         self.spec = spec
         self.attention = attention
         self.stem = stem
+        self.remat = remat
         self.stage_sizes = spec.stage_sizes
         self.stage_channels = tuple(
             width * spec.block.expansion for width in (64, 128, 256, 512)[: len(spec.stage_sizes)]
@@ -178,6 +181,6 @@ class ResNet(nnx.Module):
         maps = []
         for stage in range(1, len(self.stage_sizes) + 1):
             for block in getattr(self, f"layer{stage}"):
-                x = block(x)
+                x = recompute(block, x) if self.remat else block(x)
             maps.append(x)
         return tuple(maps)

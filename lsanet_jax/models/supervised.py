@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.heads import Classifier, DKSClassifier
+from lsanet_jax.models.layers import VanishedMapError
 from lsanet_jax.models.lsa import FeatureEmbedding, LayerSelectiveAttention
 
 
@@ -39,6 +40,7 @@ class DeeplySupervised(nnx.Module):
         dks: bool = False,
         lsa: Mapping | None = None,
         image_shape: tuple[int, int, int] = (224, 224, 3),
+        dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         """Build the network.
@@ -52,13 +54,17 @@ class DeeplySupervised(nnx.Module):
           lsa: arguments of `LayerSelectiveAttention` (channels, kind, reduction, kernel_size);
             None for a network without it.
           image_shape: (height, width, channels) of the images to train on. It sets the kernel
-            sizes of the embeddings, and nothing else.
+            sizes of the embeddings.
+          dtype: precision of the feature maps. Parameters, statistics, classifiers and beta are
+            float32 in any case.
           rngs: source of the initial parameters.
 
         Raises:
-          ConfigError: the taps are not stages of the backbone or leave out the last one, or DKS is
-            asked of a backbone that cannot copy its stages.
+          ConfigError: the taps are not stages of the backbone or leave out the last one, DKS is
+            asked of a backbone that cannot copy its stages, the images are too small, or the
+            backbone returns other maps than it says.
         """
+        sizes = map_sizes(backbone, image_shape)
         last = len(backbone.stage_channels)
         self.taps = tuple(sorted(set(taps))) if taps else tuple(range(1, last + 1))
         if self.taps[-1] != last or self.taps[0] < 1:
@@ -66,6 +72,7 @@ class DeeplySupervised(nnx.Module):
                 f"model.taps = {tuple(taps)}: the taps are stages 1 to {last} of the backbone, and "
                 f"the last one, {last}, must be among them"
             )
+        self.dtype = dtype
         self.backbone = backbone
         self.fc = Classifier(backbone.stage_channels[-1], num_classes, rngs=rngs)
         if dks and not hasattr(backbone, "make_stage"):
@@ -83,7 +90,6 @@ class DeeplySupervised(nnx.Module):
         if lsa is None:
             self.lsa = None
         else:
-            sizes = [m.shape[1:3] for m in map_shapes(backbone, image_shape)]
             for tap in self.taps:
                 embedding = FeatureEmbedding(
                     backbone.stage_channels[tap - 1],
@@ -97,7 +103,7 @@ class DeeplySupervised(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Outputs:
         """Return the logits of every classifier, and beta where there is attention."""
-        all_maps = self.backbone(x)
+        all_maps = self.backbone(x.astype(self.dtype))
         maps = [all_maps[tap - 1] for tap in self.taps]
         heads = [*self.auxiliary, self.fc]
         logits = jnp.stack([head(m) for head, m in zip(heads, maps, strict=True)])
@@ -108,11 +114,41 @@ class DeeplySupervised(nnx.Module):
 
     def predict(self, x: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
         """Return the logits of the network's own classifier, at the cost of the plain network."""
-        return self.fc(self.backbone(x)[-1])
+        return self.fc(self.backbone(x.astype(self.dtype))[-1])
 
 
-def map_shapes(backbone: nnx.Module, image_shape: tuple[int, int, int]):
-    """Shapes of the backbone's feature maps for one image, without computing them."""
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+def map_sizes(
+    backbone: nnx.Module, image_shape: tuple[int, int, int]
+) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the backbone's feature maps for images of a shape, without computing them.
+
+    Raises:
+      ConfigError: a map would vanish, and the smallest size of image is named; or the maps are not
+        those that `stage_channels` announces.
+    """
     graphdef, state = nnx.split(backbone)
-    return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, image)
+
+    def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
+        image = jax.ShapeDtypeStruct((1, height, width, image_shape[-1]), jnp.float32)
+        try:
+            maps = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, image)
+        except VanishedMapError:
+            return None
+        return [m.shape for m in maps]
+
+    found = shapes(*image_shape[:2])
+    if found is None:
+        size = min(image_shape[:2])
+        smallest = next((n for n in range(size + 1, 513) if shapes(n, n)), "above 512")
+        raise ConfigError(
+            f"config.data.image_size = {size} is too small for {type(backbone).__name__}, whose "
+            f"feature maps would vanish: the smallest size is {smallest}. The zoo's backbones take "
+            "smaller images with config.model.stem = small"
+        )
+    announced = tuple(getattr(backbone, "stage_channels", ()))
+    if announced != tuple(shape[-1] for shape in found) or any(len(s) != 4 for s in found):
+        raise ConfigError(
+            f"{type(backbone).__name__}.stage_channels = {announced}, but it returned maps of shapes "
+            f"{found}, expected one [n, h, w, c] for each"
+        )
+    return tuple(shape[1:3] for shape in found)

@@ -1,0 +1,96 @@
+"""Write the inference network of a run under torchvision's names.
+
+Example:
+  python -m lsanet_jax.export --workdir=runs/r18 --output=r18.safetensors
+
+For a residual network or a DenseNet with the imagenet stem, torchvision's model of that name, with as
+many classes, loads the file with strict=True. For VGG give it the classifier that ours has first:
+  model.avgpool = torch.nn.AdaptiveAvgPool2d(1); model.classifier = torch.nn.Linear(512, classes)
+The metadata of the file say what the images must look like and what the classes are.
+"""
+
+import json
+import os
+import pathlib
+
+from absl import flags
+
+import lsanet_jax
+from lsanet_jax import cli
+from lsanet_jax.errors import WorkdirError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "File to write; default: model.safetensors in it.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint",
+    "selected",
+    ["selected", "last"],
+    "The epoch: the one that the finished run reports, or the newest.",
+)
+flags.DEFINE_enum("format", "safetensors", ["safetensors"], "Format of the file.")
+
+
+def export(
+    workdir: str | pathlib.Path,
+    output: str | pathlib.Path | None = None,
+    checkpoint: str = "selected",
+) -> pathlib.Path:
+    """Write the inference network of a run (backbone and last classifier) as safetensors.
+
+    Args:
+      workdir: folder of the run.
+      output: file to write (default: `model.safetensors` in the workdir); replaced if it exists.
+      checkpoint: see `inference.load`.
+
+    Returns:
+      The file. Its metadata are strings: JSON, save for "format", which PyTorch tools look at.
+
+    Raises:
+      WorkdirError: the run cannot be loaded, or the file not be written.
+    """
+    import safetensors.numpy
+
+    from lsanet_jax import inference
+    from lsanet_jax.models import pretrained
+
+    trained = inference.load(workdir, checkpoint)
+    config, dataset = trained.config, trained.dataset
+    metadata = {
+        "classes": dataset["class_names"],
+        "task": dataset["task"],
+        "dataset": dataset["name"],
+        "image_size": dataset["image_shape"][:2],
+        "channels": dataset["image_shape"][2],
+        "resize": config.data.resize,
+        "mean": config.data.mean,
+        "std": config.data.std,
+        "backbone": config.model.backbone,
+        "stem": config.model.stem,
+        "attention": config.model.attention,
+        "norm": config.model.norm,
+        "objective": config.model.objective,
+        "seed": config.seed,
+        "epoch": trained.epoch,
+        "lsanet_jax": lsanet_jax.__version__,
+    }
+    metadata = {"format": "pt"} | {k: json.dumps(v) for k, v in metadata.items()}
+    file = pathlib.Path(output or pathlib.Path(workdir) / "model.safetensors")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        tensors = pretrained.torchvision_tensors(trained.model)
+        safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
+        temporary.replace(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WorkdirError(f"cannot write {file}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file
+
+
+def main() -> None:
+    """Export what --workdir holds."""
+    print(export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""The trained network of a run, ready to predict or to export."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from lsanet_jax import config as config_lib
+from lsanet_jax import keys, models, steps, train
+from lsanet_jax.checkpoint import Checkpoints
+from lsanet_jax.errors import WorkdirError
+from lsanet_jax.workdir import read_config, read_json
+
+
+class TrainedModel(NamedTuple):
+    """A network in evaluation mode and what there is to know of it."""
+
+    model: models.DeeplySupervised
+    config: ml_collections.ConfigDict
+    dataset: dict  # name, task, class_names, image_shape, fingerprint
+    epoch: int
+
+
+def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedModel:
+    """Load the network of a run.
+
+    Args:
+      workdir: folder of the run.
+      checkpoint: "selected", the epoch that a finished run reports, or "last", the newest one.
+
+    Raises:
+      WorkdirError: there is no such run or checkpoint, it is damaged, or it is not finished.
+    """
+    path = pathlib.Path(workdir).absolute()
+    config = read_config(path)
+    config_lib.validate(config)
+    manifest, result = path / "manifest.json", path / "result.json"
+    if not manifest.exists():
+        raise WorkdirError(f"--workdir={path} holds no manifest.json: its training never started")
+    dataset = read_json(manifest)["dataset"]
+    if checkpoint == "selected" and not result.exists():
+        raise WorkdirError(
+            f"--workdir={path} holds no result.json: the run is not finished, so no epoch is selected "
+            "yet. Resume it, or take the newest checkpoint with --checkpoint=last"
+        )
+
+    def create(rngs: nnx.Rngs) -> nnx.Module:
+        num_classes = len(dataset["class_names"])
+        return models.create_model(config.model, num_classes, tuple(dataset["image_shape"]), rngs)
+
+    tx = train.optimizer(config.train, train.learning_rate_schedule(config.train, 1))
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    graphdef, state = steps.init(create, tx, keys.stream(config.seed, "init"), mesh)
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        last = checkpoints.last_epoch
+        if last is None:
+            raise WorkdirError(f"--workdir={path} holds no checkpoint yet")
+        epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else last
+        if epoch == last:
+            _, state, _ = checkpoints.restore_last(state)
+        else:
+            state = checkpoints.restore_best(epoch, state)
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    model.eval()
+    return TrainedModel(model, config, dataset, epoch)
