@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lsanet_jax.models import resnet
 from lsanet_jax.models.attention import ATTENTION
+from tests.networks import abstract_model
 
 NAMES = [name for name in ATTENTION if name != "none"]
 
@@ -68,11 +68,26 @@ def test_gradients_are_finite_on_constant_maps(name, shape):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_block_has_its_module(name):
-    build = lambda: resnet.ResNet(resnet.SPECS["resnet50"], attention=name, rngs=nnx.Rngs(0))
-    backbone = nnx.eval_shape(build)
-    for stage in (backbone.layer1, backbone.layer4):
-        for block in stage:
-            assert isinstance(block.attention, ATTENTION[name])
-    maps = nnx.eval_shape(lambda m, x: m(x), backbone, jnp.ones((2, 32, 32, 3)))
-    assert [m.shape[-1] for m in maps] == [256, 512, 1024, 2048]
+def test_every_block_has_its_module(name, small_families):
+    """In a residual block, before each pooling of VGG, behind each dense layer of DenseNet."""
+    places = {
+        "resnet18": [f"layer{i}.0" for i in (1, 2, 3, 4)],
+        "resnext50": [f"layer{i}.0" for i in (1, 2, 3, 4)],
+        "vgg16": [f"features.{i}" for i in (3, 7, 14, 18, 22)],
+        "densenet121": [
+            f"features.denseblock{i}.denselayer{j}"
+            for i, size in enumerate((2, 1, 1, 2), start=1)
+            for j in range(1, size + 1)
+        ],
+    }
+    for backbone, expected in places.items():
+        model = abstract_model(backbone=backbone, attention=name, objective="baseline")
+        found = {
+            ".".join(map(str, path)): module
+            for path, module in nnx.iter_modules(model.backbone)
+            if path and path[-1] == "attention"
+        }
+        assert found.keys() == {f"{place}.attention" for place in expected}
+        assert all(type(module) is ATTENTION[name] for module in found.values())
+        maps = nnx.eval_shape(lambda m, x: m(x), model.backbone, jnp.ones((2, 32, 32, 3)))
+        assert [m.shape[-1] for m in maps] == list(model.backbone.stage_channels)

@@ -38,6 +38,8 @@ def test_common_has_every_field_with_a_comment():
             r"model\.objective = 'lsnet' is none of .*did you mean.*lsanet",
         ),
         ("model.backbone", "resnet19", "resnet18"),
+        ("model.norm", "none", "'none' is for vgg16 and vgg19; resnet18 needs 'batch'"),
+        ("model.dtype", "float16", "none of 'float32', 'bfloat16'"),
         ("model.taps", (1, 2), "4, the last, must be among them"),
         ("model.taps", (0, 4), "counted from 1"),
         ("model.taps", (4, 5), "stages 1 to 4"),
@@ -100,3 +102,17 @@ def test_integers_are_good_floats():
     with config.ignore_type():
         config.train.learning_rate = 1
     config_lib.validate(ml_collections.ConfigDict(config))
+
+
+def test_a_backbone_of_ones_own_takes_no_options_of_the_zoos():
+    config = common.get_config()
+    config.model.update(backbone="my_net:MyNet", taps=(1, 2))
+    config_lib.validate(config)
+    config.model.attention = "se"
+    with pytest.raises(ConfigError, match=r"model\.attention = 'se' is an option of the zoo's"):
+        config_lib.validate(config)
+
+
+def test_flattened_configs_come_back():
+    config = common.get_config()
+    assert config_lib.unflatten(dict(config_lib.flatten(config))) == config
