@@ -28,10 +28,10 @@ FLOP_PER_IMAGE = {("imagenet", 28): 0.0345e9, ("imagenet", 224): 1.814e9, ("smal
 """Multiply-adds of ResNet-18's forward pass; training needs 3 times as many, 2 FLOP each."""
 
 
-def our_step(objective: str, args):
+def our_step(objective: str, args, backbone: str = "resnet18"):
     """Return a function that does n steps and waits for them."""
     config = common.get_config()
-    config.model.objective, config.model.stem = objective, args.stem
+    config.model.update(objective=objective, stem=args.stem, backbone=backbone)
     mesh = Mesh(jax.devices(), ("data",))
     prepare = functools.partial(
         pipeline.preprocess,
