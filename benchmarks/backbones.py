@@ -10,7 +10,7 @@ import time
 
 import jax
 
-from benchmarks.train_step import our_step
+from benchmarks.ours import our_step
 from lsanet_jax import models
 
 
