@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     data.as_rgb = True  # repeat grey images to 3 channels
     data.mean = (0.5,)  # subtracted after scaling to [0, 1]; one value, or one per channel (M)
     data.std = (0.5,)  # divisor after that, likewise (M)
+    data.train_fraction = 1.0  # of each class's training images; subsets of one seed are nested
+    data.train_per_class = 0  # so many training images of each class instead; 0: all
     data.device_budget_mb = 4096  # MiB; the set lives on each device and must fit this
 
     data.synthetic = synthetic = ConfigDict()  # name = synthetic only

@@ -59,6 +59,8 @@ FIELDS: dict[str, Field] = {
     "data.as_rgb": Field(bool),
     "data.mean": _tuple(_is_real, "a tuple of numbers, such as (0.5,)"),
     "data.std": _tuple(lambda v: _is_real(v) and v > 0, "a tuple of numbers above 0"),
+    "data.train_fraction": Field(float, lambda v: 0 < v <= 1, "above 0, up to 1"),
+    "data.train_per_class": _at_least(0),
     "data.device_budget_mb": _at_least(1),
     "data.synthetic.task": Field(str, TASKS),
     "data.synthetic.num_classes": _at_least(1),

@@ -7,10 +7,10 @@ from jaxtyping import Array, Key
 
 from lsanet_jax.errors import ConfigError
 
-Purpose = Literal["init", "order", "augment"]
+Purpose = Literal["init", "order", "augment", "subset"]
 
 # The numbers are part of what a seed means: never renumber, only append.
-_PURPOSE_NUMBERS: dict[str, int] = {"init": 0, "order": 1, "augment": 2}
+_PURPOSE_NUMBERS: dict[str, int] = {"init": 0, "order": 1, "augment": 2, "subset": 3}
 
 MAX_SEED = 2**32 - 1
 

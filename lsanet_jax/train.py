@@ -55,7 +55,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             return result
 
         # ------------------------------------------------------------------------------ data
-        dataset = data_lib.load(config.data)
+        dataset = data_lib.load(config.data, config.seed)
         pipeline.check_fits(dataset, config.data.device_budget_mb)
         splits = {name: pipeline.place(dataset.split(name), mesh) for name in data_lib.SPLITS}
         num_train = len(dataset.train)
@@ -125,6 +125,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
                 "name": dataset.name,
                 "task": dataset.task,
                 "class_names": list(dataset.class_names),
+                "stored_shape": list(dataset.train.images.shape[1:]),
                 "image_shape": list(image_shape),
                 "fingerprint": dataset.fingerprint,
             }

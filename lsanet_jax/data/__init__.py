@@ -4,7 +4,7 @@ import difflib
 
 import ml_collections
 
-from lsanet_jax.data import medmnist, npz, synthetic
+from lsanet_jax.data import medmnist, npz, subset, synthetic
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.errors import ConfigError
 
@@ -13,18 +13,26 @@ __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 _NAMES = (*medmnist.NAMES, "npz", "synthetic")
 
 
-def load(config: ml_collections.ConfigDict) -> Dataset:
-    """The dataset that `config.data` names.
+def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
+    """The dataset that `config.data` names, with as much of its training split as that asks for.
 
     Args:
         config: `config.data`, with the fields `name`, `root` and `size` for a MedMNIST set; `name`,
             `path` and perhaps `task` for an npz file; `name`, `size` and `synthetic` for generated
-            images.
+            images; and in any case `train_fraction` and `train_per_class`.
+        seed: of the run; it says which training images a subset has.
 
     Raises:
         ConfigError: a field has a value outside its choices.
         DataError: the data is missing, damaged, or not what the config says.
     """
+    dataset = _load_whole(config)
+    return subset.train_subset(
+        dataset, fraction=config.train_fraction, per_class=config.train_per_class, seed=seed
+    )
+
+
+def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     task = getattr(config, "task", "")
     if config.name in medmnist.NAMES:
         dataset = medmnist.load_medmnist(config.name, config.size, config.root)

@@ -17,6 +17,8 @@ def config(**fields):
         "task": "",
         "size": 12,
         "image_size": 28,
+        "train_fraction": 1.0,
+        "train_per_class": 0,
         "synthetic": {
             "task": "multi-class",
             "num_classes": 3,
@@ -34,6 +36,13 @@ def test_synthetic():
     dataset = data.load(config())
     assert dataset.train.images.shape == (9, 12, 12, 1)
     assert dataset.num_classes == 3
+
+
+def test_a_subset_of_the_training_images_follows_from_the_seed():
+    subsets = [data.load(config(train_per_class=1), seed).train.images for seed in (0, 0, 1, 2)]
+    assert len(subsets[0]) == 3
+    np.testing.assert_array_equal(subsets[0], subsets[1])
+    assert any((subsets[0] != other).any() for other in subsets[2:])
 
 
 def test_medmnist(shared):
