@@ -1,46 +1,48 @@
-"""What the command line tools share: how they log, and how they end."""
+"""What the command line tools share: how they log, and how they fail."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
 from absl import logging as absl_logging
 
 from lsanet_jax.errors import LSANetError
 
 
-def run(main: Callable[[], None], *, parse=flags.FLAGS) -> None:
-    """Run a tool; an error of the user's is one line on stderr and exit code 2.
-
-    Args:
-      main: the tool, called without arguments once the flags are parsed.
-      parse: parses the command line.
-    """
-
-    def parse_flags(argv):
-        try:
-            return parse(argv)
-        except flags.Error as error:
-            fail(error)
-
-    def guarded(argv):
-        if len(argv) > 1:
-            fail(f"unexpected argument {argv[1]!r}: flags start with --")
-        logger = logging.getLogger("lsanet_jax")
-        logger.setLevel(logging.INFO)
-        logger.addHandler(logging.StreamHandler(sys.stderr))
-        logger.propagate = False
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file it touches
-        try:
-            main()
-        except LSANetError as error:
-            fail(error)
-
-    app.run(guarded, flags_parser=parse_flags)
+def run(tool: Callable[[], None]) -> None:
+    """Call a tool; an error of the user's is one line on stderr, and exit code 2."""
+    logger = logging.getLogger("lsanet_jax")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.propagate = False
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
+    try:
+        tool()
+    except LSANetError as error:
+        fail(error)
 
 
 def fail(message) -> None:
     """Print an error and exit."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser for a tool that takes a run, with the flags that all of these share.
+
+    Args:
+      doc: the tool's docstring, for --help.
+    """
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--workdir", required=True, help="folder of the run")
+    made.add_argument(
+        "--checkpoint",
+        default="selected",
+        choices=("selected", "last"),
+        help="the epoch: the one that the finished run reports (default), or the newest",
+    )
+    return made

@@ -10,24 +10,12 @@ The metadata of the file say what the images must look like and what the classes
 """
 
 import json
-import os
 import pathlib
-
-from absl import flags
 
 import lsanet_jax
 from lsanet_jax import cli
 from lsanet_jax.errors import WorkdirError
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "File to write; default: model.safetensors in it.")
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint",
-    "selected",
-    ["selected", "last"],
-    "The epoch: the one that the finished run reports, or the newest.",
-)
-flags.DEFINE_enum("format", "safetensors", ["safetensors"], "Format of the file.")
+from lsanet_jax.workdir import replacing
 
 
 def export(
@@ -75,22 +63,23 @@ def export(
     }
     metadata = {"format": "pt"} | {k: json.dumps(v) for k, v in metadata.items()}
     file = pathlib.Path(output or pathlib.Path(workdir) / "model.safetensors")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    tensors = pretrained.torchvision_tensors(trained.model)
     try:
-        tensors = pretrained.torchvision_tensors(trained.model)
-        safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
     except (OSError, safetensors.SafetensorError) as error:
         raise WorkdirError(f"cannot write {file}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return file
 
 
 def main() -> None:
     """Export what --workdir holds."""
-    print(export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value))
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", help="file to write (default: model.safetensors in the run)")
+    parser.add_argument("--format", default="safetensors", choices=("safetensors",))
+    args = parser.parse_args()
+    cli.run(lambda: print(export(args.workdir, args.output, args.checkpoint)))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -8,7 +8,7 @@ A field of the config is changed with --config.SECTION.FIELD=VALUE, for instance
 with the same workdir resumes an interrupted run.
 """
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
 from lsanet_jax import cli
@@ -19,11 +19,17 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
 
 
-def main() -> None:
-    """Train and evaluate what --config describes."""
-    from lsanet_jax import train  # after the flags are known to be good: it takes seconds
+def main(argv):
+    """Train and evaluate what --config describes; the exit code is 2 for an error of the user's."""
+    if len(argv) > 1:
+        cli.fail(f"unexpected argument {argv[1]!r}: flags start with --")
 
-    train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+    def train_and_evaluate() -> None:
+        from lsanet_jax import train  # after the flags are known to be good: it takes seconds
+
+        train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+
+    cli.run(train_and_evaluate)
 
 
 def parse_flags(argv):
@@ -41,10 +47,10 @@ def parse_flags(argv):
                 near = config_lib.near_matches(name, config_lib.FIELDS)
                 cli.fail(f"config.{name}: no such field{near}")
         cli.fail(f"cannot load --config: {error}")
-    except (OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
+    except (flags.Error, OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
         cli.fail(error)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    cli.run(main, parse=parse_flags)
+    app.run(main, flags_parser=parse_flags)

@@ -371,6 +371,7 @@ def make_result(config, dataset, chosen: dict, last: dict, history: History) -> 
     score = lambda summary: {"acc": summary["acc"], "auc": summary["auc"]}
     classifiers = chosen["test"]["classifiers"]
     beta = [c["beta"] for c in classifiers if "beta" in c]
+    rates = [rate for rate in history.rates if math.isfinite(rate)]
     return {
         "dataset": dataset.name,
         "task": dataset.task,
@@ -388,7 +389,7 @@ def make_result(config, dataset, chosen: dict, last: dict, history: History) -> 
         },
         "classifiers": [{k: c[k] for k in ("stage", "acc", "auc")} for c in classifiers],
         "beta": beta or None,
-        "images_per_second": float(np.nanmedian(history.rates)),
+        "images_per_second": float(np.median(rates)) if rates else None,
         "seconds": history.seconds,
     }
 
@@ -411,9 +412,13 @@ def print_table(result: dict) -> None:
     print(f"\n{title.format(**result)} ({result['selected']})")
     for row in rows:
         print(f"  {row[0]:<{width}}  {row[1]:>6}  {row[2]:>6}  {row[3]:>6}".rstrip())
-    print(f"  {result['images_per_second']:.0f} images/s, {result['seconds']:.0f} s of training")
+    rate = result["images_per_second"]
+    speed = f"{rate:.0f} images/s, " if rate else ""
+    print(f"  {speed}{result['seconds']:.0f} s of training")
 
 
 def percent(score: dict) -> tuple[str, str]:
-    """ACC and AUC of a score in percent."""
-    return f"{100 * score['acc']:.2f}", f"{100 * score['auc']:.2f}"
+    """ACC and AUC of a score in percent; a dash where one is undefined."""
+    defined = lambda value: value is not None and math.isfinite(value)
+    text = lambda value: f"{100 * value:.2f}" if defined(value) else "-"
+    return text(score["acc"]), text(score["auc"])

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
+from collections.abc import Iterator
 
 import ml_collections
 
@@ -66,8 +68,8 @@ class Workdir(contextlib.ExitStack):
                 )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._config_file, json.dumps(self._config, indent=1) + "\n")
-            write_atomically(manifest, json.dumps({"dataset": dataset}, indent=1) + "\n")
+            write_atomically(self._config_file, json_text(self._config, indent=1))
+            write_atomically(manifest, json_text({"dataset": dataset}, indent=1))
         except OSError as error:
             raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
 
@@ -107,7 +109,7 @@ class Workdir(contextlib.ExitStack):
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_text(record))
         val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
@@ -127,7 +129,7 @@ class Workdir(contextlib.ExitStack):
 
     def write_result(self, result: dict) -> None:
         """Write `result.json`, which marks the run as finished."""
-        write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
+        write_atomically(self.path / "result.json", json_text(result, indent=1))
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
@@ -159,14 +161,34 @@ def read_json(file: pathlib.Path) -> dict:
         ) from error
 
 
+def json_text(value, **kwargs) -> str:
+    """JSON, strictly: what is not a finite number (an undefined AUC, say) becomes null."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), allow_nan=False, **kwargs) + "\n"
+
+
 def write_atomically(file: pathlib.Path, text: str) -> None:
     """Write a file so that after a crash there is either the old one or the new one."""
+    with replacing(file) as temporary, temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary file beside `file`, which takes its name and place when all went well."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
         temporary.replace(file)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -62,3 +62,20 @@ def small_families(monkeypatch):
     monkeypatch.setitem(resnet.SPECS, "resnext50", spec)
     monkeypatch.setitem(vgg.SPECS, "vgg16", (1, 1, 2, 1, 1))
     monkeypatch.setitem(densenet.SPECS, "densenet121", (2, 1, 1, 2))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A finished run of two epochs: (config, workdir)."""
+    from configs import quickstart
+    from lsanet_jax import train
+
+    config = quickstart.get_config()
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    config.data.size = config.data.image_size = 28
+    config.data.synthetic.update(num_train=32, num_val=16, num_test=20, num_classes=3)
+    config.train.update(epochs=2, batch_size=16)
+    config.eval.batch_size = 16
+    path = tmp_path_factory.mktemp("run") / "run"
+    train.train_and_evaluate(config, path)
+    return config, path

@@ -10,7 +10,7 @@ from flax import nnx
 
 from configs import common
 from lsanet_jax import models
-from lsanet_jax.models import pretrained
+from lsanet_jax.models import layers, pretrained
 
 # At 7 classes, as torchvision has them; VGG with one fully connected layer.
 TORCHVISION_PARAMETERS = {
@@ -71,3 +71,19 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def filled_like(model, seed: int) -> dict[str, np.ndarray]:
     variables = pretrained.inference_variables(model)
     return {n: filled(n, torch_shape(v.shape), seed) for n, v in variables.items()}
+
+
+class TinyNet(nnx.Module):
+    """A backbone of two stages that compiles in no time."""
+
+    stage_channels = (8, 16)
+
+    def __init__(self, in_channels, rngs):
+        self.conv1 = layers.Conv(in_channels, 8, 3, stride=2, rngs=rngs)
+        self.bn1 = layers.BatchNorm(8, rngs=rngs)
+        self.conv2 = layers.Conv(8, 16, 3, stride=2, rngs=rngs)
+        self.bn2 = layers.BatchNorm(16, rngs=rngs)
+
+    def __call__(self, x):
+        first = jax.nn.relu(self.bn1(self.conv1(x)))
+        return first, jax.nn.relu(self.bn2(self.conv2(first)))

@@ -10,10 +10,9 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from configs import quickstart
-from lsanet_jax import export, inference, models, train
+from lsanet_jax import export, inference, models
 from lsanet_jax.errors import DataError, WorkdirError
-from lsanet_jax.models import pretrained, resnet
+from lsanet_jax.models import pretrained
 from tests.networks import abstract_model, filled_like, model_config
 
 FAMILIES = ["resnet18", "resnext50", "vgg16", "densenet121"]
@@ -173,21 +172,6 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(tmp_path):
     subprocess.run([sys.executable, *arguments], check=True)
     (tensor,) = pretrained.read_safetensors(tmp_path / "weights.safetensors").values()
     np.testing.assert_array_equal(tensor, np.arange(6.0).reshape(2, 3).T)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run of one epoch, its config and workdir."""
-    config = quickstart.get_config()
-    config.data.size = config.data.image_size = 28
-    config.data.synthetic.update(num_train=16, num_val=16, num_test=16, num_classes=3)
-    config.train.update(epochs=2, batch_size=16)
-    config.eval.batch_size = 16
-    path = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
-        train.train_and_evaluate(config, path)
-        yield config, path
 
 
 @pytest.mark.parametrize("checkpoint", ["selected", "last"])

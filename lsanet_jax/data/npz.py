@@ -81,7 +81,7 @@ def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, .
         DataError: the file is missing or damaged, a key is missing, or an array is of the wrong
             kind.
     """
-    arrays = _read_arrays(pathlib.Path(path))
+    arrays = _read_arrays(pathlib.Path(path), KEYS)
     splits = {
         key: Split(
             _as_images(path, f"{key}_images", arrays.pop(f"{key}_images")),
@@ -92,7 +92,18 @@ def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, .
     return splits, _as_class_names(path, arrays.get("class_names"))
 
 
-def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w c"]:
+    """The images of one split of an npz file, which need not hold labels or other splits.
+
+    Raises:
+        DataError: the file is missing or damaged, or does not hold such images.
+    """
+    key = f"{split}_images"
+    return _as_images(path, key, _read_arrays(pathlib.Path(path), (key,))[key])
+
+
+def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these keys, and `class_names` if it is there."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no file"
         raise DataError(f"{path}: found {found}, expected an npz file: set data.path to its path.")
@@ -106,16 +117,16 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: not an npz file, or cut short ({error}); {expected}: write or copy it again."
         ) from error
     if isinstance(file, np.ndarray):
-        raise DataError(f"{path}: found a single array (npy), {expected} with {', '.join(KEYS)}.")
+        raise DataError(f"{path}: found a single array (npy), {expected} with {', '.join(keys)}.")
     with file:
-        missing = [key for key in KEYS if key not in file]
+        missing = [key for key in keys if key not in file]
         if missing:
             raise DataError(
                 f"{path}: missing {', '.join(missing)}; found {', '.join(file.files) or 'nothing'};"
-                f" expected {', '.join(KEYS)}."
+                f" expected {', '.join(keys)}."
             )
         arrays = {}
-        for key in (*KEYS, "class_names"):
+        for key in (*keys, "class_names"):
             if key not in file:
                 continue
             try:
