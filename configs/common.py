@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or "npz", or "synthetic"
     data.root = ""  # folder of the MedMNIST files; "": $MEDMNIST_ROOT, else ~/.medmnist
+    data.url = ""  # base URL of a mirror of the MedMNIST files; "": MedMNIST's own server
     data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}
     data.task = ""  # name = npz: one of the tasks in lsanet_jax/data/dataset.py; "": infer it
     data.size = 28  # pixels; the MedMNIST file to use (28, 64, 128, 224), or the synthetic size

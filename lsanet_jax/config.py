@@ -51,6 +51,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(int, lambda v: 0 <= v < 2**32, "0 to 4294967295"),
     "data.name": Field(str, bool, "the name of a dataset"),
     "data.root": Field(str),
+    "data.url": Field(str),
     "data.path": Field(str),
     "data.task": Field(str, ("", *TASKS)),
     "data.size": _at_least(1),

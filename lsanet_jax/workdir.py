@@ -15,6 +15,7 @@ from lsanet_jax.errors import WorkdirError
 # What a run may be resumed with although it differs: where things lie, how often they are written.
 MAY_CHANGE = {
     "data.root",
+    "data.url",
     "data.path",
     "data.device_budget_mb",
     "eval.batch_size",

@@ -17,8 +17,8 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
     """The dataset that `config.data` names, with as much of its training split as that asks for.
 
     Args:
-        config: `config.data`, with the fields `name`, `root` and `size` for a MedMNIST set; `name`,
-            `path` and perhaps `task` for an npz file; `name`, `size` and `synthetic` for generated
+        config: `config.data`, with the fields `name`, `root`, `url` and `size` for a MedMNIST
+            set; `name`, `path` and perhaps `task` for an npz file; `name`, `size` and `synthetic` for generated
             images; and in any case `train_fraction` and `train_per_class`.
         seed: of the run; it says which training images a subset has.
 
@@ -35,7 +35,7 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
 def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     task = getattr(config, "task", "")
     if config.name in medmnist.NAMES:
-        dataset = medmnist.load_medmnist(config.name, config.size, config.root)
+        dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
         if task and task != dataset.task:
             raise ConfigError(
                 f"data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it empty; it"

@@ -4,23 +4,17 @@ Yang et al., MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D bio
 classification (Scientific Data 2023), https://medmnist.com.
 """
 
-import contextlib
 import functools
 import hashlib
-import http.client
 import importlib.machinery
 import importlib.util
 import os
 import pathlib
-import urllib.error
-import urllib.request
-import uuid
 import warnings
-
-from tqdm import tqdm
 
 from lsanet_jax.data import npz
 from lsanet_jax.data.dataset import Dataset
+from lsanet_jax.data.download import download
 from lsanet_jax.errors import ConfigError, DataError
 
 NAMES = (
@@ -39,11 +33,8 @@ NAMES = (
 )
 SIZES = (28, 64, 128, 224)
 
-_TIMEOUT_SECONDS = 30  # Without a byte.
-_CHUNK_BYTES = 1 << 20
 
-
-def load_medmnist(name: str, size: int = 28, root: str = "") -> Dataset:
+def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -> Dataset:
     """One MedMNIST-2D set, from the official file only.
 
     Args:
@@ -51,6 +42,7 @@ def load_medmnist(name: str, size: int = 28, root: str = "") -> Dataset:
         size: pixels per side of the stored images, one of `SIZES`.
         root: folder of the files; default $MEDMNIST_ROOT, else ~/.medmnist. A missing file is
             downloaded to it.
+        mirror: base URL to download from in place of MedMNIST's own; the file name follows it.
 
     Raises:
         ConfigError: there is no such set or size.
@@ -62,6 +54,8 @@ def load_medmnist(name: str, size: int = 28, root: str = "") -> Dataset:
         raise ConfigError(f"data.size is {size}, expected one of {sizes} for {name}.")
     suffix = "" if size == 28 else f"_{size}"
     url, md5 = facts[f"url{suffix}"], facts[f"MD5{suffix}"]
+    if mirror:
+        url = f"{mirror.rstrip('/')}/{name}{suffix}.npz"
     root_folder = pathlib.Path(root or os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")
     path = root_folder.expanduser() / f"{name}{suffix}.npz"
     if os.path.lexists(path):
@@ -73,56 +67,6 @@ def load_medmnist(name: str, size: int = 28, root: str = "") -> Dataset:
     class_names = tuple(labels[str(index)] for index in range(len(labels)))
     task = "multi-label" if facts["task"].startswith("multi-label") else facts["task"]
     return Dataset(name, task, class_names, **splits, source=str(path))
-
-
-def download(url: str, path: pathlib.Path, md5: str) -> None:
-    """Downloads a file and checks it before it gets its name.
-
-    Whatever goes wrong, `path` is either whole and right or not there.
-
-    Raises:
-        DataError: no connection, an incomplete or wrong file, or no place to write it.
-    """
-    by_hand = f"Or put the file from {url} at {path} by hand (md5 {md5})."
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = _stream(url, part)
-        if found != md5:
-            raise DataError(
-                f"{url}: the download has md5 {found}, expected {md5}; nothing was kept. Try again."
-                f" {by_hand}"
-            )
-        os.replace(part, path)
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise DataError(
-            f"{path} is missing and downloading it from {url} failed ({error}). Try again when the"
-            f" network and the folder {path.parent} are available. {by_hand}"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # Not there, or no folder: nothing was left then.
-            part.unlink()
-
-
-def _stream(url: str, part: pathlib.Path) -> str:
-    """Writes what is at `url` to `part` and returns its md5."""
-    digest = hashlib.md5(usedforsecurity=False)
-    request = urllib.request.Request(url, headers={"User-Agent": "lsanet_jax"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else 0
-        with (
-            part.open("xb") as file,
-            tqdm(total=total or None, unit="B", unit_scale=True, desc=url.split("?")[0]) as bar,
-        ):
-            while chunk := response.read(_CHUNK_BYTES):
-                file.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-            received = file.tell()
-    if total and received != total:
-        raise OSError(f"the connection broke off after {received} of {total} bytes")
-    return digest.hexdigest()
 
 
 def _check_md5(path: pathlib.Path, md5: str) -> None:

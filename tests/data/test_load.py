@@ -13,6 +13,7 @@ def config(**fields):
     made = {
         "name": "synthetic",
         "root": "",
+        "url": "",
         "path": "",
         "task": "",
         "size": 12,

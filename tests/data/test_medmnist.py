@@ -1,6 +1,8 @@
+import errno
 import hashlib
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from lsanet_jax.data import medmnist
+from lsanet_jax.data import download, medmnist
 from lsanet_jax.errors import ConfigError, DataError
 
 FILE = "breastmnist.npz"
@@ -29,29 +31,47 @@ def content(tmp_path_factory):
 
 @pytest.fixture
 def server():
-    """Serves `server.content` at any path, in the way that `server.behaviour` says."""
+    """Serves `server.content` at any path; `server.behaviour` lists what goes wrong each time."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            body, behaviour = self.server.content, self.server.behaviour
-            self.server.requests += 1
-            if behaviour == "missing":
-                self.send_error(404)
+            server = self.server
+            server.requests.append(self.headers.get("Range"))
+            body = server.content
+            behaviour = server.behaviour.pop(0) if server.behaviour else "well"
+            if behaviour.isdigit():
+                self.send_error(int(behaviour))
                 return
             if behaviour == "silent":
                 time.sleep(1)
                 return
-            self.send_response(200)
+            start = 0
+            if server.resumes and (wanted := self.headers.get("Range")):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
             if behaviour != "no length":
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if behaviour == "breaks off" else body)
+            middle = (start + len(body)) // 2
+            self.wfile.write(body[start:middle])
+            self.wfile.flush()
+            if behaviour == "stalls":
+                time.sleep(1)
+            elif behaviour == "slow":
+                time.sleep(0.5)
+            if behaviour not in ("breaks off", "stalls"):
+                self.wfile.write(body[middle:])
 
         def log_message(self, *_):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.behaviour, server.content, server.requests = "well", b"", 0
+        server.behaviour, server.resumes, server.content, server.requests = [], True, b"", []
         server.url = f"http://127.0.0.1:{server.server_port}/{FILE}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -60,7 +80,9 @@ def server():
 
 @pytest.fixture
 def official(monkeypatch, server, content):
-    """Makes `content`, as the server serves it, the official BreastMNIST."""
+    """Makes `content`, as the server serves it, the official BreastMNIST; nobody waits long."""
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_WAITS_SECONDS", (0.01, 0.02, 0.04))
     server.content = content
     md5 = hashlib.md5(content).hexdigest()
     facts = dict(medmnist._facts("breastmnist"), url=server.url, MD5=md5)
@@ -144,7 +166,7 @@ def test_a_missing_file_is_downloaded_once(official, server, tmp_path):
     for _ in range(2):
         dataset = medmnist.load_medmnist("breastmnist", root=str(root))
     assert len(dataset.train) == 4
-    assert server.requests == 1
+    assert server.requests == [None]
     assert [path.name for path in root.iterdir()] == [FILE]
     assert (root / FILE).stat().st_mode & 0o777 == 0o666 & ~_umask()
 
@@ -156,7 +178,7 @@ def _umask():
 
 
 def test_a_server_need_not_tell_the_length(official, server, tmp_path):
-    server.behaviour = "no length"
+    server.behaviour = ["no length"]
     assert len(medmnist.load_medmnist("breastmnist", root=str(tmp_path)).train) == 4
 
 
@@ -187,32 +209,103 @@ def test_wrong_bytes_are_not_kept(official, server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_that_breaks_off_is_not_kept(official, server, tmp_path):
-    server.behaviour = "breaks off"
-    message = error_of(tmp_path)
-    size = len(server.content)
-    assert f"broke off after {size // 2} of {size} bytes" in message
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("failure", ["breaks off", "stalls", "503", "silent"])
+def test_a_failure_is_tried_again_from_where_it_broke_off(official, server, tmp_path, failure):
+    server.behaviour = [failure]
+    assert len(medmnist.load_medmnist("breastmnist", root=str(tmp_path)).train) == 4
+    came = len(server.content) // 2 if failure in ("breaks off", "stalls") else 0
+    assert server.requests == [None, f"bytes={came}-" if came else None]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_an_interrupted_download_is_not_kept(official, monkeypatch, tmp_path):
-    def interrupt(url, part):
-        part.write_bytes(b"half")
+def test_a_server_that_cannot_resume_sends_all_again(official, server, tmp_path):
+    server.behaviour, server.resumes = ["breaks off"], False
+    assert len(medmnist.load_medmnist("breastmnist", root=str(tmp_path)).train) == 4
+
+
+def test_what_came_before_giving_up_is_resumed_by_a_later_process(official, server, tmp_path):
+    server.behaviour = ["breaks off"] + ["503"] * 3
+    assert "HTTP Error 503" in error_of(tmp_path)
+    half = len(server.content) // 2
+    (part,) = tmp_path.iterdir()
+    assert (part.name, part.stat().st_size) == (f".{FILE}.part", half)
+    medmnist.load_medmnist("breastmnist", root=str(tmp_path))
+    assert server.requests[-1] == f"bytes={half}-"
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("left", ["other", "all", "more"])
+def test_a_part_of_another_file_or_a_whole_one_is_not_trusted_blindly(
+    official, server, tmp_path, left
+):
+    content = {"other": b"x" * 99, "all": server.content, "more": server.content + b"x"}[left]
+    (tmp_path / f".{FILE}.part").write_bytes(content)
+    assert len(medmnist.load_medmnist("breastmnist", root=str(tmp_path)).train) == 4
+    assert len(server.requests) == {"other": 2, "all": 1, "more": 2}[left]
+    assert (tmp_path / FILE).read_bytes() == server.content
+
+
+def test_an_interrupted_download_leaves_nothing_under_the_files_name(
+    official, monkeypatch, tmp_path
+):
+    def interrupt(url, file, start):
+        file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(medmnist, "_stream", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        medmnist.load_medmnist("breastmnist", root=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_stream", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            medmnist.load_medmnist("breastmnist", root=str(tmp_path))
+    assert not (tmp_path / FILE).exists()
+    assert len(medmnist.load_medmnist("breastmnist", root=str(tmp_path)).train) == 4
+
+
+def test_a_full_disk_ends_it_at_once_and_leaves_nothing(official, monkeypatch, tmp_path):
+    calls = []
+
+    def full(url, file, start):
+        file.write(b"half")
+        calls.append(start)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_stream", full)
+    assert "No space left on device" in error_of(tmp_path)
+    assert calls == [0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_is_asked_for_the_same_file(official, server, tmp_path):
+    official["url"] = "http://127.0.0.1:1/nothing"
+    mirror = server.url.removesuffix(FILE) + "mirror/"
+    dataset = medmnist.load_medmnist("breastmnist", root=str(tmp_path), mirror=mirror)
+    assert len(dataset.train) == 4
+    server.content = b"wrong"
+    (tmp_path / FILE).unlink()
+    assert f"{mirror}{FILE}: the download has md5" in error_of(tmp_path, mirror=mirror)
+
+
+def test_of_two_processes_one_downloads_and_both_have_the_file(official, server, tmp_path):
+    server.behaviour = ["slow"]
+    program = (
+        "import sys, pathlib; from lsanet_jax.data.download import download;"
+        f"download({server.url!r}, pathlib.Path({str(tmp_path / FILE)!r}), {official['MD5']!r})"
+    )
+    command = [sys.executable, "-c", program]
+    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert server.requests == [None]
+    assert (tmp_path / FILE).read_bytes() == server.content
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"), [("missing", "HTTP Error 404"), ("silent", "timed out")]
+    ("behaviour", "reason", "attempts"),
+    [("404", "HTTP Error 404", 1), ("silent", "timed out|closed connection", 4)],
 )
-def test_a_server_without_an_answer(official, server, monkeypatch, tmp_path, behaviour, reason):
-    server.behaviour = behaviour
-    monkeypatch.setattr(medmnist, "_TIMEOUT_SECONDS", 0.2)
-    assert reason in error_of(tmp_path)
+def test_a_server_without_an_answer(official, server, tmp_path, behaviour, reason, attempts):
+    server.behaviour = [behaviour] * 9
+    assert re.search(reason, error_of(tmp_path))
+    assert len(server.requests) == attempts
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +331,7 @@ def test_a_file_with_another_md5_is_named_and_left_alone(official, server, tmp_p
     )
     assert f"data.name=npz and data.path={path}" in message
     assert path.read_bytes() == b"mine"
-    assert server.requests == 0
+    assert server.requests == []
 
 
 def test_a_folder_in_the_files_place(official, tmp_path):
