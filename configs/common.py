@@ -14,12 +14,18 @@ def get_config() -> ConfigDict:
     config.seed = 0  # 0 to 2**32 - 1; initial parameters and sample order follow from it
 
     config.data = data = ConfigDict()
-    data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or "npz", or "synthetic"
+    data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or npz, folder, synthetic
     data.root = ""  # folder of the MedMNIST files; "": $MEDMNIST_ROOT, else ~/.medmnist
     data.url = ""  # base URL of a mirror of the MedMNIST files; "": MedMNIST's own server
-    data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}
-    data.task = ""  # name = npz: one of the tasks in lsanet_jax/data/dataset.py; "": infer it
-    data.size = 28  # pixels; the MedMNIST file to use (28, 64, 128, 224), or the synthetic size
+    data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}; folder: the folder
+    data.csv = ""  # folder: table of file, label and perhaps split; "": labels are folder names
+    data.val_fraction = 0.1  # folder: drawn from train where there is no validation split
+    data.test_fraction = 0.2  # folder: likewise for test
+    data.split_seed = 0  # folder: of that draw; apart from config.seed, so that runs share splits
+    data.skip_broken = False  # folder: leave out images that cannot be read, and count them
+    data.max_megapixels = 100.0  # folder: larger images are refused
+    data.task = ""  # npz, folder: one of the tasks in lsanet_jax/data/dataset.py; "": infer it
+    data.size = 28  # pixels; MedMNIST file (28, 64, 128, 224); synthetic; folder: stored size
     data.image_size = 224  # pixels; what the network sees (P)
     data.resize = "nearest"  # nearest, bilinear, bicubic: from stored size to image_size (M)
     data.as_rgb = True  # repeat grey images to 3 channels

@@ -53,6 +53,12 @@ FIELDS: dict[str, Field] = {
     "data.root": Field(str),
     "data.url": Field(str),
     "data.path": Field(str),
+    "data.csv": Field(str),
+    "data.val_fraction": Field(float, lambda v: 0 < v < 1, "between 0 and 1"),
+    "data.test_fraction": Field(float, lambda v: 0 < v < 1, "between 0 and 1"),
+    "data.split_seed": _at_least(0),
+    "data.skip_broken": Field(bool),
+    "data.max_megapixels": _above(0),
     "data.task": Field(str, ("", *TASKS)),
     "data.size": _at_least(1),
     "data.image_size": _at_least(1),
@@ -149,8 +155,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"config.{name} is missing: start the config file from configs/common.py"
             )
         _check(f"config.{name}", values[name], field)
-    if config.data.name == "npz" and not config.data.path:
-        raise ConfigError("config.data.path is empty: data.name = npz needs the path of a file")
+    if config.data.name in ("npz", "folder") and not config.data.path:
+        raise ConfigError(
+            f"config.data.path is empty: data.name = {config.data.name} needs the path of one"
+        )
     _check_backbone(config.model)
     own = ":" in config.model.backbone  # its number of stages is known when it is made
     if not own and (4 not in config.model.taps or max(config.model.taps) > 4):

@@ -4,13 +4,13 @@ import difflib
 
 import ml_collections
 
-from lsanet_jax.data import medmnist, npz, subset, synthetic
+from lsanet_jax.data import folder, medmnist, npz, subset, synthetic
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.errors import ConfigError
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 
-_NAMES = (*medmnist.NAMES, "npz", "synthetic")
+_NAMES = (*medmnist.NAMES, "npz", "folder", "synthetic")
 
 
 def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
@@ -18,7 +18,8 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
 
     Args:
         config: `config.data`, with the fields `name`, `root`, `url` and `size` for a MedMNIST
-            set; `name`, `path` and perhaps `task` for an npz file; `name`, `size` and `synthetic` for generated
+            set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
+            `configs/common.py` lists more; `name`, `size` and `synthetic` for generated
             images; and in any case `train_fraction` and `train_per_class`.
         seed: of the run; it says which training images a subset has.
 
@@ -39,13 +40,26 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
         if task and task != dataset.task:
             raise ConfigError(
                 f"data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it empty; it"
-                " is for data.name=npz."
+                " is for data.name=npz and folder."
             )
         return dataset
     if config.name == "npz":
         if not config.path:
             raise ConfigError("data.path is empty, expected the npz file for data.name=npz.")
         return npz.load_npz(config.path, task=task or None)
+    if config.name == "folder":
+        return folder.load_folder(
+            config.path,
+            size=config.size,
+            resize=config.resize,
+            skip_broken=config.skip_broken,
+            max_megapixels=config.max_megapixels,
+            csv=config.csv,
+            task=task or None,
+            val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction,
+            seed=config.split_seed,
+        )
     if config.name == "synthetic":
         return synthetic.make_synthetic(
             task=config.synthetic.task,

@@ -85,7 +85,7 @@ def test_an_unknown_name_brings_near_matches(name, near):
 
 
 def test_a_name_like_no_other_brings_the_list():
-    with pytest.raises(ConfigError, match="expected one of pathmnist, .*, npz, synthetic"):
+    with pytest.raises(ConfigError, match="expected one of pathmnist, .*, npz, folder, synthetic"):
         data.load(config(name="zzz"))
 
 

@@ -1,0 +1,284 @@
+"""Predict the classes of images with the network of a run.
+
+Examples:
+  python -m lsanet_jax.predict --workdir=runs/r18 --input=images/ --output=predictions.csv
+  python -m lsanet_jax.predict --workdir=runs/r18 --input=data.npz --split=test
+  python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
+
+--input is a folder (searched through), an image, or an npz file with {split}_images; without it, the
+data that the run was trained on. The CSV has a row per image: file, label, and a probability per class.
+"""
+
+import csv
+import os
+import pathlib
+from collections.abc import Iterator
+from concurrent import futures
+
+import jax
+import numpy as np
+import tqdm
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from lsanet_jax import cli, inference, metrics
+from lsanet_jax import data as data_lib
+from lsanet_jax.data import images as image_files
+from lsanet_jax.data import npz, pipeline
+from lsanet_jax.data.medmnist import NAMES as MEDMNIST_NAMES
+from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+from lsanet_jax.models import layers
+from lsanet_jax.workdir import replacing
+
+
+class Source:
+    """Images to predict, decoded batch by batch.
+
+    Attributes:
+      names: what the CSV calls each image.
+    """
+
+    def __init__(self, names: list[str], read):
+        self.names = names
+        self._read = read
+
+    def batches(self, size: int) -> Iterator[UInt8[np.ndarray, "b h w c"]]:
+        """Yield batches of `size` images, the last one filled up with its last image."""
+        for start in range(0, len(self.names), size):
+            indices = np.minimum(np.arange(start, start + size), len(self.names) - 1)
+            yield self._read(indices)
+
+
+def open_source(path: pathlib.Path, trained: inference.TrainedModel, split: str) -> Source:
+    """Open a folder, an image or an npz file.
+
+    Raises:
+      DataError: there is nothing to predict, or it cannot be read; the file is named.
+    """
+    height, width, channels = trained.dataset["stored_shape"]
+    if path.suffix == ".npz":
+        images = npz.read_images(path, split)
+        return from_array(images, f"{path.name}/{split}")
+    if path.is_dir():
+        files = sorted(
+            p
+            for p in path.rglob("*")
+            if p.suffix.lower() in image_files.SUFFIXES and not p.name.startswith(".")
+        )
+        if not files:
+            known = ", ".join(sorted(image_files.SUFFIXES))
+            raise DataError(f"--input={path}: found no images in it ({known})")
+        names = [p.relative_to(path).as_posix() for p in files]
+    elif path.exists():
+        files, names = [path], [path.name]
+    else:
+        raise DataError(f"--input={path}: found nothing there")
+    if height != width:  # arrays of another shape can only come from an npz file
+        height = width = trained.dataset["image_shape"][0]
+    data = trained.config.data
+    # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
+    resize = data.resize if data.name == "folder" else "bicubic"
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+
+    def decode(file: pathlib.Path) -> UInt8[np.ndarray, "h w c"]:
+        return image_files.decode(
+            file,
+            size=height,
+            resize=resize,
+            channels=channels,
+            max_megapixels=data.max_megapixels,
+        )
+
+    return Source(
+        names, lambda indices: np.stack(list(pool.map(decode, (files[i] for i in indices))))
+    )
+
+
+def from_array(images: UInt8[np.ndarray, "n h w c"], name: str) -> Source:
+    """Images in memory, called name/0, name/1, ..."""
+    return Source([f"{name}/{i}" for i in range(len(images))], lambda indices: images[indices])
+
+
+def predict_to_file(
+    workdir: str | pathlib.Path,
+    *,
+    input: str | None = None,
+    output: str | None = None,
+    split: str = "test",
+    all_classifiers: bool = False,
+    medmnist: bool = False,
+    batch_size: int = 64,
+    checkpoint: str = "selected",
+) -> pathlib.Path:
+    """Predict and write the result; the arguments are the flags of this module.
+
+    Returns:
+      The file written.
+
+    Raises:
+      LSANetError: the run or the images cannot be read, or the file cannot be written.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
+    trained = inference.load(workdir, checkpoint)
+    config, labels = trained.config, None
+    if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
+        raise ConfigError(
+            "--medmnist writes the predictions of a MedMNIST set's own split: it goes with a run on "
+            f"one (this is on {config.data.name}), and without --input"
+        )
+    if input:
+        source = open_source(pathlib.Path(input), trained, split)
+    else:
+        own = data_lib.load(config.data, config.seed).split(split)
+        source, labels = from_array(own.images, split), own.labels
+    probabilities, beta = predict(
+        trained, source, batch_size=batch_size, all_classifiers=all_classifiers
+    )
+    if medmnist:
+        return write_medmnist(
+            pathlib.Path(output or workdir), trained, split, probabilities[-1], labels
+        )
+    file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
+    write_csv(file, source.names, trained, probabilities, beta)
+    return file
+
+
+def predict(
+    trained: inference.TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
+) -> tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]:
+    """Probabilities of the classes, and beta.
+
+    Args:
+      trained: the network.
+      source: the images.
+      batch_size: images at a time.
+      all_classifiers: all L classifiers, shallow to deep, and not only the network's own (l = 1).
+
+    Returns:
+      Softmax probabilities, or for each label of a multi-label task its own; and beta where there
+      is attention and all classifiers were asked for.
+
+    Raises:
+      DataError: an image cannot be read.
+    """
+    data = trained.config.data
+    multilabel = trained.dataset["task"] == "multi-label"
+    graphdef, state = nnx.split(trained.model)
+
+    def run(state: nnx.State, images: UInt8[Array, "b h w c"]):
+        x = pipeline.preprocess(
+            images,
+            image_size=data.image_size,
+            resize=data.resize,
+            as_rgb=data.as_rgb,
+            mean=data.mean,
+            std=data.std,
+        )
+        model = nnx.merge(graphdef, state)
+        logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
+        return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
+
+    run = jax.jit(run, compiler_options=layers.compiler_options())
+    probabilities, betas = [], []
+    with tqdm.tqdm(total=len(source.names), unit="image", dynamic_ncols=True) as bar:
+        for images in source.batches(batch_size):
+            batch, beta = jax.device_get(run(state, images))
+            probabilities.append(batch)
+            betas.append(beta)
+            bar.update(min(batch_size, len(source.names) - bar.n))
+    count = len(source.names)
+    beta = None if betas[0] is None else np.concatenate(betas)[:count]
+    return np.concatenate(probabilities, axis=1)[:, :count], beta
+
+
+def write_csv(
+    file: pathlib.Path,
+    names: list[str],
+    trained: inference.TrainedModel,
+    probabilities: Float[np.ndarray, "l n k"],
+    beta: Float[np.ndarray, "n l"] | None,
+) -> None:
+    """Write a row per image: file, label, probability per class; then of each other classifier.
+
+    Raises:
+      WorkdirError: the file cannot be written; there is none then, or the old one.
+    """
+    classes = trained.dataset["class_names"]
+    multilabel = trained.dataset["task"] == "multi-label"
+    taps = trained.model.taps[-len(probabilities) :]
+    header = ["file", "label", *classes]
+    header += [f"stage{tap} {name}" for tap in taps[:-1] for name in classes]
+    header += [f"beta stage{tap}" for tap in taps] if beta is not None else []
+
+    def rows() -> Iterator[list]:
+        for i, name in enumerate(names):
+            own = probabilities[-1, i]
+            chosen = np.flatnonzero(own >= 0.5) if multilabel else [np.argmax(own)]
+            numbers = [own, *probabilities[:-1, i], *([] if beta is None else [beta[i]])]
+            label = "|".join(classes[k] for k in chosen)
+            yield [name, label, *(f"{p:.6g}" for p in np.concatenate(numbers))]
+
+    _write(file, [header, *rows()])
+
+
+def write_medmnist(
+    directory: pathlib.Path,
+    trained: inference.TrainedModel,
+    split: str,
+    probabilities: Float[np.ndarray, "n k"],
+    labels: np.ndarray,
+) -> pathlib.Path:
+    """Write {flag}_{split}_[AUC]a_[ACC]b@{seed}.csv: index and probabilities, no header.
+
+    Raises:
+      WorkdirError: it cannot be written.
+    """
+    task, data = trained.dataset["task"], trained.config.data
+    flag = data.name if data.size == 28 else f"{data.name}_{data.size}"
+    auc = metrics.auc(labels, probabilities, task)
+    acc = metrics.accuracy(labels, probabilities, task)
+    name = f"{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{trained.config.seed}.csv"
+    _write(
+        directory / name, [[i, *(f"{p:.9g}" for p in row)] for i, row in enumerate(probabilities)]
+    )
+    return directory / name
+
+
+def _write(file: pathlib.Path, rows: list[list]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(file) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            csv.writer(stream).writerows(rows)
+    except OSError as error:
+        raise WorkdirError(f"cannot write --output={file}: {error}") from error
+
+
+def main() -> None:
+    """Predict what the command line names."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--input", help="folder, image or npz file (default: the run's data)")
+    parser.add_argument(
+        "--output", help="CSV to write, or with --medmnist its folder (default: in the run)"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=data_lib.SPLITS, help="of an npz file or the run's data"
+    )
+    parser.add_argument(
+        "--all_classifiers", action="store_true", help="also the auxiliary classifiers, and beta"
+    )
+    parser.add_argument(
+        "--medmnist",
+        action="store_true",
+        help="write the run's split as medmnist.Evaluator.parse_and_evaluate reads it",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: 64)")
+    args = parser.parse_args()
+    cli.run(lambda: print(predict_to_file(**vars(args))))
+
+
+if __name__ == "__main__":
+    main()

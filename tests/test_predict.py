@@ -1,0 +1,177 @@
+"""Predictions of a run: files, folders, arrays, and MedMNIST's own result file."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lsanet_jax import data, predict
+from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+
+
+def read(file):
+    with open(file, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_predictions_of_the_runs_own_data_have_its_accuracy(run, tmp_path):
+    config, path = run
+    file = predict.predict_to_file(path, output=tmp_path / "p.csv", batch_size=7)
+    rows = read(file)
+    dataset = data.load(config.data, config.seed)
+    names = dataset.class_names
+    assert [row["file"] for row in rows] == [f"test/{i}" for i in range(20)]
+    probabilities = np.array([[float(row[name]) for name in names] for row in rows])
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-4)
+    assert [row["label"] for row in rows] == [names[k] for k in probabilities.argmax(1)]
+    truth = [names[k] for k in dataset.test.labels]
+    correct = np.mean([row["label"] == name for row, name in zip(rows, truth, strict=True)])
+    result = json.loads((path / "result.json").read_text())
+    np.testing.assert_allclose(correct, result["test"]["acc"])
+
+
+def test_folder_npz_and_single_images_are_predicted_alike(run, tmp_path):
+    config, path = run
+    test = data.load(config.data, config.seed).test
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "notes.txt").write_text("not an image")
+    names = [f"sub/{i}.png" if i % 2 else f"{i}.bmp" for i in range(5)]
+    for name, image in zip(names, test.images, strict=False):
+        Image.fromarray(image.squeeze()).save(folder / name)
+    np.savez(tmp_path / "some.npz", test_images=test.images[:5])
+
+    by_file = {row.pop("file"): row for row in read(predicted(path, folder, tmp_path))}
+    assert sorted(by_file) == sorted(names)
+    in_array = read(predicted(path, tmp_path / "some.npz", tmp_path))
+    assert [row.pop("file") for row in in_array] == [f"some.npz/test/{i}" for i in range(5)]
+    (one,) = read(predicted(path, folder / "0.bmp", tmp_path))
+    assert one.pop("file") == "0.bmp"
+    for name, row in zip(names, in_array, strict=True):
+        assert by_file[name]["label"] == row["label"]
+        numbers = [float(v) for k, v in row.items() if k != "label"]
+        found = [float(v) for k, v in by_file[name].items() if k != "label"]
+        np.testing.assert_allclose(found, numbers, rtol=1e-4)
+    assert one == by_file["0.bmp"]
+
+
+def predicted(path, source, tmp_path):
+    return predict.predict_to_file(path, input=str(source), output=tmp_path / "predictions.csv")
+
+
+def test_all_classifiers_come_with_beta(run, tmp_path):
+    config, path = run
+    file = predict.predict_to_file(path, output=tmp_path / "p.csv", all_classifiers=True)
+    rows = read(file)
+    classes = data.load(config.data, config.seed).class_names
+    assert list(rows[0]) == [
+        *("file", "label", *classes),
+        *(f"stage1 {name}" for name in classes),
+        *("beta stage1", "beta stage2"),
+    ]
+    beta = np.array([[float(row[f"beta stage{i}"]) for i in (1, 2)] for row in rows])
+    np.testing.assert_allclose(beta.sum(1), 1, rtol=1e-4)
+    result = json.loads((path / "result.json").read_text())
+    np.testing.assert_allclose(beta.mean(0), result["beta"], rtol=1e-3)
+    own = read(predict.predict_to_file(path, output=tmp_path / "own.csv"))
+    assert [row["label"] for row in own] == [row["label"] for row in rows]
+
+
+def test_medmnist_reads_what_is_written_for_it(shared, tmp_path):
+    evaluator = pytest.importorskip("medmnist.evaluator")
+    from configs import medmnist28
+    from lsanet_jax import train
+
+    config = medmnist28.get_config()
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2), stem="imagenet")
+    config.data.root = str(shared / "data")
+    config.data.train_fraction = 0.2
+    config.train.epochs = 1
+    result = train.train_and_evaluate(config, tmp_path / "run")
+    file = predict.predict_to_file(tmp_path / "run", medmnist=True, output=tmp_path / "results")
+    test = result["test"]
+    assert file.name == f"breastmnist_test_[AUC]{test['auc']:.3f}_[ACC]{test['acc']:.3f}@0.csv"
+
+    class Evaluator(evaluator.Evaluator):  # its default root is the user's own
+        def __init__(self, flag, split, size=None):
+            super().__init__(flag, split, size=size, root=config.data.root)
+
+    metrics = Evaluator.parse_and_evaluate(str(file))
+    np.testing.assert_allclose(metrics, (test["auc"], test["acc"]), rtol=1e-6)
+
+
+def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
+    from configs import folder
+    from lsanet_jax import train
+
+    with np.load(shared / "data/ham10000_28.npz") as arrays:
+        images, labels = arrays["train_images"][:2000], arrays["train_labels"][:2000, 0]
+    names = np.array(["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"])
+    source = tmp_path / "skin"
+    source.mkdir()
+    rows = []
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(image).save(source / f"{i:04}.jpg", quality=95)
+        rows.append((f"{i:04}.jpg", names[label], f"patient {i // 3}"))
+    with (source / "labels.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("file", "label", "patient"), *rows])
+
+    config = folder.get_config()
+    config.data.update(path=str(source), csv="labels.csv", size=28, image_size=28)
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    config.train.update(epochs=1, batch_size=128)
+    train.train_and_evaluate(config, tmp_path / "run")
+    dataset = data.load(config.data)
+    assert dataset.class_names == tuple(names)
+    splits = {row["file"]: row["split"] for row in read(source / "lsanet_splits.csv")}
+    assert all(len({splits[row[0]] for row in rows[i : i + 3]}) == 1 for i in range(0, 2000, 3))
+    truth = {file: label for file, label, _ in rows}
+    for key in data.SPLITS:  # the labels are those of the table, in the order of the files
+        files = sorted(file for file, split in splits.items() if split == key)
+        assert [names[k] for k in dataset.split(key).labels] == [truth[file] for file in files]
+
+    predictions = read(predicted(tmp_path / "run", source, tmp_path))
+    assert [row["file"] for row in predictions] == [row[0] for row in rows]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    test = [row for row in predictions if splits[row["file"]] == "test"]
+    accuracy = np.mean([row["label"] == truth[row["file"]] for row in test])
+    np.testing.assert_allclose(accuracy, result["test"]["acc"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"input": "nowhere"}, DataError, "--input=nowhere: found nothing there"),
+        ({"input": "EMPTY"}, DataError, "found no images in it"),
+        ({"input": "broken.png"}, DataError, r"broken\.png"),
+        ({"input": "broken.npz"}, DataError, r"broken\.npz"),
+        ({"medmnist": True}, ConfigError, r"goes with a run on one \(this is on synthetic\)"),
+        ({"batch_size": 0}, ConfigError, "--batch_size=0: expected at least 1"),
+        ({"output": "broken.png/p.csv"}, WorkdirError, "cannot write --output"),
+    ],
+)
+def test_what_cannot_be_predicted_is_named(run, tmp_path, monkeypatch, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    for name in ("broken.png", "broken.npz"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(error, match=message):
+        predict.predict_to_file(run[1], **arguments)
+    assert {p.name for p in tmp_path.iterdir()} == {"EMPTY", "broken.png", "broken.npz"}
+
+
+def test_the_command_line_writes_into_the_run_and_fails_in_one_line(run, tmp_path):
+    path = shutil.copytree(run[1], tmp_path / "run")
+    command = [sys.executable, "-m", "lsanet_jax.predict", f"--workdir={path}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{path / 'predictions.csv'}\n"
+    assert len(read(path / "predictions.csv")) == 20
+    result = subprocess.run([*command, "--input=x"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == "error: --input=x: found nothing there"
