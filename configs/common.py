@@ -35,6 +35,21 @@ def get_config() -> ConfigDict:
     data.train_per_class = 0  # so many training images of each class instead; 0: all
     data.device_budget_mb = 4096  # MiB; the set lives on each device and must fit this
 
+    data.augment = augment = ConfigDict()  # each training image anew in each step; all off at first
+    augment.hflip = False  # left and right swapped, with probability 1/2
+    augment.vflip = False  # top and bottom swapped, with probability 1/2
+    augment.rot90 = False  # by 0, 90, 180 or 270 degrees
+    augment.shift = 0.0  # by up to this fraction of the side, either way, along each axis
+    augment.crop = 0.0  # a part of area 1 - crop to 1, anywhere, enlarged to full size
+    augment.rotate = 0.0  # degrees, either way
+    augment.scale = 0.0  # about the centre by a factor of 1 - scale to 1 + scale
+    augment.brightness = 0.0  # times a factor of 1 - brightness to 1 + brightness
+    augment.contrast = 0.0  # distance from the image's mean grey times such a factor
+    augment.saturation = 0.0  # distance from the pixel's own grey times such a factor
+    augment.hue = 0.0  # by up to this fraction of the colour circle, either way
+    augment.cutout = 0.0  # side of a grey square, as a fraction of the image's
+    augment.mixup = 0.0  # alpha of Beta(alpha, alpha); images and labels blend with a neighbour's
+
     data.synthetic = synthetic = ConfigDict()  # name = synthetic only
     synthetic.task = "multi-class"  # multi-class, binary-class, ordinal-regression, multi-label
     synthetic.num_classes = 4  # classes, or labels of a multi-label set

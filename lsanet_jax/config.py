@@ -3,6 +3,7 @@
 `configs/common.py` holds the fields' meanings and defaults.
 """
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from lsanet_jax import losses
+from lsanet_jax.data.augment import MAXIMA, Augmentation
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import BACKBONES
@@ -66,6 +68,16 @@ FIELDS: dict[str, Field] = {
     "data.as_rgb": Field(bool),
     "data.mean": _tuple(_is_real, "a tuple of numbers, such as (0.5,)"),
     "data.std": _tuple(lambda v: _is_real(v) and v > 0, "a tuple of numbers above 0"),
+    **{
+        f"data.augment.{field.name}": Field(bool)
+        if field.type is bool
+        else Field(
+            float,
+            lambda v, highest=MAXIMA[field.name]: 0 <= v <= highest,
+            f"0 (off) to {MAXIMA[field.name]:g}",
+        )
+        for field in dataclasses.fields(Augmentation)
+    },
     "data.train_fraction": Field(float, lambda v: 0 < v <= 1, "above 0, up to 1"),
     "data.train_per_class": _at_least(0),
     "data.device_budget_mb": _at_least(1),

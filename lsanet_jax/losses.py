@@ -53,7 +53,8 @@ def cross_entropy(
 
     Args:
       logits: [L, B, K].
-      labels: class indices [B]; with `multilabel`, 0 or 1 for each label [B, K].
+      labels: class indices [B], or probabilities of the classes [B, K] (mixup's); with
+        `multilabel`, 0 to 1 for each label [B, K].
       multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy.
 
     Returns:
@@ -62,6 +63,8 @@ def cross_entropy(
     if multilabel:
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
         return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
     labels = jnp.broadcast_to(labels, logits.shape[:-1])
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -139,7 +142,7 @@ def objective(
     Args:
       name: a key of `OBJECTIVES`.
       logits: [L, B, K].
-      labels: [B] class indices, or with `multilabel` [B, K] of 0 and 1.
+      labels: see `cross_entropy`.
       beta: [B, L]; needed by dsn_lsa and lsanet.
       multilabel: whether each of the K labels is a yes-or-no question of its own.
       alpha: see `auxiliary`.

@@ -31,6 +31,11 @@ class TrainState(NamedTuple):
 Prepare = Callable[[UInt8[Array, "b h w c"]], Float[Array, "b s s c2"]]
 """Turns stored images into what the network sees."""
 
+Augment = Callable[
+    [Int[Array, ""], UInt8[Array, "b h w c"], Array], tuple[Float[Array, "b s s c2"], Array]
+]
+"""Turns a step's number, stored images and labels into what the network sees and is to say."""
+
 
 def init(
     create: Callable[[nnx.Rngs], nnx.Module], tx: optax.GradientTransformation, key, mesh: Mesh
@@ -78,6 +83,7 @@ def make_train_step(
     multilabel: bool = False,
     alpha: tuple[float, ...] = (1.0,),
     mu: float = 1.0,
+    augment: Augment | None = None,
 ):
     """Build the compiled training step.
 
@@ -91,6 +97,8 @@ def make_train_step(
       multilabel: see `losses.objective`.
       alpha: see `losses.auxiliary`; one weight, or one for each auxiliary classifier.
       mu: see `losses.synergy`.
+      augment: takes the place of `prepare`, and gets the number of steps done before and the labels
+        too; its result must follow from these.
 
     Returns:
       `train_step(state, means, images, labels, indices) -> (state, means, parts)`. `indices` [n, B]
@@ -115,9 +123,13 @@ def make_train_step(
         return loss, (parts, nnx.state(model, nnx.BatchStat))
 
     def one_step(state, means, images, labels, indices):
-        x = prepare(images[indices])
+        x, targets = images[indices], labels[indices]
+        if augment is None:
+            x = prepare(x)
+        else:
+            x, targets = augment(state.step, x, targets)
         grads, (parts, batch_stats) = jax.grad(loss_fn, has_aux=True)(
-            state.params, state.batch_stats, x, labels[indices]
+            state.params, state.batch_stats, x, targets
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -20,6 +20,7 @@ from lsanet_jax import data as data_lib
 from lsanet_jax import keys, metrics, models, steps
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.data import pipeline
+from lsanet_jax.data.augment import Augmentation
 from lsanet_jax.errors import ConfigError, TrainingError
 from lsanet_jax.models import pretrained
 from lsanet_jax.workdir import Workdir
@@ -105,6 +106,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             multilabel=multilabel,
             alpha=tuple(config.loss.alpha),
             mu=config.loss.mu,
+            augment=make_augment(config, prepare, dataset.num_classes),
         )
         eval_step = steps.make_eval_step(graphdef, prepare, mesh, multilabel=multilabel)
         part_names = steps.part_names(config.model.objective, stage_names)
@@ -271,6 +273,26 @@ def optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
     if config.weight_decay:
         tx = optax.chain(optax.add_decayed_weights(config.weight_decay), tx)
     return tx
+
+
+def make_augment(config, prepare, num_classes: int) -> steps.Augment | None:
+    """What `make_train_step` calls to augment a batch; None if the config augments nothing."""
+    options = Augmentation(**config.data.augment)
+    if options == Augmentation():
+        return None
+    root = keys.stream(config.seed, "augment")
+
+    def augment(step, images, labels):
+        return pipeline.training_batch(
+            jax.random.fold_in(root, step),
+            images,
+            labels,
+            options=options,
+            num_classes=num_classes,
+            preprocess=prepare,
+        )
+
+    return augment
 
 
 def log_parameters(config, params: nnx.State) -> None:

@@ -153,3 +153,16 @@ def test_lsa_objectives_ask_for_beta():
     logits, labels, _ = map(jnp.asarray, example())
     with pytest.raises(ValueError, match="lsanet.*beta is None"):
         losses.objective("lsanet", logits, labels)
+
+
+def test_soft_labels_that_are_hard_give_the_same_cross_entropy(reference):
+    ref = reference("losses")
+    logits, labels = jnp.asarray(ref["logits"]), jnp.asarray(ref["labels"])
+    soft = jax.nn.one_hot(labels, logits.shape[-1])
+    hard = losses.cross_entropy(logits, labels, multilabel=False)
+    np.testing.assert_allclose(losses.cross_entropy(logits, soft, multilabel=False), hard, 1e-6)
+    other = jnp.roll(labels, 1)
+    mixed = 0.3 * soft + 0.7 * jnp.roll(soft, 1, axis=0)
+    expected = 0.3 * hard + 0.7 * losses.cross_entropy(logits, other, multilabel=False)
+    found = losses.cross_entropy(logits, mixed, multilabel=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

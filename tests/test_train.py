@@ -310,3 +310,33 @@ def test_a_run_on_other_data_is_not_resumed(tiny, tmp_path):
     (run / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(WorkdirError, match="holds a run on other data"):
         train.train_and_evaluate(tiny, run)
+
+
+@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+def test_an_augmented_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatch, task):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.data.synthetic.task = task
+    plain = train.train_and_evaluate(tiny, tmp_path / "plain")
+    tiny.data.augment.update(hflip=True, rotate=10.0, brightness=0.2, cutout=0.3, mixup=0.4)
+    whole = train.train_and_evaluate(tiny, tmp_path / "whole")
+    losses = [r["train"]["loss"] for r in read_metrics(tmp_path / "whole")]
+    assert losses != [r["train"]["loss"] for r in read_metrics(tmp_path / "plain")]
+    assert plain["seed"] == whole["seed"]
+
+    def interrupt(self, record):
+        workdir.Workdir.write_epoch(self, record)
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    class Interrupted(workdir.Workdir):
+        write_epoch = interrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Workdir", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_and_evaluate(tiny, tmp_path / "cut")
+    resumed = train.train_and_evaluate(tiny, tmp_path / "cut")
+    assert resumed["test"] == whole["test"]
+    assert without_timing(read_metrics(tmp_path / "cut")) == without_timing(
+        read_metrics(tmp_path / "whole")
+    )

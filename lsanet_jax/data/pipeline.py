@@ -4,17 +4,20 @@ The device-resident pipeline keeps the uint8 images on the devices. A step recei
 it gathers, resizes and normalises inside the jitted step with `preprocess`.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Int32, Key, UInt8
 
 from lsanet_jax import keys
+from lsanet_jax.data import augment as augmentation
+from lsanet_jax.data.augment import Augmentation
 from lsanet_jax.data.dataset import SPLITS, Dataset, Split
 from lsanet_jax.errors import ConfigError, DataError
 
@@ -92,8 +95,9 @@ def preprocess(
     as_rgb: bool,
     mean: Sequence[float],
     std: Sequence[float],
+    augment: Callable[[Float[Array, "b s s c"]], Float[Array, "b s s c"]] = lambda pixels: pixels,
 ) -> Float[Array, "b s s c2"]:
-    """Stored images as the network sees them: resized, grey repeated to RGB, normalised.
+    """Stored images as the network sees them: resized, augmented, grey repeated to RGB, normalised.
 
     Resizing gives the very bytes that PIL gives, which MedMNIST's own scripts use; `bilinear` and
     `bicubic` are antialiased, as there. (Only where images are taller than wide, Pillow 13 may
@@ -106,6 +110,7 @@ def preprocess(
         as_rgb: repeat grey images to 3 channels. RGB images stay as they are either way.
         mean: subtracted after scaling to [0, 1]; one value, or one per channel of the result.
         std: divisor after that, likewise.
+        augment: applied to the resized images, in [0, 1].
 
     Raises:
         ConfigError: `resize`, `mean` or `std` is not as described.
@@ -125,10 +130,37 @@ def preprocess(
             images = _resize_nearest(images, image_size)
         else:
             images = _resize_antialiased(images, image_size, resize)
-    pixels = images.astype(jnp.float32) / 255
+    pixels = augment(images.astype(jnp.float32) / 255)
     if images.shape[-1] != channels:
         pixels = jnp.repeat(pixels, channels, axis=-1)
     return (pixels - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def training_batch(
+    key: Key[Array, ""],
+    images: UInt8[Array, "b h w c"],
+    labels: Int32[Array, " b"] | Int32[Array, "b k"],
+    *,
+    options: Augmentation,
+    num_classes: int,
+    preprocess: Callable[..., Float[Array, "b s s c2"]],
+) -> tuple[Float[Array, "b s s c2"], Array]:
+    """A batch as the network sees it in training, and its labels; both a pure function of `key`.
+
+    Args:
+        key: of this step.
+        images: as stored, 0 to 255.
+        labels: class indices, or 0 and 1 for each label.
+        options: what to do; mixup makes labels [b, k] of class indices.
+        num_classes: k.
+        preprocess: this module's, with all its other arguments.
+    """
+    augment = functools.partial(augmentation.augment, key, options=options)
+    x = preprocess(images, augment=augment)
+    if options.mixup:
+        one_hot = labels if labels.ndim == 2 else jax.nn.one_hot(labels, num_classes)
+        return augmentation.mixup(key, x, one_hot.astype(x.dtype), options.mixup)
+    return x, labels
 
 
 def _resize_nearest(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, "b s s c"]:
