@@ -10,7 +10,8 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from lsanet_jax import export, inference, models
+from configs import quickstart
+from lsanet_jax import export, inference, models, train
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.models import pretrained
 from tests.networks import abstract_model, filled_like, model_config
@@ -230,4 +231,26 @@ def test_pytorch_loads_the_exported_tensors_and_agrees(backbone, small_families)
     with torch.no_grad():
         expected = peer(torch.tensor(x))[0].numpy()
     logits = model.predict(jnp.asarray(x.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_pytorch_loads_the_exported_file_of_a_run_and_agrees(small_families, tmp_path):
+    torch = pytest.importorskip("torch")
+    import safetensors.torch
+
+    from tests import torch_zoo
+
+    config = quickstart.get_config()
+    config.model.backbone = "resnext50"
+    config.data.size = config.data.image_size = 32
+    config.data.synthetic.update(num_train=16, num_val=8, num_test=8, num_classes=3)
+    config.train.update(epochs=1, batch_size=8)
+    train.train_and_evaluate(config, tmp_path / "run")
+    file = export.export(tmp_path / "run")
+    peer = torch_zoo.ResNet((1, 1, 1, 1), 3, groups=32, base_width=4).eval()
+    peer.load_state_dict(safetensors.torch.load_file(file), strict=True)
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        expected = peer(torch.tensor(x))[0].numpy()
+    logits = inference.load(tmp_path / "run").model.predict(jnp.asarray(x.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
