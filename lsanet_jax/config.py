@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import ml_collections
 from lsanet_jax import losses
 from lsanet_jax.data.augment import MAXIMA, Augmentation
 from lsanet_jax.data.dataset import TASKS
-from lsanet_jax.errors import ConfigError
+from lsanet_jax.errors import ConfigError, near_matches
 from lsanet_jax.models import BACKBONES
 from lsanet_jax.models.attention import ATTENTION
 from lsanet_jax.models.lsa import KINDS
@@ -145,12 +144,6 @@ def unflatten(values: dict[str, Any]) -> ml_collections.ConfigDict:
     return config
 
 
-def near_matches(name: str, names) -> str:
-    """Return '; did you mean ...?' for names that look alike, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def validate(config: ml_collections.ConfigDict) -> None:
     """Check every field of a config before anything is built from it.
 
@@ -167,10 +160,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"config.{name} is missing: start the config file from configs/common.py"
             )
         _check(f"config.{name}", values[name], field)
-    if config.data.name in ("npz", "folder") and not config.data.path:
-        raise ConfigError(
-            f"config.data.path is empty: data.name = {config.data.name} needs the path of one"
-        )
     _check_backbone(config.model)
     own = ":" in config.model.backbone  # its number of stages is known when it is made
     if not own and (4 not in config.model.taps or max(config.model.taps) > 4):

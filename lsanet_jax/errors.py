@@ -1,5 +1,8 @@
 """The errors that a user can cause and mend. `main` prints them as one line and exits with code 2."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class LSANetError(Exception):
     """Base class: the message names the field or file, what was found, and what to do."""
@@ -19,3 +22,9 @@ class WorkdirError(LSANetError):
 
 class TrainingError(LSANetError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+def near_matches(name: str, names: Iterable[str]) -> str:
+    """Return '; did you mean ...?' for names that look alike, or nothing."""
+    close = difflib.get_close_matches(name.lower(), list(names), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from lsanet_jax import cli
+from lsanet_jax.errors import near_matches
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/resnet18.py.", lock_config=True
@@ -44,7 +45,7 @@ def parse_flags(argv):
         given = [arg.split("=")[0].lstrip("-").removeprefix("config.") for arg in argv]
         for name in (g for arg, g in zip(argv, given, strict=True) if "-config." in arg):
             if name not in config_lib.FIELDS:
-                near = config_lib.near_matches(name, config_lib.FIELDS)
+                near = near_matches(name, config_lib.FIELDS)
                 cli.fail(f"config.{name}: no such field{near}")
         cli.fail(f"cannot load --config: {error}")
     except (flags.Error, OSError, ImportError, SyntaxError, TypeError, ValueError) as error:

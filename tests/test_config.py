@@ -90,13 +90,6 @@ def test_a_missing_field_is_named():
         config_lib.validate(config)
 
 
-def test_npz_needs_a_path():
-    config = common.get_config()
-    config.data.name = "npz"
-    with pytest.raises(ConfigError, match=r"data\.path is empty"):
-        config_lib.validate(config)
-
-
 def test_integers_are_good_floats():
     config = common.get_config()
     with config.ignore_type():

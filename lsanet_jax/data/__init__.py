@@ -1,12 +1,10 @@
 """Datasets: `load(config.data)` returns a `Dataset`, wherever its images come from."""
 
-import difflib
-
 import ml_collections
 
 from lsanet_jax.data import folder, medmnist, npz, subset, synthetic
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
-from lsanet_jax.errors import ConfigError
+from lsanet_jax.errors import ConfigError, near_matches
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 
@@ -43,9 +41,9 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
                 " is for data.name=npz and folder."
             )
         return dataset
+    if config.name in ("npz", "folder") and not config.path:
+        raise ConfigError(f"data.path is empty, expected the path of the {config.name}.")
     if config.name == "npz":
-        if not config.path:
-            raise ConfigError("data.path is empty, expected the npz file for data.name=npz.")
         return npz.load_npz(config.path, task=task or None)
     if config.name == "folder":
         return folder.load_folder(
@@ -71,6 +69,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             channels=config.synthetic.channels,
             seed=config.synthetic.seed,
         )
-    near = difflib.get_close_matches(str(config.name).lower(), _NAMES, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    raise ConfigError(f"data.name is {config.name!r}, expected one of {', '.join(_NAMES)}{hint}")
+    raise ConfigError(
+        f"data.name is {config.name!r}, expected one of {', '.join(_NAMES)}"
+        f"{near_matches(str(config.name), _NAMES)}"
+    )

@@ -64,9 +64,10 @@ def test_npz_with_another_task(shared):
     assert dataset.task == "ordinal-regression"
 
 
-def test_npz_without_a_path():
-    with pytest.raises(ConfigError, match="data.path is empty"):
-        data.load(config(name="npz"))
+@pytest.mark.parametrize("name", ["npz", "folder"])
+def test_a_path_must_be_given(name):
+    with pytest.raises(ConfigError, match=f"data.path is empty, expected the path of the {name}"):
+        data.load(config(name=name))
 
 
 def test_medmnist_with_another_task(shared):
