@@ -91,6 +91,8 @@ def get_config() -> ConfigDict:
     train.schedule = "step"  # step: times `decay` at each milestone; constant; cosine: to 0
     train.milestones = (0.5, 0.75)  # step: fractions of the epochs (M)
     train.decay = 0.1  # step: factor (M)
+    train.on_nan = "stop"  # or skip: drop steps whose loss or gradient is not finite
+    train.max_skipped_steps = 10  # skip: stop after all if there are more, in the whole run
     train.steps_per_dispatch = 1  # steps in one device program; 10 or so saves launch gaps on a GPU
     train.log_every_steps = 10  # steps between two points in TensorBoard
     train.checkpoint_every_epochs = 1  # epochs between two checkpoints to resume from

@@ -113,6 +113,8 @@ FIELDS: dict[str, Field] = {
     "train.schedule": Field(str, ("step", "constant", "cosine")),
     "train.milestones": _tuple(lambda v: _is_real(v) and 0 < v < 1, "fractions", empty=True),
     "train.decay": _above(0),
+    "train.on_nan": Field(str, ("stop", "skip")),
+    "train.max_skipped_steps": _at_least(0),
     "train.steps_per_dispatch": _at_least(1),
     "train.log_every_steps": _at_least(1),
     "train.checkpoint_every_epochs": _at_least(1),

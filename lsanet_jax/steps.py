@@ -84,6 +84,7 @@ def make_train_step(
     alpha: tuple[float, ...] = (1.0,),
     mu: float = 1.0,
     augment: Augment | None = None,
+    skip_nonfinite: bool = False,
 ):
     """Build the compiled training step.
 
@@ -99,6 +100,8 @@ def make_train_step(
       mu: see `losses.synergy`.
       augment: takes the place of `prepare`, and gets the number of steps done before and the labels
         too; its result must follow from these.
+      skip_nonfinite: leave state and means as they are, save for the number of the step, where the
+        loss or a gradient is not finite; a further part, `skipped`, is 1 then, else 0.
 
     Returns:
       `train_step(state, means, images, labels, indices) -> (state, means, parts)`. `indices` [n, B]
@@ -133,8 +136,17 @@ def make_train_step(
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        state = TrainState(state.step + 1, params, batch_stats, opt_state)
-        return state, means.merge(means.single_from_model_output(**parts)), parts
+        new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        new_means = means.merge(means.single_from_model_output(**parts))
+        if not skip_nonfinite:
+            return new_state, new_means, parts
+
+        finite = [jnp.isfinite(x).all() for x in jax.tree.leaves((parts["loss"], grads))]
+        good = jnp.all(jnp.stack(finite))
+        choose = lambda new, old: jnp.where(good, new, old)
+        new_means = jax.tree.map(choose, new_means, means)
+        new_state = jax.tree.map(choose, new_state, state._replace(step=new_state.step))
+        return new_state, new_means, parts | {"skipped": 1 - good}
 
     def train_step(state, means, images, labels, indices):
         if len(indices) == 1:  # convolutions in a device loop are very slow on CPU (jax #12868)

@@ -107,6 +107,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             alpha=tuple(config.loss.alpha),
             mu=config.loss.mu,
             augment=make_augment(config, prepare, dataset.num_classes),
+            skip_nonfinite=config.train.on_nan == "skip",
         )
         eval_step = steps.make_eval_step(graphdef, prepare, mesh, multilabel=multilabel)
         part_names = steps.part_names(config.model.objective, stage_names)
@@ -151,7 +152,7 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
                 mininterval=0.5 if sys.stderr.isatty() else 30,  # seconds; a log file fills up
             )
         )
-        monitor = StepMonitor(config.train, part_names, bar, run, checkpoints)
+        monitor = StepMonitor(config.train, part_names, bar, run, checkpoints, history)
         for epoch in range(history.epoch + 1, config.train.epochs + 1):
             started = time.perf_counter()
             monitor.start_epoch()
@@ -212,6 +213,7 @@ class History:
         best_val: dict | None = None,
         seconds: float = 0.0,
         rates: list[float] = (),
+        skipped: int = 0,
     ):
         """Start, or go on from what a checkpoint holds."""
         self.epoch = epoch
@@ -220,6 +222,7 @@ class History:
         self.best_val = best_val
         self.seconds = seconds
         self.rates = list(rates)
+        self.skipped = skipped
 
     def add(self, epoch: int, val: dict, *, seconds: float, rate: float) -> None:
         """Take up an epoch; the first one with the highest validation AUC is the best."""
@@ -315,9 +318,16 @@ class StepMonitor:
     """Follows the steps under way: waits for the oldest, checks, logs and shows its losses."""
 
     def __init__(
-        self, config, names: list[str], bar: tqdm.tqdm, run: Workdir, checkpoints: Checkpoints
+        self,
+        config,
+        names: list[str],
+        bar: tqdm.tqdm,
+        run: Workdir,
+        checkpoints: Checkpoints,
+        history: History,
     ):
         """Start; `config` is `config.train`, `names` are those of the parts."""
+        self._history = history
         self._config = config
         self._names = names
         self._bar = bar
@@ -335,7 +345,7 @@ class StepMonitor:
         """Take up a dispatch whose first step is `step`; waits if too many are under way.
 
         Raises:
-          TrainingError: a loss of an earlier step is not finite.
+          TrainingError: a loss of an earlier step is not finite, or too many were skipped.
         """
         self._in_flight.append((step, parts))
         if not self._compiled:  # the first step of a process compiles: keep it out of the rate
@@ -349,7 +359,7 @@ class StepMonitor:
         """Wait for all steps; returns images per second of the epoch (nan if nothing was timed).
 
         Raises:
-          TrainingError: a loss is not finite.
+          TrainingError: a loss is not finite, or too many were skipped.
         """
         while self._in_flight:
             self._retire()
@@ -362,12 +372,15 @@ class StepMonitor:
     def _retire(self) -> None:
         step, parts = self._in_flight.popleft()
         losses = np.asarray(parts["loss"])
+        skipped = np.asarray(parts.get("skipped", np.zeros(len(losses))))
         for i, loss in enumerate(losses):
             log_it = (step + i) % self._config.log_every_steps == 0
-            if log_it or not math.isfinite(loss):
+            if log_it or skipped[i] or not math.isfinite(loss):
                 values = {name: float(np.asarray(parts[name])[i]) for name in self._names}
-                if not math.isfinite(loss):
-                    self._stop(step + i, values)
+                if skipped[i]:
+                    self._skip(step + i, values)
+                elif not math.isfinite(loss):
+                    self._stop(f"the loss is not finite at step {step + i}", values)
                 self._run.write_scalars(step + i, {f"train/{k}": v for k, v in values.items()})
         if self._compiled:
             self._timed_steps += len(losses)
@@ -375,7 +388,20 @@ class StepMonitor:
         self._bar.set_postfix_str(f"loss {losses[-1]:.4f}{rate}", refresh=False)
         self._bar.update(len(losses))
 
-    def _stop(self, step: int, values: dict[str, float]):
+    def _skip(self, step: int, values: dict[str, float]) -> None:
+        self._history.skipped += 1
+        log.warning(
+            "step %d was skipped: its loss, %g, or a gradient is not finite", step, values["loss"]
+        )
+        limit = self._config.max_skipped_steps
+        if self._history.skipped > limit:
+            self._stop(
+                f"{self._history.skipped} steps were skipped, more than the "
+                f"config.train.max_skipped_steps = {limit} allowed, the last of them step {step}",
+                values,
+            )
+
+    def _stop(self, what: str, values: dict[str, float]):
         self._checkpoints.wait()
         epoch = self._checkpoints.last_epoch
         good = "no checkpoint was written yet"
@@ -383,8 +409,7 @@ class StepMonitor:
             good = f"the last good checkpoint is {self._checkpoints.folder / 'last' / str(epoch)}"
         parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise TrainingError(
-            f"the loss is not finite at step {step}: {parts}; {good}. Lower "
-            "config.train.learning_rate, or look for damaged images"
+            f"{what}: {parts}; {good}. Lower config.train.learning_rate, or look for damaged images"
         )
 
 
@@ -413,6 +438,7 @@ def make_result(config, dataset, chosen: dict, last: dict, history: History) -> 
         "beta": beta or None,
         "images_per_second": float(np.median(rates)) if rates else None,
         "seconds": history.seconds,
+        "skipped_steps": history.skipped,
     }
 
 

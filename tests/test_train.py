@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -179,6 +180,43 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
         train.train_and_evaluate(tiny, tmp_path)
     assert not (tmp_path / "result.json").exists()
     assert not list((tmp_path / "checkpoints").glob("*/[0-9]*"))
+
+
+@pytest.mark.parametrize("per_dispatch", [1, 3])
+def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypatch, per_dispatch):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.update(on_nan="skip", max_skipped_steps=2, steps_per_dispatch=per_dispatch)
+    tiny.data.augment.brightness = 0.1
+
+    def spoil(bad_steps):
+        make = train.make_augment
+
+        def make_spoiled(*arguments):
+            augment = make(*arguments)
+
+            def spoiled(step, images, labels):
+                x, labels = augment(step, images, labels)
+                return jnp.where(jnp.isin(step, jnp.array(bad_steps)), jnp.nan, x), labels
+
+            return spoiled
+
+        return make_spoiled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "make_augment", spoil([1, 4]))  # the second step of either epoch
+        result = train.train_and_evaluate(tiny, tmp_path / "run")
+    assert result["skipped_steps"] == 2
+    assert all(np.isfinite(r["train"]["loss"]) for r in read_metrics(tmp_path / "run"))
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 6
+
+    tiny.train.max_skipped_steps = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "make_augment", spoil([1, 4]))
+        with pytest.raises(
+            TrainingError, match=r"2 steps were skipped.*max_skipped_steps = 1 .*5:"
+        ):
+            train.train_and_evaluate(tiny, tmp_path / "other")
+    assert not (tmp_path / "other/result.json").exists()
 
 
 def test_data_larger_than_the_budget_is_refused(tiny, tmp_path):
