@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     data.name = "synthetic"  # a MedMNIST-2D name such as "dermamnist", or npz, folder, synthetic
     data.root = ""  # folder of the MedMNIST files; "": $MEDMNIST_ROOT, else ~/.medmnist
     data.url = ""  # base URL of a mirror of the MedMNIST files; "": MedMNIST's own server
+    data.tfds_dir = ""  # of MedMNIST sets prepared by lsanet_jax.data, which are read in preference
     data.path = ""  # name = npz: a file with {train,val,test}_{images,labels}; folder: the folder
     data.csv = ""  # folder: table of file, label and perhaps split; "": labels are folder names
     data.val_fraction = 0.1  # folder: drawn from train where there is no validation split

@@ -53,6 +53,7 @@ FIELDS: dict[str, Field] = {
     "data.name": Field(str, bool, "the name of a dataset"),
     "data.root": Field(str),
     "data.url": Field(str),
+    "data.tfds_dir": Field(str),
     "data.path": Field(str),
     "data.csv": Field(str),
     "data.val_fraction": Field(float, lambda v: 0 < v < 1, "between 0 and 1"),

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
-from lsanet_jax import keys, metrics, models, steps
+from lsanet_jax import keys, manifest, metrics, models, steps
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.data import pipeline
 from lsanet_jax.data.augment import Augmentation
@@ -31,16 +31,19 @@ log = logging.getLogger(__name__)
 MAX_STEPS_IN_FLIGHT = 4
 
 
-def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
+def train_and_evaluate(
+    config, workdir: str | pathlib.Path, *, epochs: int | None = None
+) -> dict | None:
     """Train, select an epoch, evaluate it on the test split, and write it all to the workdir.
 
     Args:
       config: see `configs/common.py`.
       workdir: folder of the run. An unfinished run of the same config in it is resumed, a finished
         one is only reported.
+      epochs: stop after so many of the config's epochs, with a checkpoint and without a result.
 
     Returns:
-      The contents of `result.json`; accuracies and AUCs in [0, 1].
+      The contents of `result.json`; accuracies and AUCs in [0, 1]. None if it stopped before.
 
     Raises:
       LSANetError: the config, the data or the workdir does not fit, or the loss is not finite.
@@ -123,16 +126,15 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
 
         # ------------------------------------------------------------------------------ resume
-        run.claim(
-            {
-                "name": dataset.name,
-                "task": dataset.task,
-                "class_names": list(dataset.class_names),
-                "stored_shape": list(dataset.train.images.shape[1:]),
-                "image_shape": list(image_shape),
-                "fingerprint": dataset.fingerprint,
-            }
-        )
+        about_data = {
+            "name": dataset.name,
+            "task": dataset.task,
+            "class_names": list(dataset.class_names),
+            "stored_shape": list(dataset.train.images.shape[1:]),
+            "image_shape": list(image_shape),
+            "fingerprint": dataset.fingerprint,
+        }
+        run.claim({"dataset": about_data, "environment": manifest.environment()})
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         history = History()
         if checkpoints.last_epoch is not None:
@@ -153,7 +155,8 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
             )
         )
         monitor = StepMonitor(config.train, part_names, bar, run, checkpoints, history)
-        for epoch in range(history.epoch + 1, config.train.epochs + 1):
+        last_epoch = min(epochs or config.train.epochs, config.train.epochs)
+        for epoch in range(history.epoch + 1, last_epoch + 1):
             started = time.perf_counter()
             monitor.start_epoch()
             bar.set_description(f"epoch {epoch}/{config.train.epochs}")
@@ -169,22 +172,27 @@ def train_and_evaluate(config, workdir: str | pathlib.Path) -> dict:
 
             val = evaluate(state, "val")
             history.add(epoch, val, seconds=time.perf_counter() - started, rate=rate)
+            train_means = {name: float(mean) for name, mean in means.compute().items()}
             run.write_epoch(
                 {
                     "epoch": epoch,
                     "step": first + steps_per_epoch,
                     "learning_rate": float(schedule(first)),
-                    "train": {name: float(mean) for name, mean in means.compute().items()},
+                    "train": train_means,
                     "val": val,
                     "images_per_second": rate,
                 }
             )
+            run.write_digests(state, epoch, train_means["loss"])
             if history.best_epoch == epoch:
                 checkpoints.save_best(epoch, state)
-            if epoch % config.train.checkpoint_every_epochs == 0 or epoch == config.train.epochs:
+            if epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
                 checkpoints.save_last(epoch, state, vars(history))
         bar.close()
         checkpoints.wait()
+        if last_epoch < config.train.epochs:
+            log.info("stopped after epoch %d of %d", last_epoch, config.train.epochs)
+            return None
 
         # ------------------------------------------------------------------------------ result
         last = {"epoch": history.epoch, "val": history.last_val, "test": evaluate(state, "test")}

@@ -1,7 +1,8 @@
-"""The folder of a run: `config.json`, `manifest.json`, `metrics.jsonl`, events, `result.json`."""
+"""The folder of a run: `config.json`, `manifest.json`, `metrics.jsonl`, digests, events, result."""
 
 import contextlib
 import json
+import logging
 import math
 import os
 import pathlib
@@ -11,11 +12,16 @@ import ml_collections
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.manifest import DIGESTS, MANIFEST, differences, make_record, sha256
+from lsanet_jax.steps import TrainState
+
+log = logging.getLogger(__name__)
 
 # What a run may be resumed with although it differs: where things lie, how often they are written.
 MAY_CHANGE = {
     "data.root",
     "data.url",
+    "data.tfds_dir",
     "data.path",
     "data.device_budget_mb",
     "eval.batch_size",
@@ -50,40 +56,40 @@ class Workdir(contextlib.ExitStack):
                 "choose another folder"
             )
 
-    def claim(self, dataset: dict) -> None:
+    def claim(self, manifest: dict) -> None:
         """Make the folder and write its config and manifest: from now on it belongs to this run.
 
         Args:
-          dataset: what the manifest says of the data, as JSON has it.
+          manifest: `dataset` and `environment`, as JSON has them. A resumed run keeps its own; that
+            its environment was another one is a warning, since its bits may then differ.
 
         Raises:
           WorkdirError: it cannot be written to, or its run was started on other data.
         """
-        manifest = self.path / "manifest.json"
-        if manifest.exists():
-            found = read_json(manifest).get("dataset")
-            if found != dataset:
+        file = self.path / MANIFEST
+        found = read_json(file) if file.exists() else None
+        if found is not None:
+            if changed := differences(found.get("dataset"), manifest["dataset"]):
                 raise WorkdirError(
-                    f"{self.path} holds a run on other data: {found} there, {dataset} here. Use "
-                    "another --workdir, or the same data to resume"
+                    f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
+                    "--workdir, or the same data to resume"
                 )
+            for sentence in differences(found.get("environment"), manifest["environment"]):
+                log.warning("resuming in another environment: %s", sentence)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config_file, json_text(self._config, indent=1))
-            write_atomically(manifest, json_text({"dataset": dataset}, indent=1))
+            if found is None:
+                write_atomically(file, json_text(manifest, indent=1))
         except OSError as error:
             raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
 
     def _check_same(self) -> None:
         found, wanted = read_json(self._config_file), self._config
-        differences = [
-            f"{name} is {json.dumps(found.get(name))} there and {json.dumps(wanted.get(name))} here"
-            for name in sorted(found.keys() | wanted.keys())
-            if found.get(name) != wanted.get(name) and name not in MAY_CHANGE
-        ]
-        if differences:
+        fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
+        if changed := differences(fixed(found), fixed(wanted)):
             raise WorkdirError(
-                f"{self.path} holds a run of another config: {'; '.join(differences)}. Use another "
+                f"{self.path} holds a run of another config: {'; '.join(changed)}. Use another "
                 "--workdir, or the same config to resume"
             )
 
@@ -93,19 +99,28 @@ class Workdir(contextlib.ExitStack):
         return read_json(file) if file.exists() else None
 
     def keep_epochs(self, last: int) -> None:
-        """Drop the epochs after `last` from `metrics.jsonl`: they will be trained again."""
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
-            return
-        kept = []
-        for line in file.read_text().splitlines():
-            try:
-                epoch = json.loads(line)["epoch"]
-            except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
-                break
-            if epoch <= last:
-                kept.append(line + "\n")
-        write_atomically(file, "".join(kept))
+        """Drop the epochs after `last` from the logs: they will be trained again."""
+        for name in ("metrics.jsonl", DIGESTS):
+            file = self.path / name
+            if not file.exists():
+                continue
+            kept = []
+            for line in file.read_text().splitlines():
+                try:
+                    epoch = json.loads(line)["epoch"]
+                except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
+                    break
+                if epoch <= last:
+                    kept.append(line + "\n")
+            write_atomically(file, "".join(kept))
+
+    def write_digests(self, state: TrainState, epoch: int, loss: float) -> None:
+        """Append the record of an epoch to `digests.jsonl`; see `manifest.make_record`."""
+        file = self.path / DIGESTS
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        previous = sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
+        with file.open("a") as stream:
+            stream.write(json_text(make_record(state, epoch=epoch, loss=loss, previous=previous)))
 
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""

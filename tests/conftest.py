@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Before anything imports jax. Tests of several devices run in a process of their own.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["TFDS_DATA_DIR"] = str(ROOT / ".cache/none")  # sets that the user has prepared
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 

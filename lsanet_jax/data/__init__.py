@@ -15,7 +15,7 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
     """The dataset that `config.data` names, with as much of its training split as that asks for.
 
     Args:
-        config: `config.data`, with the fields `name`, `root`, `url` and `size` for a MedMNIST
+        config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a MedMNIST
             set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
             `configs/common.py` lists more; `name`, `size` and `synthetic` for generated
             images; and in any case `train_fraction` and `train_per_class`.
@@ -34,7 +34,12 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
 def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     task = getattr(config, "task", "")
     if config.name in medmnist.NAMES:
-        dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
+        if medmnist.prepared_folder(config.name, config.size, config.tfds_dir).exists():
+            from lsanet_jax.data import tfds_builder  # it takes a second
+
+            dataset = tfds_builder.load_prepared(config.name, config.size, config.tfds_dir)
+        else:
+            dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
         if task and task != dataset.task:
             raise ConfigError(
                 f"data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it empty; it"

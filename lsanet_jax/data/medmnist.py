@@ -33,6 +33,10 @@ NAMES = (
 )
 SIZES = (28, 64, 128, 224)
 
+# Of the sets that `tfds_builder` prepares.
+PREPARED_NAME = "medmnist2d"
+PREPARED_VERSION = "1.0.0"
+
 
 def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -> Dataset:
     """One MedMNIST-2D set, from the official file only.
@@ -48,10 +52,8 @@ def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -
         ConfigError: there is no such set or size.
         DataError: the file cannot be had, or it is not the official one.
     """
+    _check_size(name, size)
     facts = _facts(name)
-    if size not in SIZES:
-        sizes = ", ".join(map(str, SIZES))
-        raise ConfigError(f"data.size is {size}, expected one of {sizes} for {name}.")
     suffix = "" if size == 28 else f"_{size}"
     url, md5 = facts[f"url{suffix}"], facts[f"MD5{suffix}"]
     if mirror:
@@ -67,6 +69,29 @@ def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -
     class_names = tuple(labels[str(index)] for index in range(len(labels)))
     task = "multi-label" if facts["task"].startswith("multi-label") else facts["task"]
     return Dataset(name, task, class_names, **splits, source=str(path))
+
+
+def prepared_folder(name: str, size: int, data_dir: str = "") -> pathlib.Path:
+    """Where `tfds_builder.prepare` puts a set.
+
+    Args:
+        name: one of `NAMES`.
+        size: pixels per side, one of `SIZES`.
+        data_dir: folder of prepared sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+        ConfigError: there is no such set or size.
+    """
+    _check_size(name, size)
+    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return root.expanduser().absolute() / PREPARED_NAME / f"{name}_{size}" / PREPARED_VERSION
+
+
+def _check_size(name: str, size: int) -> None:
+    _facts(name)
+    if size not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise ConfigError(f"data.size is {size}, expected one of {sizes} for {name}.")
 
 
 def _check_md5(path: pathlib.Path, md5: str) -> None:

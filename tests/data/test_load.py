@@ -14,6 +14,7 @@ def config(**fields):
         "name": "synthetic",
         "root": "",
         "url": "",
+        "tfds_dir": "",
         "path": "",
         "task": "",
         "size": 12,
@@ -49,6 +50,17 @@ def test_a_subset_of_the_training_images_follows_from_the_seed():
 def test_medmnist(shared):
     root = str(shared / "data")
     assert data.load(config(name="breastmnist", root=root, size=28)).num_classes == 2
+
+
+def test_a_prepared_set_is_preferred(shared, tmp_path):
+    from lsanet_jax.data import tfds_builder
+
+    root = str(shared / "data")
+    folder = tfds_builder.prepare("breastmnist", 28, root=root, data_dir=str(tmp_path))
+    prepared = data.load(config(name="breastmnist", size=28, tfds_dir=str(tmp_path)))
+    assert prepared.source == str(folder)
+    official = data.load(config(name="breastmnist", size=28, root=root))
+    assert prepared.fingerprint == official.fingerprint
 
 
 def test_npz(shared):
