@@ -2,8 +2,8 @@
 
 `manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the mean
 loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer state. Each
-record holds the SHA-256 of the line before it (the first one that of `manifest.json`), so a line that is
-changed later shows. `audit` checks all this by training again.
+record holds the SHA-256 of the line before it (the first one that of `manifest.json`) and `result.json` that
+of the last, so a line that is changed later shows. `audit` checks all this by training again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from lsanet_jax.steps import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
 PARTS = ("params", "batch_stats", "opt_state")
-MANIFEST, DIGESTS = "manifest.json", "digests.jsonl"
+MANIFEST, DIGESTS, RESULT = "manifest.json", "digests.jsonl", "result.json"
 
 _SHORT = 12  # Hex digits kept of each tensor's digest, enough to tell which one differs
 
@@ -155,4 +155,11 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
             )
         records.append(record)
         previous = sha256(line)
+    if (workdir / RESULT).exists():
+        promised = json.loads((workdir / RESULT).read_bytes()).get("last_digest")
+        if promised != previous:
+            raise WorkdirError(
+                f"{file}: the last line, {len(records)}, is not the one that {RESULT} tells of: one of "
+                "the two was changed, or lines were added or taken out"
+            )
     return records

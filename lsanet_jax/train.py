@@ -204,6 +204,7 @@ def train_and_evaluate(
             test = evaluate(state, "test")
             chosen = {"epoch": history.best_epoch, "val": history.best_val, "test": test}
         result = make_result(config, dataset, chosen, last, history)
+        result["last_digest"] = run.last_digest()
         run.write_result(result)
         print_table(result)
         log.info("result in %s", run.path / "result.json")

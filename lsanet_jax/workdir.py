@@ -12,7 +12,7 @@ import ml_collections
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.manifest import DIGESTS, MANIFEST, differences, make_record, sha256
+from lsanet_jax.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
 from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Workdir(contextlib.ExitStack):
 
     def finished_result(self) -> dict | None:
         """The contents of `result.json`, or None while the run is not finished."""
-        file = self.path / "result.json"
+        file = self.path / RESULT
         return read_json(file) if file.exists() else None
 
     def keep_epochs(self, last: int) -> None:
@@ -145,7 +145,11 @@ class Workdir(contextlib.ExitStack):
 
     def write_result(self, result: dict) -> None:
         """Write `result.json`, which marks the run as finished."""
-        write_atomically(self.path / "result.json", json_text(result, indent=1))
+        write_atomically(self.path / RESULT, json_text(result, indent=1))
+
+    def last_digest(self) -> str:
+        """SHA-256 of the last line of `digests.jsonl`: it stands for the whole run."""
+        return sha256((self.path / DIGESTS).read_bytes().splitlines()[-1])
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:

@@ -38,6 +38,10 @@ def read_metrics(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+def digests(path):
+    return (path / "digests.jsonl").read_bytes()
+
+
 def without_timing(records):
     return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
 
@@ -48,6 +52,7 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     files = {p.name for p in (tmp_path / "run").iterdir()}
     assert files == {
         "config.json",
+        "digests.jsonl",
         "manifest.json",
         "metrics.jsonl",
         "result.json",
@@ -99,6 +104,7 @@ def test_an_interrupted_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatc
         assert resumed[name] == whole[name]
     records = (without_timing(read_metrics(tmp_path / name)) for name in ("run", "whole"))
     assert next(records) == next(records)
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -125,6 +131,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     subprocess.run(run("whole"), cwd=ROOT, capture_output=True, check=True)
     killed, whole = (without_timing(read_metrics(tmp_path / n)) for n in ("killed", "whole"))
     assert killed == whole
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
     results = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("killed", "whole"))
     assert next(results)["test"] == next(results)["test"]
 
