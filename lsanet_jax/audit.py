@@ -16,8 +16,9 @@ import tempfile
 from typing import Any
 
 from lsanet_jax import cli, manifest
+from lsanet_jax.config import unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.workdir import read_config, read_json
+from lsanet_jax.workdir import read_json
 
 
 def compare(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> str | None:
@@ -72,17 +73,15 @@ def audit(
         other = pathlib.Path(against).absolute()
         others = manifest.read_records(other)
         environment = manifest.differences(about, read_json(other / manifest.MANIFEST))
-        environment += manifest.differences(
-            read_json(path / "config.json"), read_json(other / "config.json"), "config"
-        )
         epochs = min(epochs, len(others))
     else:
         from lsanet_jax import train
 
         environment = manifest.differences(about.get("environment"), manifest.environment())
         with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
-            train.train_and_evaluate(read_config(path), pathlib.Path(folder) / "run", epochs=epochs)
-            others = manifest.read_records(pathlib.Path(folder) / "run")
+            again = pathlib.Path(folder) / "run"
+            train.train_and_evaluate(unflatten(about["config"]), again, epochs=epochs)
+            others = manifest.read_records(again)
     difference = compare(records[:epochs], others[:epochs])
     return {
         "identical": difference is None,

@@ -80,7 +80,7 @@ class Workdir(contextlib.ExitStack):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config_file, json_text(self._config, indent=1))
             if found is None:
-                write_atomically(file, json_text(manifest, indent=1))
+                write_atomically(file, json_text({"config": self._config} | manifest, indent=1))
         except OSError as error:
             raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
 

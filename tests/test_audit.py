@@ -36,9 +36,23 @@ def test_a_run_is_found_identical_when_trained_again(run):
     assert report == {"identical": True, "epochs": 2, "difference": None, "environment": []}
 
 
+def change_manifest(path, section, **changes):
+    """Change the manifest and make the chain whole again, as a forger would."""
+    file = path / "manifest.json"
+    content = json.loads(file.read_text())
+    content[section] |= changes
+    file.write_text(json.dumps(content))
+    previous = file.read_bytes()
+    for number in (1, 2):
+        rewrite(path, number, previous=manifest.sha256(previous))
+        previous = lines_of(path)[number - 1].encode()
+    result = json.loads((path / "result.json").read_text())
+    result["last_digest"] = manifest.sha256(previous)
+    (path / "result.json").write_text(json.dumps(result))
+
+
 def test_another_seed_is_found_at_the_first_epoch_with_tensor_and_losses(copy):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    change_manifest(copy, "config", seed=1)
     report = audit.audit(copy, epochs=1)
     assert not report["identical"]
     assert report["difference"].startswith(
@@ -51,20 +65,13 @@ def test_another_seed_is_found_at_the_first_epoch_with_tensor_and_losses(copy):
 def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
     monkeypatch.delattr(train, "train_and_evaluate")
     assert audit.audit(run[1], against=copy)["identical"]
-    manifest_file = copy / "manifest.json"
-    other = json.loads(manifest_file.read_text())
-    other["environment"]["packages"]["jax"] = "0.0.1"
-    manifest_file.write_text(json.dumps(other))
-    rewrite(copy, 1, previous=manifest.sha256(manifest_file.read_bytes()))
-    rewrite(copy, 2, previous=manifest.sha256(lines_of(copy)[0].encode()), params="0" * 64)
-    result = json.loads((copy / "result.json").read_text())
-    result["last_digest"] = manifest.sha256(lines_of(copy)[1].encode())
-    (copy / "result.json").write_text(json.dumps(result))
+    rewrite(copy, 2, params="0" * 64)
+    change_manifest(copy, "environment", python="2.7")
     report = audit.audit(run[1], against=copy)
     assert report["difference"].startswith("epoch 2 differs in params: ")
     (sentence,) = report["environment"]
-    assert sentence.startswith('environment.packages.jax is "')
-    assert sentence.endswith('"0.0.1" here')
+    assert sentence.startswith('environment.python is "3.')
+    assert sentence.endswith('"2.7" here')
 
 
 @pytest.mark.parametrize(
