@@ -5,6 +5,7 @@ parameters and batch statistics of the best epoch so far. The two newest of each
 one is the way back if the newer one is lost.
 """
 
+import logging
 import pathlib
 
 import jax
@@ -12,6 +13,8 @@ import orbax.checkpoint as ocp
 
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.steps import TrainState
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -52,7 +55,7 @@ class Checkpoints:
         self._best.save(epoch, args=ocp.args.StandardSave(model))
 
     def restore_last(self, state: TrainState) -> tuple[int, TrainState, dict]:
-        """Restore the newest state.
+        """Restore the newest state that is sound; damaged ones are set aside with a warning.
 
         Args:
           state: one of the same structure, shapes and shardings; its values are not used.
@@ -61,14 +64,30 @@ class Checkpoints:
           (epoch, state, meta).
 
         Raises:
-          WorkdirError: the checkpoint is damaged, or of another network.
+          WorkdirError: none is sound, or they are of another network.
         """
-        epoch = self.last_epoch
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(_abstract(state)), meta=ocp.args.JsonRestore()
         )
-        restored = self._restore(self._last, epoch, args)
-        return epoch, restored.state, restored.meta
+        while True:
+            epoch = self.last_epoch
+            try:
+                restored = self._restore(self._last, epoch, args)
+                return epoch, restored.state, restored.meta
+            except WorkdirError as error:
+                if len(self._last.all_steps()) == 1:
+                    raise
+                log.warning("%s", error)
+                self._set_aside(epoch)
+
+    def _set_aside(self, epoch: int) -> None:
+        """Move a damaged checkpoint away, so that the one before it is the newest."""
+        damaged = self.folder / "damaged"
+        damaged.mkdir(exist_ok=True)
+        number = sum(1 for _ in damaged.glob(f"{epoch}.*"))
+        place = (self.folder / "last" / str(epoch)).rename(damaged / f"{epoch}.{number}")
+        self._last.reload()
+        log.warning("moved it to %s; going on from the one before, %d", place, self.last_epoch)
 
     def restore_best(self, epoch: int, state: TrainState) -> TrainState:
         """Restore the parameters and batch statistics of the best epoch into `state`.

@@ -159,14 +159,34 @@ def test_a_damaged_config_json_is_named(tiny, tmp_path):
         train.train_and_evaluate(tiny, tmp_path)
 
 
+def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(tiny, tmp_path, caplog):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.epochs = 3
+    whole = train.train_and_evaluate(tiny, tmp_path / "whole")
+    run = tmp_path / "run"
+    train.train_and_evaluate(tiny, run, epochs=2)
+    damage(run / "checkpoints/last/2")
+    with caplog.at_level("WARNING", logger="lsanet_jax"):
+        resumed = train.train_and_evaluate(tiny, run)
+    assert "cannot restore the checkpoint" in caplog.text
+    assert f"moved it to {run / 'checkpoints/damaged/2.0'}" in caplog.text
+    assert (run / "checkpoints/damaged/2.0").is_dir()
+    assert resumed["last_digest"] == whole["last_digest"]
+    assert digests(run) == digests(tmp_path / "whole")
+
+
+def damage(checkpoint):
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
     tiny.train.epochs = 1
     train.train_and_evaluate(tiny, tmp_path)
     (tmp_path / "result.json").unlink()
     newest = tmp_path / "checkpoints/last/1"
-    for file in newest.rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    damage(newest)
     with pytest.raises(WorkdirError, match=rf"cannot restore the checkpoint {newest}.*damaged"):
         train.train_and_evaluate(tiny, tmp_path)
     assert not (tmp_path / "result.json").exists()
