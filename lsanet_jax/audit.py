@@ -8,7 +8,6 @@ Examples:
 The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from lsanet_jax import cli, manifest
 from lsanet_jax.config import unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.workdir import read_json
+from lsanet_jax.files import read_json
 
 
 def compare(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> str | None:
@@ -105,12 +104,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def main() -> None:
     """Audit what the command line names."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser = cli.parser(__doc__)
     parser.add_argument("--epochs", type=int, help="how many to check (default: all)")
     parser.add_argument("--against", help="compare with this run in place of training again")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

@@ -30,7 +30,7 @@ def fail(message) -> None:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser for a tool that takes a run, with the flags that all of these share.
+    """A parser for a tool that takes a run: it has the flag --workdir.
 
     Args:
       doc: the tool's docstring, for --help.
@@ -39,10 +39,14 @@ def parser(doc: str) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     made.add_argument("--workdir", required=True, help="folder of the run")
-    made.add_argument(
+    return made
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the flag --checkpoint, for `inference.load`."""
+    parser.add_argument(
         "--checkpoint",
         default="selected",
         choices=("selected", "last"),
         help="the epoch: the one that the finished run reports (default), or the newest",
     )
-    return made

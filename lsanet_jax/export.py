@@ -15,7 +15,7 @@ import pathlib
 import lsanet_jax
 from lsanet_jax import cli
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.workdir import replacing
+from lsanet_jax.files import replacing
 
 
 def export(
@@ -75,6 +75,7 @@ def export(
 def main() -> None:
     """Export what --workdir holds."""
     parser = cli.parser(__doc__)
+    cli.add_checkpoint(parser)
     parser.add_argument("--output", help="file to write (default: model.safetensors in the run)")
     parser.add_argument("--format", default="safetensors", choices=("safetensors",))
     args = parser.parse_args()

@@ -13,7 +13,8 @@ from lsanet_jax import config as config_lib
 from lsanet_jax import keys, models, steps, train
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.workdir import read_config, read_json
+from lsanet_jax.files import read_json
+from lsanet_jax.workdir import read_config
 
 
 class TrainedModel(NamedTuple):
@@ -21,7 +22,7 @@ class TrainedModel(NamedTuple):
 
     model: models.DeeplySupervised
     config: ml_collections.ConfigDict
-    dataset: dict  # name, task, class_names, image_shape, fingerprint
+    dataset: dict  # `dataset` of the manifest; see train.py
     epoch: int
 
 

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.files import read_json
 from lsanet_jax.steps import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
@@ -156,7 +157,7 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         records.append(record)
         previous = sha256(line)
     if (workdir / RESULT).exists():
-        promised = json.loads((workdir / RESULT).read_bytes()).get("last_digest")
+        promised = read_json(workdir / RESULT).get("last_digest")
         if promised != previous:
             raise WorkdirError(
                 f"{file}: the last line, {len(records)}, is not the one that {RESULT} tells of: one of "

@@ -27,8 +27,8 @@ from lsanet_jax.data import images as image_files
 from lsanet_jax.data import npz, pipeline
 from lsanet_jax.data.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+from lsanet_jax.files import replacing
 from lsanet_jax.models import layers
-from lsanet_jax.workdir import replacing
 
 
 class Source:
@@ -162,19 +162,12 @@ def predict(
     Raises:
       DataError: an image cannot be read.
     """
-    data = trained.config.data
+    preprocess = pipeline.preprocessor(trained.config.data)
     multilabel = trained.dataset["task"] == "multi-label"
     graphdef, state = nnx.split(trained.model)
 
     def run(state: nnx.State, images: UInt8[Array, "b h w c"]):
-        x = pipeline.preprocess(
-            images,
-            image_size=data.image_size,
-            resize=data.resize,
-            as_rgb=data.as_rgb,
-            mean=data.mean,
-            std=data.std,
-        )
+        x = preprocess(images)
         model = nnx.merge(graphdef, state)
         logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
         return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
@@ -260,6 +253,7 @@ def _write(file: pathlib.Path, rows: list[list]) -> None:
 def main() -> None:
     """Predict what the command line names."""
     parser = cli.parser(__doc__)
+    cli.add_checkpoint(parser)
     parser.add_argument("--input", help="folder, image or npz file (default: the run's data)")
     parser.add_argument(
         "--output", help="CSV to write, or with --medmnist its folder (default: in the run)"

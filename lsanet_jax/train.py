@@ -1,7 +1,6 @@
 """The training loop: data -> model -> state -> epochs -> evaluation -> checkpoint -> result."""
 
 import collections
-import functools
 import logging
 import math
 import pathlib
@@ -64,14 +63,7 @@ def train_and_evaluate(
         splits = {name: pipeline.place(dataset.split(name), mesh) for name in data_lib.SPLITS}
         num_train = len(dataset.train)
         steps_per_epoch = math.ceil(num_train / config.train.batch_size)
-        prepare = functools.partial(
-            pipeline.preprocess,
-            image_size=config.data.image_size,
-            resize=config.data.resize,
-            as_rgb=config.data.as_rgb,
-            mean=config.data.mean,
-            std=config.data.std,
-        )
+        prepare = pipeline.preprocessor(config.data)
         image_shape = jax.eval_shape(prepare, jax.typeof(splits["train"][0][:1])).shape[1:]
         log.info(
             "%s: %s, %d classes, %d / %d / %d images; the network sees %s",

@@ -3,15 +3,13 @@
 import contextlib
 import json
 import logging
-import math
-import os
 import pathlib
-from collections.abc import Iterator
 
 import ml_collections
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.files import json_text, read_json, write_atomically
 from lsanet_jax.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
 from lsanet_jax.steps import TrainState
 
@@ -116,11 +114,9 @@ class Workdir(contextlib.ExitStack):
 
     def write_digests(self, state: TrainState, epoch: int, loss: float) -> None:
         """Append the record of an epoch to `digests.jsonl`; see `manifest.make_record`."""
-        file = self.path / DIGESTS
-        lines = file.read_bytes().splitlines() if file.exists() else []
-        previous = sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
-        with file.open("a") as stream:
-            stream.write(json_text(make_record(state, epoch=epoch, loss=loss, previous=previous)))
+        record = make_record(state, epoch=epoch, loss=loss, previous=self.last_digest())
+        with (self.path / DIGESTS).open("a") as stream:
+            stream.write(json_text(record))
 
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
@@ -148,8 +144,10 @@ class Workdir(contextlib.ExitStack):
         write_atomically(self.path / RESULT, json_text(result, indent=1))
 
     def last_digest(self) -> str:
-        """SHA-256 of the last line of `digests.jsonl`: it stands for the whole run."""
-        return sha256((self.path / DIGESTS).read_bytes().splitlines()[-1])
+        """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""
+        file = self.path / DIGESTS
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
@@ -162,53 +160,3 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     if not file.exists():
         raise WorkdirError(f"--workdir={path} holds no run: {file.name} is missing")
     return unflatten(read_json(file))
-
-
-def read_json(file: pathlib.Path) -> dict:
-    """Read a JSON object of our own.
-
-    Raises:
-      WorkdirError: it is damaged.
-    """
-    try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict):
-            raise TypeError(f"found a {type(content).__name__}, expected an object")
-        return content
-    except (OSError, TypeError, ValueError) as error:
-        raise WorkdirError(
-            f"{file} is damaged ({error}); restore it, or use another --workdir"
-        ) from error
-
-
-def json_text(value, **kwargs) -> str:
-    """JSON, strictly: what is not a finite number (an undefined AUC, say) becomes null."""
-
-    def finite(value):
-        if isinstance(value, dict):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(value), allow_nan=False, **kwargs) + "\n"
-
-
-def write_atomically(file: pathlib.Path, text: str) -> None:
-    """Write a file so that after a crash there is either the old one or the new one."""
-    with replacing(file) as temporary, temporary.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-@contextlib.contextmanager
-def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary file beside `file`, which takes its name and place when all went well."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -89,6 +89,7 @@ def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
             "line 1 does not follow",
         ),
         (lambda p: (p / "digests.jsonl").write_text('{"epoch'), "line 1 is damaged"),
+        (lambda p: (p / "result.json").write_text("{"), r"result\.json is damaged"),
         (lambda p: (p / "digests.jsonl").unlink(), "digests.jsonl: cannot be read"),
     ],
 )

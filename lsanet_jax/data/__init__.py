@@ -15,10 +15,10 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
     """The dataset that `config.data` names, with as much of its training split as that asks for.
 
     Args:
-        config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a MedMNIST
-            set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
-            `configs/common.py` lists more; `name`, `size` and `synthetic` for generated
-            images; and in any case `train_fraction` and `train_per_class`.
+        config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a
+            MedMNIST set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
+            `configs/common.py` lists more; `name`, `size` and `synthetic` for generated images; and
+            in any case `train_fraction` and `train_per_class`.
         seed: of the run; it says which training images a subset has.
 
     Raises:

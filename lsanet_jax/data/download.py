@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -17,6 +16,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from lsanet_jax.errors import DataError
+from lsanet_jax.files import lock
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +50,17 @@ def download(url: str, path: pathlib.Path, md5: str) -> None:
         ) from error
 
 
+def md5_of(file: BinaryIO) -> str:
+    """MD5 in hex of an open file, from where it stands."""
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 @contextlib.contextmanager
 def _locked(part: pathlib.Path, path: pathlib.Path) -> Iterator[BinaryIO]:
     """The part file, open for this process only; removed in the end if it is of no use."""
     while True:
         with part.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting for another process that downloads %s", path)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, f"downloads {path}")
             # Another process may have finished, or given up, and taken this file's name away.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), part.stat()):
@@ -89,7 +90,7 @@ def _fetch(url: str, file: BinaryIO, md5: str, by_hand: str) -> None:
             time.sleep(wait)
             continue
         file.seek(0)
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        found = md5_of(file)
         if found == md5:
             return
         file.truncate(0)

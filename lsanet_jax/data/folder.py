@@ -33,6 +33,7 @@ from tqdm import tqdm
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.images import SUFFIXES, check_decoding, count_channels, decode
 from lsanet_jax.errors import ConfigError, DataError
+from lsanet_jax.files import replacing
 
 SPLITS_FILE = "lsanet_splits.csv"
 log = logging.getLogger(__name__)
@@ -492,15 +493,15 @@ def _with_stored_splits(
 
 
 def _write_splits(file: pathlib.Path, records: Sequence[_Record], columns: Sequence[str]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv_format.writer(text)
-    writer.writerow(["file", *(columns or ["label"]), "split"])
+    rows = [["file", *(columns or ["label"]), "split"]]
     for record in records:
-        writer.writerow([record.file, *(record.label if columns else [record.label]), record.split])
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        rows.append([record.file, *(record.label if columns else [record.label]), record.split])
     try:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, file)
+        with (
+            replacing(file) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as stream,
+        ):
+            csv_format.writer(stream).writerows(rows)
     except OSError as error:
         log.warning(
             "%s: cannot be written (%s); the splits stay the same as long as files, labels and seed"
@@ -508,8 +509,6 @@ def _write_splits(file: pathlib.Path, records: Sequence[_Record], columns: Seque
             file,
             error.strerror,
         )
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _check_splits(

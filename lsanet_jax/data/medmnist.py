@@ -5,7 +5,6 @@ classification (Scientific Data 2023), https://medmnist.com.
 """
 
 import functools
-import hashlib
 import importlib.machinery
 import importlib.util
 import os
@@ -14,7 +13,7 @@ import warnings
 
 from lsanet_jax.data import npz
 from lsanet_jax.data.dataset import Dataset
-from lsanet_jax.data.download import download
+from lsanet_jax.data.download import download, md5_of
 from lsanet_jax.errors import ConfigError, DataError
 
 NAMES = (
@@ -97,9 +96,7 @@ def _check_size(name: str, size: int) -> None:
 def _check_md5(path: pathlib.Path, md5: str) -> None:
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(
-                file, lambda: hashlib.md5(usedforsecurity=False)
-            ).hexdigest()
+            found = md5_of(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}).") from error
     if found != md5:

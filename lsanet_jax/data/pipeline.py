@@ -136,6 +136,18 @@ def preprocess(
     return (pixels - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
+def preprocessor(config) -> Callable[..., Float[Array, "b s s c2"]]:
+    """`preprocess` with the arguments that `config.data` gives."""
+    return functools.partial(
+        preprocess,
+        image_size=config.image_size,
+        resize=config.resize,
+        as_rgb=config.as_rgb,
+        mean=config.mean,
+        std=config.std,
+    )
+
+
 def training_batch(
     key: Key[Array, ""],
     images: UInt8[Array, "b h w c"],

@@ -8,7 +8,6 @@ this package. Examples are in the order of the official file; the splits are `da
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import itertools
 import json
@@ -27,6 +26,7 @@ from lsanet_jax.data import medmnist
 from lsanet_jax.data.dataset import SPLITS, Dataset, Split
 from lsanet_jax.data.medmnist import prepared_folder
 from lsanet_jax.errors import DataError
+from lsanet_jax.files import lock
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,8 @@ def prepare(
     try:
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.parent / ".lock"):
+            with (folder.parent / ".lock").open("ab") as file:
+                lock(file, f"prepares {folder.parent}")
                 if not folder.exists():
                     _write(folder, MedMNIST2D(root=root, url=url, **_place(name, size, data_dir)))
     except (OSError, RuntimeError) as error:  # For a full disk, array_record has the latter.
@@ -287,15 +288,3 @@ def _read_split(source, shape: tuple[int, int, int]) -> Split:
                 images[index] = np.asarray(image).reshape(shape)
             labels.append(example["label"])
     return Split(images, np.asarray(labels, np.int32))
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out of the block."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that prepares %s", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
