@@ -34,7 +34,10 @@ def get_config() -> ConfigDict:
     data.std = (0.5,)  # divisor after that, likewise (M)
     data.train_fraction = 1.0  # of each class's training images; subsets of one seed are nested
     data.train_per_class = 0  # so many training images of each class instead; 0: all
-    data.device_budget_mb = 4096  # MiB; the set lives on each device and must fit this
+    data.pipeline = "auto"  # device: images live on every device; grain: they are read, decoded
+    # and sent while it computes; auto: device where all fit device_budget_mb. Same result either way
+    data.device_budget_mb = 4096  # MiB
+    data.workers = -1  # grain: processes that decode files; -1: one per core, 8 at most; 0: threads
 
     data.augment = augment = ConfigDict()  # each training image anew in each step; all off at first
     augment.hflip = False  # left and right swapped, with probability 1/2

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lsanet_jax.data.lazy import usable_cores
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.files import read_json
 from lsanet_jax.steps import TrainState
@@ -42,9 +43,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "usable_cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "packages": versions,
         "device": devices[0].platform,
         "device_kind": devices[0].device_kind,

@@ -1,7 +1,7 @@
 """The training and evaluation steps: pure functions, compiled for a mesh of devices.
 
-The mesh has one axis, "data". Batches (indices into images that every device holds) are split over
-it, everything else is replicated. The losses and batch statistics are means over the global batch,
+The mesh has one axis, "data". Batches (of images, or of indices into images that every device holds)
+are split over it, everything else is replicated. The losses and batch statistics are means over the global batch,
 so XLA sums gradients and statistics over the devices.
 """
 
@@ -85,6 +85,7 @@ def make_train_step(
     mu: float = 1.0,
     augment: Augment | None = None,
     skip_nonfinite: bool = False,
+    resident: bool = True,
 ):
     """Build the compiled training step.
 
@@ -102,15 +103,18 @@ def make_train_step(
         too; its result must follow from these.
       skip_nonfinite: leave state and means as they are, save for the number of the step, where the
         loss or a gradient is not finite; a further part, `skipped`, is 1 then, else 0.
+      resident: whether images and labels are those of the whole split, or of the batches only.
 
     Returns:
       `train_step(state, means, images, labels, indices) -> (state, means, parts)`. `indices` [n, B]
-      are the batches of n steps, done in one program. `means` is a `clu.metrics.Collection` that
-      takes up the parts; `state` and `means` are donated. `parts` maps names to [n] values:
+      are the batches of n steps, done in one program; unless `resident` there are none, and `images`
+      [n, B, h, w, c] and `labels` [n, B, ...] are the batches. `means` is a `clu.metrics.Collection`
+      that takes up the parts; `state` and `means` are donated. `parts` maps names to [n] values:
       those of `part_names`: the loss, its terms, and each classifier's mean cross entropy and beta.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     batches = NamedSharding(mesh, PartitionSpec(None, "data"))
+    data_shardings = (replicated, replicated, batches) if resident else (batches, batches)
 
     def loss_fn(params, batch_stats, x, labels):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
@@ -125,8 +129,7 @@ def make_train_step(
             parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stage_names)}
         return loss, (parts, nnx.state(model, nnx.BatchStat))
 
-    def one_step(state, means, images, labels, indices):
-        x, targets = images[indices], labels[indices]
+    def one_step(state, means, x, targets):
         if augment is None:
             x = prepare(x)
         else:
@@ -148,21 +151,28 @@ def make_train_step(
         new_state = jax.tree.map(choose, new_state, state._replace(step=new_state.step))
         return new_state, new_means, parts | {"skipped": 1 - good}
 
-    def train_step(state, means, images, labels, indices):
-        if len(indices) == 1:  # convolutions in a device loop are very slow on CPU (jax #12868)
-            state, means, parts = one_step(state, means, images, labels, indices[0])
+    def train_step(state, means, *data):
+        if resident:
+            images, labels, per_step = data
+            batch = lambda indices: (images[indices], labels[indices])
+        else:
+            per_step, batch = data, lambda images_and_labels: images_and_labels
+
+        if len(data[-1]) == 1:  # convolutions in a device loop are very slow on CPU (jax #12868)
+            only = jax.tree.map(lambda x: x[0], per_step)
+            state, means, parts = one_step(state, means, *batch(only))
             return state, means, {name: value[None] for name, value in parts.items()}
 
-        def body(carry, batch):
-            *carry, parts = one_step(*carry, images, labels, batch)
+        def body(carry, one):
+            *carry, parts = one_step(*carry, *batch(one))
             return tuple(carry), parts
 
-        (state, means), parts = jax.lax.scan(body, (state, means), indices)
+        (state, means), parts = jax.lax.scan(body, (state, means), per_step)
         return state, means, parts
 
     return jax.jit(
         train_step,
-        in_shardings=(replicated, replicated, replicated, replicated, batches),
+        in_shardings=(replicated, replicated, *data_shardings),
         out_shardings=replicated,
         donate_argnums=(0, 1),
         compiler_options=layers.compiler_options(),
@@ -170,28 +180,37 @@ def make_train_step(
 
 
 def make_eval_step(
-    graphdef: nnx.GraphDef, prepare: Prepare, mesh: Mesh, *, multilabel: bool = False
+    graphdef: nnx.GraphDef,
+    prepare: Prepare,
+    mesh: Mesh,
+    *,
+    multilabel: bool = False,
+    resident: bool = True,
 ):
     """Build the compiled evaluation step, with the running batch statistics.
 
     Returns:
       `eval_step(params, batch_stats, images, labels, indices) -> (probabilities [L, B, K],
-      ce [L, B], beta [B, L] or None)` for `indices` [B]; of every classifier, in float32.
+      ce [L, B], beta [B, L] or None)` for `indices` [B]; of every classifier, in float32. Unless
+      `resident` there are no indices, and images and labels are those of the batch.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     batch = NamedSharding(mesh, PartitionSpec("data"))
+    data_shardings = (replicated, replicated, batch) if resident else (batch, batch)
 
-    def eval_step(params, batch_stats, images, labels, indices):
+    def eval_step(params, batch_stats, images, labels, *indices):
+        if resident:
+            images, labels = images[indices[0]], labels[indices[0]]
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
         model.eval()
-        logits, beta = model(prepare(images[indices]))
-        ce = losses.cross_entropy(logits, labels[indices], multilabel=multilabel)
+        logits, beta = model(prepare(images))
+        ce = losses.cross_entropy(logits, labels, multilabel=multilabel)
         probabilities = jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
         return probabilities, ce, beta
 
     return jax.jit(
         eval_step,
-        in_shardings=(replicated, replicated, replicated, replicated, batch),
+        in_shardings=(replicated, replicated, *data_shardings),
         out_shardings=replicated,
         compiler_options=layers.compiler_options(),
     )

@@ -59,12 +59,22 @@ def train_and_evaluate(
 
         # ------------------------------------------------------------------------------ data
         dataset = data_lib.load(config.data, config.seed)
-        pipeline.check_fits(dataset, config.data.device_budget_mb)
-        splits = {name: pipeline.place(dataset.split(name), mesh) for name in data_lib.SPLITS}
-        num_train = len(dataset.train)
-        steps_per_epoch = math.ceil(num_train / config.train.batch_size)
+        steps_per_epoch = math.ceil(len(dataset.train) / config.train.batch_size)
         prepare = pipeline.preprocessor(config.data)
-        image_shape = jax.eval_shape(prepare, jax.typeof(splits["train"][0][:1])).shape[1:]
+        stored_shape = dataset.train.images.shape[1:]
+        stored = jax.ShapeDtypeStruct((1, *stored_shape), np.uint8)
+        image_shape = jax.eval_shape(prepare, stored).shape[1:]
+        feed = pipeline.make_feed(
+            dataset,
+            config.data,
+            mesh,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            eval_batch_size=config.eval.batch_size,
+            epochs=config.train.epochs,
+            steps_per_dispatch=config.train.steps_per_dispatch,
+        )
+        run.callback(feed.close)
         log.info(
             "%s: %s, %d classes, %d / %d / %d images; the network sees %s",
             dataset.name,
@@ -103,17 +113,17 @@ def train_and_evaluate(
             mu=config.loss.mu,
             augment=make_augment(config, prepare, dataset.num_classes),
             skip_nonfinite=config.train.on_nan == "skip",
+            resident=feed.resident,
         )
-        eval_step = steps.make_eval_step(graphdef, prepare, mesh, multilabel=multilabel)
+        eval_step = steps.make_eval_step(
+            graphdef, prepare, mesh, multilabel=multilabel, resident=feed.resident
+        )
         part_names = steps.part_names(config.model.objective, stage_names)
         Means = metrics.training_means(part_names)
-        batch_sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
 
         def evaluate(state: steps.TrainState, name: str) -> dict:
-            batches = pipeline.eval_batches(len(dataset.split(name)), config.eval.batch_size)
             outputs = [
-                eval_step(state.params, state.batch_stats, *splits[name], batch)
-                for batch in batches
+                eval_step(state.params, state.batch_stats, *batch) for batch in feed.evaluate(name)
             ]
             return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
 
@@ -122,7 +132,7 @@ def train_and_evaluate(
             "name": dataset.name,
             "task": dataset.task,
             "class_names": list(dataset.class_names),
-            "stored_shape": list(dataset.train.images.shape[1:]),
+            "stored_shape": list(stored_shape),
             "image_shape": list(image_shape),
             "fingerprint": dataset.fingerprint,
         }
@@ -153,13 +163,10 @@ def train_and_evaluate(
             monitor.start_epoch()
             bar.set_description(f"epoch {epoch}/{config.train.epochs}")
             first = (epoch - 1) * steps_per_epoch
-            order = pipeline.epoch_order(config.seed, epoch, num_train, config.train.batch_size)
             means = jax.device_put(Means.empty(), NamedSharding(mesh, PartitionSpec()))
-            for i in range(0, steps_per_epoch, config.train.steps_per_dispatch):
-                batches = order[i : i + config.train.steps_per_dispatch]
-                batches = jax.device_put(batches, batch_sharding)
-                state, means, parts = train_step(state, means, *splits["train"], batches)
-                monitor.add(first + i + 1, parts)
+            for i, batches in enumerate(feed.train(epoch)):
+                state, means, parts = train_step(state, means, *batches)
+                monitor.add(first + i * config.train.steps_per_dispatch + 1, parts)
             rate = monitor.end_epoch()
 
             val = evaluate(state, "val")

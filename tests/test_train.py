@@ -1,5 +1,6 @@
 """Whole runs: what they write, how they resume, and how they fail."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart
-from lsanet_jax import main, train, workdir
+from configs import quickstart, resnet18
+from lsanet_jax import main, manifest, train, workdir
 from lsanet_jax.errors import ConfigError, DataError, TrainingError, WorkdirError
 from lsanet_jax.models import resnet
 
@@ -247,10 +248,53 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypa
 
 
 def test_data_larger_than_the_budget_is_refused(tiny, tmp_path):
-    tiny.data.device_budget_mb = 1
-    tiny.data.size = 224
+    tiny.data.update(pipeline="device", device_budget_mb=1, size=224)
     with pytest.raises(DataError, match=r"data\.device_budget_mb"):
         train.train_and_evaluate(tiny, tmp_path)
+
+
+def test_both_pipelines_end_with_the_same_bits(tiny, tmp_path):
+    tiny.train.steps_per_dispatch = 2
+    records = []
+    for name in ("device", "grain"):
+        tiny.data.pipeline = name
+        result = train.train_and_evaluate(tiny, tmp_path / name)
+        records.append((manifest.read_records(tmp_path / name), result["test"]))
+    assert records[0][1] == records[1][1]
+    for ours, theirs in zip(records[0][0], records[1][0], strict=True):
+        assert ours | {"previous": ""} == theirs | {"previous": ""}
+
+
+@pytest.mark.slow
+def test_200_steps_on_ham10000_are_the_same_through_every_pipeline(shared, tmp_path, monkeypatch):
+    from lsanet_jax.data import medmnist, tfds_builder
+
+    file = (
+        shared / "data/ham10000_28.npz"
+    )  # It has the layout of DermaMNIST, which may be prepared.
+    (tmp_path / "dermamnist.npz").symlink_to(file)
+    facts = medmnist._facts("dermamnist") | {"MD5": hashlib.md5(file.read_bytes()).hexdigest()}
+    monkeypatch.setitem(medmnist._read_info(), "dermamnist", facts)
+    tfds_builder.prepare("dermamnist", 28, root=str(tmp_path), data_dir=str(tmp_path / "tfds"))
+
+    config = resnet18.get_config()
+    config.data.update(root=str(tmp_path), image_size=28)
+    config.train.epochs = 2
+    records = {}
+    for name, changed in {
+        "device": {"pipeline": "device"},
+        "grain": {"pipeline": "grain"},
+        "tfds on the device": {"pipeline": "device", "tfds_dir": str(tmp_path / "tfds")},
+        "tfds by grain": {"pipeline": "grain", "tfds_dir": str(tmp_path / "tfds"), "workers": 2},
+    }.items():
+        config.data.update({"tfds_dir": "", **changed})
+        train.train_and_evaluate(config, tmp_path / name)
+        records[name] = manifest.read_records(tmp_path / name)
+    assert records["device"][-1]["step"] >= 200
+    for name, found in records.items():
+        for ours, expected in zip(found, records["device"], strict=True):
+            same = ours | {"previous": ""} == expected | {"previous": ""}
+            assert same, (name, ours["epoch"])
 
 
 def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):

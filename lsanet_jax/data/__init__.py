@@ -1,5 +1,7 @@
 """Datasets: `load(config.data)` returns a `Dataset`, wherever its images come from."""
 
+import math
+
 import ml_collections
 
 from lsanet_jax.data import folder, medmnist, npz, subset, synthetic
@@ -18,7 +20,8 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
         config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a
             MedMNIST set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
             `configs/common.py` lists more; `name`, `size` and `synthetic` for generated images; and
-            in any case `train_fraction` and `train_per_class`.
+            in any case `train_fraction`, `train_per_class`, `pipeline` and `device_budget_mb`; the
+            latter two say whether images that can be decoded when they are used are held in memory.
         seed: of the run; it says which training images a subset has.
 
     Raises:
@@ -33,11 +36,14 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
 
 def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     task = getattr(config, "task", "")
+    memory_mb = {"device": math.inf, "auto": config.device_budget_mb, "grain": 0}[config.pipeline]
     if config.name in medmnist.NAMES:
         if medmnist.prepared_folder(config.name, config.size, config.tfds_dir).exists():
             from lsanet_jax.data import tfds_builder  # it takes a second
 
-            dataset = tfds_builder.load_prepared(config.name, config.size, config.tfds_dir)
+            dataset = tfds_builder.load_prepared(
+                config.name, config.size, config.tfds_dir, memory_mb
+            )
         else:
             dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
         if task and task != dataset.task:
@@ -57,6 +63,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             resize=config.resize,
             skip_broken=config.skip_broken,
             max_megapixels=config.max_megapixels,
+            memory_mb=memory_mb,
             csv=config.csv,
             task=task or None,
             val_fraction=config.val_fraction,

@@ -5,8 +5,9 @@ import functools
 import hashlib
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
 
+from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.errors import DataError
 
 TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
@@ -20,11 +21,11 @@ class Split:
     """Images and labels of one split, both read-only.
 
     Attributes:
-        images: grey (c = 1) or RGB (c = 3), 0 to 255.
+        images: grey (c = 1) or RGB (c = 3), 0 to 255; in memory, or read when asked for.
         labels: [n] class indices, or [n, k] of 0 and 1 for multi-label.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: UInt8[np.ndarray, "n h w c"] | LazyImages
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
 
     def __post_init__(self):
@@ -36,6 +37,12 @@ class Split:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.images)
+
+    def select(self, kept: Bool[np.ndarray, " n"]) -> "Split":
+        """Only some of the samples."""
+        lazy = isinstance(self.images, LazyImages)
+        images = self.images.select(kept) if lazy else self.images[kept]
+        return Split(images, self.labels[kept])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,15 +116,22 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over each split's name and its arrays' names, shapes, dtypes and bytes."""
+        """SHA-256 in hex over each split's name and its arrays' names, shapes, dtypes and bytes.
+
+        Images that are not in memory are all read once, which takes a while.
+
+        Raises:
+            DataError: one of these cannot be read.
+        """
         digest = hashlib.sha256()
         for key in SPLITS:
             split = self.split(key)
             for name, array in (("images", split.images), ("labels", split.labels)):
-                little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-                header = f"{key}_{name} {array.shape} {little_endian.dtype.str}\n"
-                digest.update(header.encode())
-                digest.update(np.ascontiguousarray(little_endian))
+                dtype = array.dtype.newbyteorder("<")
+                digest.update(f"{key}_{name} {array.shape} {dtype.str}\n".encode())
+                lazy = isinstance(array, LazyImages)
+                for part in array.chunks(f"Checking {key}") if lazy else [array]:
+                    digest.update(np.ascontiguousarray(part.astype(dtype, copy=False)))
         return digest.hexdigest()
 
 
@@ -129,12 +143,12 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _size(images: np.ndarray) -> str:
+def _size(images: np.ndarray | LazyImages) -> str:
     return "x".join(str(side) for side in images.shape[1:])
 
 
-def _check_images(where: str, key: str, images: np.ndarray) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+def _check_images(where: str, key: str, images: np.ndarray | LazyImages) -> None:
+    if not isinstance(images, np.ndarray | LazyImages) or images.dtype != np.uint8:
         raise DataError(
             f"{where}: {key}_images is {_describe(images)}, expected uint8 (0 to 255): convert the"
             " images when writing the file."

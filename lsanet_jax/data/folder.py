@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import io
 import logging
+import math
 import operator
 import os
 import pathlib
@@ -32,6 +33,7 @@ from tqdm import tqdm
 
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.images import SUFFIXES, check_decoding, count_channels, decode
+from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.files import replacing
 
@@ -90,9 +92,10 @@ def load_folder(
     resize: str = "bicubic",
     skip_broken: bool = False,
     max_megapixels: float = 100,
+    memory_mb: float = math.inf,
     **listing_options: Any,
 ) -> Dataset:
-    """Lists a folder and decodes all its images into memory.
+    """Lists a folder and decodes all its images, into memory if they fit.
 
     Args:
         path: the folder.
@@ -100,13 +103,16 @@ def load_folder(
         resize: 'nearest', 'bilinear' or 'bicubic'.
         skip_broken: leave out, count and log the images that `decode` refuses, for whatever reason.
         max_megapixels: larger images are refused.
+        memory_mb: if the decoded images exceed so many MiB they are not held, but decoded whenever
+            they are used.
         **listing_options: `csv`, `task`, `val_fraction`, `test_fraction` and `seed` of
             `list_folder`.
 
     Raises:
         ConfigError: an argument is outside its choices.
-        DataError: as `list_folder` and `decode`; or with `skip_broken`, a split, or a class in a
-            split, has no images left.
+        DataError: as `list_folder` and `decode` (for images that are not held, later, unless
+            `skip_broken`); or with `skip_broken`, a split, or a class in a split, has no images
+            left.
     """
     check_decoding(size, resize)
     listing = list_folder(path, **listing_options)
@@ -115,11 +121,16 @@ def load_folder(
     decode_one = functools.partial(
         decode, size=size, resize=resize, channels=channels, max_megapixels=max_megapixels
     )
+    held = len(files) * size * size * channels <= memory_mb * 2**20
     splits, errors = {}, []
     for key in SPLITS:
         files = listing.paths(key)
         shape = (len(files), size, size, channels)
-        images, kept, found = _decode_all(files, decode_one, shape, skip_broken, key)
+        images = _room(shape, key) if held else LazyImages(decode_one, files, shape[1:])
+        kept, found = np.ones(len(files), bool), []
+        if held or skip_broken:
+            store = images.__setitem__ if held else lambda *_: None
+            kept, found = _decode_all(files, decode_one, store, skip_broken, key)
         errors += found
         labels = listing.split(key).labels
         present = _present(labels, len(listing.class_names))
@@ -130,7 +141,8 @@ def load_folder(
                 f"{listing.root}: found no sound image of {what}, expected at least one though"
                 f" data.skip_broken is set; the first broken one: {errors[0]}"
             )
-        splits[key] = Split(images if kept.all() else images[kept], labels[kept])
+        split = Split(images, labels)
+        splits[key] = split if kept.all() else split.select(kept)
     if errors:
         log.warning("Left out %d broken image(s), the first: %s", len(errors), errors[0])
     return Dataset(listing.name, listing.task, listing.class_names, **splits, source=str(path))
@@ -256,24 +268,27 @@ def draw_splits(
     return [keys[split] for split in drawn]
 
 
-def _decode_all(
-    files: Sequence[pathlib.Path],
-    decode_one: Callable[[pathlib.Path], UInt8[np.ndarray, "h w c"]],
-    shape: tuple[int, ...],
-    skip_broken: bool,
-    key: str,
-) -> tuple[UInt8[np.ndarray, "n h w c"], Bool[np.ndarray, " n"], list[DataError]]:
-    """A split's images, which of them are sound, and what is wrong with the others."""
+def _room(shape: tuple[int, ...], key: str) -> UInt8[np.ndarray, "n h w c"]:
     try:
-        images = np.zeros(shape, np.uint8)
+        return np.zeros(shape, np.uint8)
     except (MemoryError, ValueError) as error:
         raise DataError(
             f"{key}_images of shape {shape} do not fit into memory: lower data.size."
         ) from error
 
+
+def _decode_all(
+    files: Sequence[pathlib.Path],
+    decode_one: Callable[[pathlib.Path], UInt8[np.ndarray, "h w c"]],
+    store: Callable[[int, UInt8[np.ndarray, "h w c"]], None],
+    skip_broken: bool,
+    key: str,
+) -> tuple[Bool[np.ndarray, " n"], list[DataError]]:
+    """Stores a split's images; returns which are sound, and what is wrong with the others."""
+
     def attempt(index: int) -> DataError | None:
         try:
-            images[index] = decode_one(files[index])
+            store(index, decode_one(files[index]))
         except DataError as error:
             return error
 
@@ -287,7 +302,7 @@ def _decode_all(
                 raise error
             errors.append(error)
     kept = np.array([error is None for error in errors], bool)
-    return images, kept, [error for error in errors if error]
+    return kept, [error for error in errors if error]
 
 
 def _walk(root: pathlib.Path) -> list[_Record]:

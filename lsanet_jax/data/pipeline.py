@@ -1,12 +1,13 @@
 """Batches: which samples, in which order, and from stored bytes to what the network sees.
 
 The device-resident pipeline keeps the uint8 images on the devices. A step receives indices only;
-it gathers, resizes and normalises inside the jitted step with `preprocess`.
+it gathers, resizes and normalises inside the jitted step with `preprocess`. What does not fit there
+goes through `streaming`.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -56,13 +57,82 @@ def eval_batches(num_samples: int, batch_size: int) -> Int32[np.ndarray, "steps 
 def place(split: Split, mesh: Mesh) -> tuple[UInt8[Array, "n h w c"], Int32[Array, "..."]]:
     """A split's images and labels on every device of the mesh, replicated."""
     sharding = NamedSharding(mesh, PartitionSpec())
+    return _put(split.images, sharding), _put(split.labels, sharding)
 
-    def put(array: np.ndarray) -> Array:
-        # Unlike device_put this does not compare the array between processes, which would send
-        # the whole set over the network.
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return put(split.images), put(split.labels)
+class Resident:
+    """Feeds steps from images that live on every device; a step gets all of them, and indices."""
+
+    resident = True
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        mesh: Mesh,
+        *,
+        seed: int,
+        batch_size: int,
+        eval_batch_size: int,
+        steps_per_dispatch: int,
+    ):
+        """Copies the images to the devices; see `make_feed` for the arguments."""
+        self._lengths = {key: len(dataset.split(key)) for key in SPLITS}
+        self._seed = seed
+        self._batch_size = batch_size
+        self._eval_batch_size = eval_batch_size
+        self._steps_per_dispatch = steps_per_dispatch
+        self._batch = NamedSharding(mesh, PartitionSpec("data"))
+        self._batches = NamedSharding(mesh, PartitionSpec(None, "data"))
+        self._splits = {key: place(dataset.split(key), mesh) for key in SPLITS}
+
+    def train(self, epoch: int, first: int = 0) -> Iterator[tuple[Array, Array, Array]]:
+        """All images and labels, and indices [n, B] of an epoch's dispatches, from a step on."""
+        order = epoch_order(self._seed, epoch, self._lengths["train"], self._batch_size)
+        for step in range(first, len(order), self._steps_per_dispatch):
+            indices = order[step : step + self._steps_per_dispatch]
+            yield *self._splits["train"], _put(indices, self._batches)
+
+    def evaluate(self, key: str) -> Iterator[tuple[Array, Array, Array]]:
+        """All images and labels of a split, and indices [B] of its evaluation batches."""
+        for indices in eval_batches(self._lengths[key], self._eval_batch_size):
+            yield *self._splits[key], _put(indices, self._batch)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def _put(array: np.ndarray, sharding: NamedSharding) -> Array:
+    # Unlike device_put this does not compare the array between processes, which would send the
+    # whole set over the network.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def make_feed(dataset: Dataset, config, mesh: Mesh, *, epochs: int, **options: int):
+    """The pipeline that `config.data` asks for: `Resident`, or `streaming.Streamed`.
+
+    Both give the same batches in the same order: `train(epoch, first)` yields what
+    `steps.make_train_step` takes for each dispatch of an epoch from step `first` on, counted from 0
+    and a multiple of `steps_per_dispatch`; `evaluate(split)` what `steps.make_eval_step` takes.
+
+    Args:
+        dataset: the images.
+        config: `config.data`; its fields `pipeline`, `device_budget_mb` and `workers` count.
+        mesh: the devices; batches are split over their axis "data".
+        epochs: of the whole run.
+        **options: `seed`; `batch_size` and `eval_batch_size`, over all devices;
+            `steps_per_dispatch`.
+
+    Raises:
+        DataError: `pipeline` is "device", and the dataset does not fit `device_budget_mb`.
+    """
+    held = all(isinstance(dataset.split(key).images, np.ndarray) for key in SPLITS)
+    if config.pipeline == "device":
+        check_fits(dataset, config.device_budget_mb)
+    if config.pipeline == "grain" or not held or not fits(dataset, config.device_budget_mb):
+        from lsanet_jax.data import streaming  # Grain takes a second.
+
+        return streaming.Streamed(dataset, mesh, epochs=epochs, workers=config.workers, **options)
+    return Resident(dataset, mesh, **options)
 
 
 def device_megabytes(dataset: Dataset) -> float:
@@ -82,8 +152,9 @@ def check_fits(dataset: Dataset, budget_mb: float) -> None:
         needed = device_megabytes(dataset)
         raise DataError(
             f"dataset {dataset.name!r} needs {needed:.1f} MiB on each device, but"
-            f" data.device_budget_mb is {budget_mb:g}: raise it to at least {math.ceil(needed)} if"
-            " the device's memory allows, or choose a smaller data.size."
+            f" data.device_budget_mb is {budget_mb:g} and data.pipeline is 'device': raise the"
+            f" budget to at least {math.ceil(needed)} if the device's memory allows, or set"
+            " data.pipeline to 'auto'."
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lsanet_jax import keys
-from lsanet_jax.data.dataset import Dataset, Split
+from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.errors import ConfigError
 
 
@@ -50,8 +50,7 @@ def train_subset(dataset: Dataset, *, fraction: float, per_class: int, seed: int
         kept = place < max(fraction, np.nextafter(place.min(), 1))
     else:
         kept = rank < np.maximum(np.round(fraction * size), 1)
-    train = Split(dataset.train.images[kept], labels[kept])
-    return dataclasses.replace(dataset, train=train)
+    return dataclasses.replace(dataset, train=dataset.train.select(kept))
 
 
 def _ranks(

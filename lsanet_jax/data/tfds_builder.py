@@ -8,10 +8,12 @@ this package. Examples are in the order of the official file; the splits are `da
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import logging
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from tqdm import tqdm
 
 from lsanet_jax.data import medmnist
 from lsanet_jax.data.dataset import SPLITS, Dataset, Split
+from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.medmnist import prepared_folder
 from lsanet_jax.errors import DataError
 from lsanet_jax.files import lock
@@ -170,13 +173,17 @@ def prepare(
     return folder
 
 
-def load_prepared(name: str, size: int, data_dir: str = "") -> Dataset | None:
+def load_prepared(
+    name: str, size: int, data_dir: str = "", memory_mb: float = math.inf
+) -> Dataset | None:
     """The `Dataset` of `medmnist.load_medmnist`, from its prepared set, or None without one.
 
     Args:
         name: one of `medmnist.NAMES`.
         size: pixels per side, one of `medmnist.SIZES`.
         data_dir: folder of prepared sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        memory_mb: if the decoded images exceed so many MiB they are not held, but decoded whenever
+            they are used.
 
     Raises:
         ConfigError: there is no such set or size.
@@ -186,7 +193,7 @@ def load_prepared(name: str, size: int, data_dir: str = "") -> Dataset | None:
     try:
         if not folder.exists():
             return None
-        return _read(name, size, folder)
+        return _read(name, size, folder, memory_mb)
     except (MemoryError, PermissionError) as error:  # Not the set's fault.
         raise DataError(
             f"{folder}: cannot be read ({type(error).__name__}: {error}); expected a folder"
@@ -257,18 +264,15 @@ def _write(folder: pathlib.Path, builder: MedMNIST2D) -> None:
         )
 
 
-def _read(name: str, size: int, folder: pathlib.Path) -> Dataset:
+def _read(name: str, size: int, folder: pathlib.Path, memory_mb: float) -> Dataset:
     metadata = json.loads((folder / "metadata.json").read_text())
     md5 = _source(MedMNIST2D.builder_configs[f"{name}_{size}"])["md5"]
     if metadata["md5"] != md5:
         raise ValueError(f"made from a file with md5 {metadata['md5']}, expected {md5}")
-    builder = tfds.builder_from_directory(folder)
-    # The images are decoded here, since TFDS decodes with OpenCV or Pillow, whichever is there.
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    shape = builder.info.features["image"].shape
-    splits = {
-        key: _read_split(builder.as_data_source(key, decoders=decoders), shape) for key in SPLITS
-    }
+    records = {key: _Records(folder, key) for key in SPLITS}
+    needed = sum(len(reader.source) * math.prod(reader.shape) for reader in records.values())
+    held = needed <= memory_mb * 2**20
+    splits = {key: _read_split(reader, held) for key, reader in records.items()}
     class_names = tuple(metadata["class_names"])
     dataset = Dataset(name, metadata["task"], class_names, **splits, source=str(folder))
     if dataset.fingerprint != metadata["fingerprint"]:
@@ -278,13 +282,57 @@ def _read(name: str, size: int, folder: pathlib.Path) -> Dataset:
     return dataset
 
 
-def _read_split(source, shape: tuple[int, int, int]) -> Split:
-    images = np.empty((len(source), *shape), np.uint8)
+class _Records:
+    """Reads the images of one split by their positions; every process opens the files itself."""
+
+    def __init__(self, folder: pathlib.Path, key: str):
+        self._folder, self._key = folder, key
+
+    def __getstate__(self) -> dict:
+        return {"_folder": self._folder, "_key": self._key}
+
+    @functools.cached_property
+    def source(self):
+        """The examples, images as PNG files."""
+        # The images are decoded here, since TFDS decodes with OpenCV or Pillow, whichever is there.
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        return self._builder.as_data_source(self._key, decoders=decoders)
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """[h, w, c] of an image."""
+        return self._builder.info.features["image"].shape
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds.builder_from_directory(self._folder)
+
+    def decode(self, example: dict) -> np.ndarray:
+        """The image of an example, [h, w, c]."""
+        with Image.open(io.BytesIO(example["image"])) as image:
+            return np.asarray(image).reshape(self.shape)
+
+    def __call__(self, position: int) -> np.ndarray:
+        """The image at a position; raises DataError if it cannot be read."""
+        try:
+            return self.decode(self.source[position])
+        except Exception as error:  # Whatever the parsers make of arbitrary bytes.
+            raise DataError(
+                f"{self._folder}: image {position} of {self._key} cannot be read"
+                f" ({type(error).__name__}: {error}); delete this folder and prepare it again."
+            ) from error
+
+
+def _read_split(records: _Records, held: bool) -> Split:
+    count = len(records.source)
+    images = LazyImages(records, range(count), records.shape)
+    if held:
+        images = np.empty(images.shape, np.uint8)
     labels = []
-    for start in range(0, len(source), _READ_EXAMPLES):
-        indices = range(start, min(start + _READ_EXAMPLES, len(source)))
-        for index, example in zip(indices, source.__getitems__(indices), strict=True):
-            with Image.open(io.BytesIO(example["image"])) as image:
-                images[index] = np.asarray(image).reshape(shape)
+    for start in range(0, count, _READ_EXAMPLES):
+        indices = range(start, min(start + _READ_EXAMPLES, count))
+        for index, example in zip(indices, records.source.__getitems__(indices), strict=True):
+            if held:
+                images[index] = records.decode(example)
             labels.append(example["label"])
     return Split(images, np.asarray(labels, np.int32))

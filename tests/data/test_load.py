@@ -21,6 +21,8 @@ def config(**fields):
         "image_size": 28,
         "train_fraction": 1.0,
         "train_per_class": 0,
+        "pipeline": "auto",
+        "device_budget_mb": 4096.0,
         "synthetic": {
             "task": "multi-class",
             "num_classes": 3,
