@@ -1,0 +1,310 @@
+"""Statistics for comparing classifiers on one test split: NumPy in float64, no I/O.
+
+Differences are b - a throughout, so that a positive one says that b scores higher.
+
+References: DeLong et al., "Comparing the areas under two or more correlated receiver operating
+characteristic curves", Biometrics 1988; Sun & Xu, "Fast implementation of DeLong's algorithm",
+IEEE SPL 2014; Guo et al., "On calibration of modern neural networks", ICML 2017; Efron &
+Tibshirani, "An introduction to the bootstrap", 1993.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lsanet_jax.data.dataset import TASKS
+from lsanet_jax.errors import DataError
+
+Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
+Probabilities = Float[np.ndarray, "n k"]
+
+_NORMAL_975 = 1.959963984540054  # this quantile of the standard normal distribution
+
+
+class Reliability(NamedTuple):
+    """What a reliability diagram draws; confidence and accuracy are nan where a bin is empty."""
+
+    counts: Int[np.ndarray, " bins"]
+    confidence: Float[np.ndarray, " bins"]  # mean in the bin, in [0, 1]
+    accuracy: Float[np.ndarray, " bins"]  # in [0, 1]
+
+
+class Difference(NamedTuple):
+    """Difference of two AUCs, b - a, and what a normal approximation says of it."""
+
+    difference: float
+    standard_error: float  # nan, as is all below, where the samples do not tell it
+    low: float  # of the 95 % interval
+    high: float
+    p_value: float  # two-sided; 1 where a and b rank all samples alike
+
+
+class Bootstrap(NamedTuple):
+    """Difference of a statistic, b - a, and its percentile interval."""
+
+    difference: float  # on the split itself, averaged over all seeds
+    low: float
+    high: float
+    dropped: int  # resamples in which the statistic is undefined; the interval is of the others
+
+
+def recall_per_class(
+    labels: Labels, probabilities: Probabilities, task: str
+) -> Float[np.ndarray, " k"]:
+    """Fraction of each class (multi-label: of each label's positives) that is found, in [0, 1].
+
+    Args:
+      labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
+      probabilities: of each class or label, in [0, 1]; they predict as in `metrics.accuracy`.
+      task: one of `lsanet_jax.data.dataset.TASKS`.
+
+    Returns:
+      The recall of each class; nan where it has no samples.
+    """
+    return _recall(*_truth_and_prediction(labels, probabilities, task))
+
+
+def balanced_accuracy(labels: Labels, probabilities: Probabilities, task: str) -> float:
+    """Mean recall of the classes that have samples, in [0, 1]; arguments as `recall_per_class`.
+
+    Multi-label: the mean over labels of (sensitivity + specificity) / 2; labels that are positive
+    everywhere or nowhere are left out (nan if all are).
+    """
+    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    recall = _recall(truth, predicted)
+    if task == "multi-label":
+        recall = (recall + _recall(~truth, ~predicted)) / 2
+    recall = recall[~np.isnan(recall)]
+    return float(recall.mean()) if len(recall) else math.nan
+
+
+def reliability(labels: Labels, probabilities: Probabilities, bins: int = 15) -> Reliability:
+    """Confidence and accuracy of the predictions, binned by confidence (Guo et al., Section 2).
+
+    The bins ((i - 1) / bins, i / bins] are equally wide. Predicted is the most probable class, with
+    its probability as confidence. With labels [n, k] (multi-label) each label of each sample is a
+    prediction of its own, with confidence max(p, 1 - p). Probabilities as in `recall_per_class`.
+    """
+    _expect(bins >= 1, f"bins={bins}", "at least 1")
+    task = "multi-label" if np.ndim(labels) == 2 else "multi-class"
+    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    probabilities = np.asarray(probabilities, np.float64)
+    if task == "multi-label":
+        right = (predicted == truth).ravel()
+        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
+    else:
+        right, confidence = (predicted & truth).any(axis=1), probabilities.max(axis=1)
+    index = np.searchsorted(np.arange(1, bins) / bins, confidence)
+    counts = np.bincount(index, minlength=bins)
+    sums = (np.bincount(index, weights, minlength=bins) for weights in (confidence, right))
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        return Reliability(counts, *(total / counts for total in sums))
+
+
+def expected_calibration_error(
+    labels: Labels, probabilities: Probabilities, bins: int = 15
+) -> float:
+    """Mean |accuracy - confidence| over the bins of `reliability`, weighted by counts, in [0, 1].
+
+    Guo et al., Eq. 3. Few samples per bin bias it upwards: compare only values from one split and
+    one number of bins.
+    """
+    counts, confidence, accuracy = reliability(labels, probabilities, bins)
+    return float(np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum())
+
+
+def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tuple[float, float]:
+    r"""AUC as `lsanet_jax.metrics.auc` defines it, and its variance over test splits.
+
+    Let class c have m positives, n negatives and AUC A_c, and let V_ic be sample i's structural
+    component: the share of the other group that i is ranked right against, ties counted half. Both
+    the positives' and the negatives' V_ic have the mean A_c. The influence of sample i on A_c is
+
+      u_ic = (V_ic - A_c) / sqrt(g (g - 1)),  g = m if i is positive, else n.
+
+    A sample is positive or negative for each of the C classes that have both, so its influence on
+    the mean AUC is the mean of these. As samples (labels included, so that the classes' counts vary
+    from split to split) are drawn independently,
+
+      variance = \sum_i (1/C \sum_c u_ic)^2.
+
+    For one class this is DeLong's S10 / m + S01 / n; and so it is for two classes with p0 = 1 - p1,
+    where u_i0 = u_i1. V is by binary search what Sun & Xu get from midranks, also in O(n log n).
+
+    Arguments are those of `recall_per_class`, but any finite scores will do.
+
+    Returns:
+      AUC, nan where no class has one; variance, nan also where a class has a single positive or a
+      single negative. At AUC 0 or 1 the variance is 0: an artefact, not certainty.
+    """
+    auc, influence = _auc_and_influence(labels, probabilities, task)
+    return auc, float(np.sum(influence**2))
+
+
+def delong(
+    labels: Int[np.ndarray, " n"], a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]
+) -> Difference:
+    """DeLong's test of two correlated AUCs, of any finite scores a and b of class 1 of 0 and 1."""
+    a, b = (np.stack([scores, scores], axis=-1) for scores in (a, b))  # column 1 is what counts
+    return delong_difference(labels, a, b, "binary-class")
+
+
+def delong_difference(labels: Labels, a: Probabilities, b: Probabilities, task: str) -> Difference:
+    """DeLong's test for the AUC of `lsanet_jax.metrics.auc`, on the same samples.
+
+    As `auc_variance`, with the difference of the two influences of each sample in place of one; a
+    and b are the probabilities (or any finite scores) that two classifiers give.
+    """
+    auc_a, influence_a = _auc_and_influence(labels, a, task)
+    auc_b, influence_b = _auc_and_influence(labels, b, task)
+    difference = auc_b - auc_a
+    error = math.sqrt(np.sum((influence_b - influence_a) ** 2))
+    if error == 0 and difference != 0:  # such as AUC 1 against 0: nothing varies
+        error = math.nan
+    p_value = math.erfc(abs(difference) / error / math.sqrt(2)) if error else 1.0
+    margin = _NORMAL_975 * error
+    return Difference(difference, error, difference - margin, difference + margin, p_value)
+
+
+def paired_bootstrap(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    labels: Labels,
+    a: Sequence[Probabilities],
+    b: Sequence[Probabilities],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Bootstrap:
+    """Percentile interval of the difference of any statistic between two sets of runs.
+
+    Each resample draws test samples with replacement, the same for all runs, and seeds: the same of
+    a and b if they have equally many (give them in the same order), else of each on its own. With S
+    seeds the variance between seeds comes out (S - 1) / S as large as it is (0 with one seed), what
+    is peculiar to a sample under a seed up to 3 times (Owen, "The pigeonhole bootstrap", 2007).
+
+    Args:
+      statistic: of labels and probabilities of n samples, nan where undefined; called for each
+        distinct run of each resample. `auc_variance(...)[0]` is a fast AUC. For a mean over
+        samples, such as the accuracy, pass each sample's term [n, 1] as a and b.
+      labels: [n] or [n, k], for the statistic alone.
+      a: the probabilities [n, k] of each seed.
+      b: those of the other set.
+      resamples: how many.
+      seed: of the draws.
+      level: probability with which the interval is to cover the difference, in (0, 1).
+
+    Returns:
+      The difference on the split itself and its interval, nan where every resample is dropped.
+    """
+    labels = np.asarray(labels)
+    _expect(len(a) and len(b), f"{len(a)} and {len(b)} seeds", "at least one of each")
+    a, b = ([np.asarray(run, np.float64) for run in runs] for runs in (a, b))
+    shapes = [run.shape for run in (*a, *b)]
+    ok = len(set(shapes)) == 1 and len(shapes[0]) == 2 and labels.shape[:1] == shapes[0][:1]
+    found = f"labels of shape {labels.shape} with probabilities of shapes {shapes}"
+    _expect(ok and len(labels), found, "[n] or [n, k] with [n, k] for every run, n at least 1")
+    _expect(all(np.isfinite(run).all() for run in (*a, *b)), "nan or inf", "finite probabilities")
+    _expect(resamples >= 1, f"resamples={resamples}", "at least 1")
+    _expect(0 < level < 1, f"level={level}", "a number between 0 and 1")
+
+    def difference(rows, of_a, of_b):
+        means = []
+        for runs, drawn in ((a, of_a), (b, of_b)):
+            seeds, times = np.unique(drawn, return_counts=True)
+            values = [statistic(labels[rows], runs[i][rows]) for i in seeds]
+            means.append(np.average(values, weights=times))
+        return float(means[1] - means[0])
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+    differences = np.empty(resamples)
+    for i in range(resamples):
+        rows = rng.integers(len(labels), size=len(labels))
+        of_a = rng.integers(len(a), size=len(a))
+        of_b = of_a if len(a) == len(b) else rng.integers(len(b), size=len(b))
+        differences[i] = difference(rows, of_a, of_b)
+    defined = differences[~np.isnan(differences)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
+    observed = difference(slice(None), range(len(a)), range(len(b)))
+    return Bootstrap(observed, float(low), float(high), resamples - len(defined))
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1 in the denominator; nan for a single value)."""
+    values = np.asarray(values, np.float64)
+    _expect(values.ndim == 1 and len(values), f"values of shape {values.shape}", "[n], n > 0")
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _truth_and_prediction(labels, probabilities, task):
+    truth, probabilities = _checked(labels, probabilities, task, unit_interval=True)
+    if task == "multi-label":
+        return truth, probabilities > 0.5
+    binary = task == "binary-class"
+    predicted = probabilities[:, 1] > 0.5 if binary else np.argmax(probabilities, axis=1)
+    return truth, predicted[:, None] == np.arange(truth.shape[1])
+
+
+def _recall(truth, predicted):
+    with np.errstate(invalid="ignore"):  # 0 / 0 for a class without samples
+        return (truth & predicted).sum(axis=0) / truth.sum(axis=0)
+
+
+def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, " n"]]:
+    """Mean AUC of the classes that have one, and each sample's influence on it: `auc_variance`."""
+    truth, scores = _checked(labels, scores, task)
+    classes = [1] if task == "binary-class" else range(truth.shape[1])
+    aucs, influences = [], []
+    for k in classes:
+        if truth[:, k].all() or not truth[:, k].any():
+            continue
+        order = np.argsort(scores[:, k])  # a search for sorted numbers takes half as long
+        positive, score = truth[order, k], scores[order, k]
+        component = np.empty(len(score))
+        component[positive] = _share_below(score[positive], score[~positive])
+        component[~positive] = 1 - _share_below(score[~positive], score[positive])
+        group = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
+        group[group == 1] = math.nan  # a single sample does not tell how its kind varies
+        aucs.append(component[positive].mean())
+        influences.append(np.empty(len(score)))
+        influences[-1][order] = (component - aucs[-1]) / np.sqrt(group * (group - 1))
+    if not aucs:
+        return math.nan, np.full(len(truth), math.nan)
+    return float(np.mean(aucs)), np.mean(influences, axis=0)
+
+
+def _share_below(scores, others):
+    """Of the others, which ascend, the share that is less than each score, ties counted half."""
+    below, not_above = (np.searchsorted(others, scores, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(others))
+
+
+def _checked(labels, probabilities, task, unit_interval=False):
+    """Labels one-hot or per label as booleans [n, k], and probabilities in float64."""
+    _expect(task in TASKS, f"task {task!r}", f"one of {', '.join(TASKS)}")
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+    shape = probabilities.shape
+    wanted = "[n, 2]" if task == "binary-class" else "[n, k]"
+    ok = len(shape) == 2 and probabilities.size and (wanted == "[n, k]" or shape[1] == 2)
+    _expect(ok, f"probabilities of shape {shape} for {task}", f"{wanted}, not empty")
+    wanted, highest = (shape, 1) if task == "multi-label" else (shape[:1], shape[1] - 1)
+    found = f"labels of shape {labels.shape} with probabilities of shape {shape} for {task}"
+    _expect(labels.shape == wanted, found, f"labels of shape {wanted}")
+    found = f"labels from {labels.min()} to {labels.max()} for {task}"
+    _expect(np.isin(labels, np.arange(highest + 1)).all(), found, f"integers from 0 to {highest}")
+    low, high = probabilities.min(), probabilities.max()
+    found = f"probabilities from {low} to {high}"
+    _expect(np.isfinite([low, high]).all(), found, "finite numbers")
+    # Rounding can leave a probability beside 1 by a few units in the last place.
+    _expect(not unit_interval or (low >= 0 and high <= 1 + 1e-6), found, "0 to 1")
+    multilabel = task == "multi-label"
+    return labels == 1 if multilabel else labels[:, None] == np.arange(shape[1]), probabilities
+
+
+def _expect(condition, found: str, expected: str):
+    if not condition:
+        raise DataError(f"Found {found}, expected {expected}.")
