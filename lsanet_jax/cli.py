@@ -7,11 +7,17 @@ from collections.abc import Callable
 
 from absl import logging as absl_logging
 
-from lsanet_jax.errors import LSANetError
+from lsanet_jax.errors import Interrupted, LSANetError
+
+INTERRUPTED = 75
+"""Exit code of a run that saved its state and ended early: the same command resumes it."""
 
 
 def run(tool: Callable[[], None]) -> None:
-    """Call a tool; an error of the user's is one line on stderr, and exit code 2."""
+    """Call a tool; an error of the user's is one line on stderr, and exit code 2.
+
+    A run that a signal ended, and that can be resumed, has exit code 75 (EX_TEMPFAIL).
+    """
     logger = logging.getLogger("lsanet_jax")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
@@ -19,6 +25,9 @@ def run(tool: Callable[[], None]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
         tool()
+    except Interrupted as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except LSANetError as error:
         fail(error)
 

@@ -24,6 +24,10 @@ class TrainingError(LSANetError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""
 
 
+class Interrupted(LSANetError):
+    """A signal asked the work to end; what it takes to resume is saved. The exit code is 75."""
+
+
 def near_matches(name: str, names: Iterable[str]) -> str:
     """Return '; did you mean ...?' for names that look alike, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(names), n=2, cutoff=0.6)

@@ -65,10 +65,17 @@ def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
-def lock(file: IO, what: str) -> None:
-    """Keep other processes from locking an open file; waits, and says so, while one holds it."""
+def try_lock(file: IO) -> bool:
+    """Keep other processes from locking an open file, until it is closed; False if one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    return True
+
+
+def lock(file: IO, what: str) -> None:
+    """Like `try_lock`, but waits, and says so, while another process holds it."""
+    if not try_lock(file):
         log.info("waiting for another process that %s", what)
         fcntl.flock(file, fcntl.LOCK_EX)

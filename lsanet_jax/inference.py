@@ -23,7 +23,7 @@ class TrainedModel(NamedTuple):
     model: models.DeeplySupervised
     config: ml_collections.ConfigDict
     dataset: dict  # `dataset` of the manifest; see train.py
-    epoch: int
+    epoch: int  # finished ones; the parameters may be from within the next
 
 
 def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedModel:
@@ -57,14 +57,14 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     graphdef, state = steps.init(create, tx, keys.stream(config.seed, "init"), mesh)
     with Checkpoints(path / "checkpoints") as checkpoints:
-        last = checkpoints.last_epoch
-        if last is None:
-            raise WorkdirError(f"--workdir={path} holds no checkpoint yet")
-        epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else last
-        if epoch == last:
-            _, state, _ = checkpoints.restore_last(state)
-        else:
+        epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else None
+        if epoch is not None and checkpoints.has_best(epoch):
             state = checkpoints.restore_best(epoch, state)
+        elif checkpoints.last_step is not None:
+            state, _, meta = checkpoints.restore_last(state)
+            epoch = meta["epoch"]
+        else:
+            raise WorkdirError(f"--workdir={path} holds no checkpoint yet")
     model = nnx.merge(graphdef, state.params, state.batch_stats)
     model.eval()
     return TrainedModel(model, config, dataset, epoch)

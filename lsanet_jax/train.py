@@ -20,7 +20,8 @@ from lsanet_jax import keys, manifest, metrics, models, steps
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.data import pipeline
 from lsanet_jax.data.augment import Augmentation
-from lsanet_jax.errors import ConfigError, TrainingError
+from lsanet_jax.errors import ConfigError, Interrupted, TrainingError
+from lsanet_jax.interrupts import Interrupts
 from lsanet_jax.models import pretrained
 from lsanet_jax.workdir import Workdir
 
@@ -46,15 +47,18 @@ def train_and_evaluate(
 
     Raises:
       LSANetError: the config, the data or the workdir does not fit, or the loss is not finite.
+      Interrupted: SIGTERM or SIGINT came; all is saved, and the same call resumes.
     """
     config_lib.validate(config)
     mesh = Mesh(jax.devices(), ("data",))
     check_batch_sizes(config, mesh.size)
+    first_process = jax.process_index() == 0  # it writes and talks for all
 
-    with Workdir(workdir, config) as run:
+    with Workdir(workdir, config, writes=first_process) as run:
         if (result := run.finished_result()) is not None:
             log.info("%s holds a finished run of this config", run.path)
-            print_table(result)
+            if first_process:
+                print_table(result)
             return result
 
         # ------------------------------------------------------------------------------ data
@@ -122,9 +126,10 @@ def train_and_evaluate(
         Means = metrics.training_means(part_names)
 
         def evaluate(state: steps.TrainState, name: str) -> dict:
-            outputs = [
-                eval_step(state.params, state.batch_stats, *batch) for batch in feed.evaluate(name)
-            ]
+            outputs = []
+            for batch in feed.evaluate(name):
+                interrupts.check()
+                outputs.append(eval_step(state.params, state.batch_stats, *batch))
             return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
 
         # ------------------------------------------------------------------------------ resume
@@ -138,19 +143,29 @@ def train_and_evaluate(
         }
         run.claim({"dataset": about_data, "environment": manifest.environment()})
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
-        history = History()
-        if checkpoints.last_epoch is not None:
-            epoch, state, meta = checkpoints.restore_last(state)
+        interrupts = run.enter_context(Interrupts())
+        history, done = History(), 0  # steps of the epoch that was under way
+        no_means = lambda: jax.device_put(Means.empty(), NamedSharding(mesh, PartitionSpec()))
+        means = no_means()
+        if checkpoints.last_step is not None:
+            state, means, meta = checkpoints.restore_last(state, means)
             history = History(**meta)
-            log.info("resuming after epoch %d of %d", epoch, config.train.epochs)
+            done = int(state.step) - history.epoch * steps_per_epoch
+            log.info(
+                "resuming after epoch %d of %d%s",
+                history.epoch,
+                config.train.epochs,
+                f" and {done} of {steps_per_epoch} steps" if done else "",
+            )
         run.keep_epochs(history.epoch)
 
         # ------------------------------------------------------------------------------ epochs
         bar = run.enter_context(
             tqdm.tqdm(
                 total=config.train.epochs * steps_per_epoch,
-                initial=history.epoch * steps_per_epoch,
+                initial=history.epoch * steps_per_epoch + done,
                 unit="step",
+                disable=not first_process,
                 dynamic_ncols=True,
                 smoothing=0.05,
                 mininterval=0.5 if sys.stderr.isatty() else 30,  # seconds; a log file fills up
@@ -163,13 +178,23 @@ def train_and_evaluate(
             monitor.start_epoch()
             bar.set_description(f"epoch {epoch}/{config.train.epochs}")
             first = (epoch - 1) * steps_per_epoch
-            means = jax.device_put(Means.empty(), NamedSharding(mesh, PartitionSpec()))
-            for i, batches in enumerate(feed.train(epoch)):
-                state, means, parts = train_step(state, means, *batches)
-                monitor.add(first + i * config.train.steps_per_dispatch + 1, parts)
-            rate = monitor.end_epoch()
-
-            val = evaluate(state, "val")
+            try:
+                for batches in feed.train(epoch, done):
+                    interrupts.check()
+                    state, means, parts = train_step(state, means, *batches)
+                    monitor.add(first + done + 1, parts)
+                    done = min(done + config.train.steps_per_dispatch, steps_per_epoch)
+                rate = monitor.end_epoch()
+                val = evaluate(state, "val")
+            except Interrupted as error:
+                monitor.end_epoch()
+                history.seconds += time.perf_counter() - started
+                checkpoints.save_last(first + done, state, means, vars(history))
+                checkpoints.wait()
+                raise Interrupted(
+                    f"stopped after {done} of {steps_per_epoch} steps of epoch {epoch}, all saved: "
+                    "the same command resumes"
+                ) from error
             history.add(epoch, val, seconds=time.perf_counter() - started, rate=rate)
             train_means = {name: float(mean) for name, mean in means.compute().items()}
             run.write_epoch(
@@ -186,7 +211,8 @@ def train_and_evaluate(
             if history.best_epoch == epoch:
                 checkpoints.save_best(epoch, state)
             if epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
-                checkpoints.save_last(epoch, state, vars(history))
+                checkpoints.save_last(first + done, state, no_means(), vars(history))
+            means, done = no_means(), 0
         bar.close()
         checkpoints.wait()
         if last_epoch < config.train.epochs:
@@ -203,10 +229,11 @@ def train_and_evaluate(
             test = evaluate(state, "test")
             chosen = {"epoch": history.best_epoch, "val": history.best_val, "test": test}
         result = make_result(config, dataset, chosen, last, history)
-        result["last_digest"] = run.last_digest()
-        run.write_result(result)
-        print_table(result)
-        log.info("result in %s", run.path / "result.json")
+        if first_process:
+            result["last_digest"] = run.last_digest()
+            run.write_result(result)
+            print_table(result)
+            log.info("result in %s", run.path / "result.json")
         return result
 
 
@@ -411,10 +438,9 @@ class StepMonitor:
 
     def _stop(self, what: str, values: dict[str, float]):
         self._checkpoints.wait()
-        epoch = self._checkpoints.last_epoch
         good = "no checkpoint was written yet"
-        if epoch is not None:
-            good = f"the last good checkpoint is {self._checkpoints.folder / 'last' / str(epoch)}"
+        if (last := self._checkpoints.last_step) is not None:
+            good = f"the last good checkpoint is {self._checkpoints.folder / 'last' / str(last)}"
         parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise TrainingError(
             f"{what}: {parts}; {good}. Lower config.train.learning_rate, or look for damaged images"

@@ -3,17 +3,22 @@
 import contextlib
 import json
 import logging
+import os
 import pathlib
+import platform
+from collections.abc import Iterator
 
 import ml_collections
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.files import json_text, read_json, write_atomically
+from lsanet_jax.files import json_text, read_json, try_lock, write_atomically
 from lsanet_jax.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
 from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
+
+LOCK = "lock"  # Held by the process that trains.
 
 # What a run may be resumed with although it differs: where things lie, how often they are written.
 MAY_CHANGE = {
@@ -37,17 +42,27 @@ class Workdir(contextlib.ExitStack):
       path: the folder.
     """
 
-    def __init__(self, path: str | pathlib.Path, config: ml_collections.ConfigDict):
+    def __init__(
+        self, path: str | pathlib.Path, config: ml_collections.ConfigDict, *, writes: bool = True
+    ):
         """Look at the folder, which need not exist; nothing is written before `claim`.
+
+        Args:
+          path: the folder.
+          config: of the run.
+          writes: False for all but one of several processes; then all that writes does nothing.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
         super().__init__()
         self.path = pathlib.Path(path).absolute()
+        self._writes = writes
         self._scalars = None
         self._config = json.loads(json.dumps(dict(flatten(config))))
         self._config_file = self.path / "config.json"
+        if not writes:
+            return
         if self._config_file.exists():
             self._check_same()
         elif self.path.is_dir() and any(self.path.iterdir()):
@@ -64,8 +79,14 @@ class Workdir(contextlib.ExitStack):
             its environment was another one is a warning, since its bits may then differ.
 
         Raises:
-          WorkdirError: it cannot be written to, or its run was started on other data.
+          WorkdirError: it cannot be written to, another process is training in it, or its run was
+            started on other data.
         """
+        if not self._writes:
+            return
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
         file = self.path / MANIFEST
         found = read_json(file) if file.exists() else None
         if found is not None:
@@ -76,13 +97,37 @@ class Workdir(contextlib.ExitStack):
                 )
             for sentence in differences(found.get("environment"), manifest["environment"]):
                 log.warning("resuming in another environment: %s", sentence)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             write_atomically(self._config_file, json_text(self._config, indent=1))
             if found is None:
                 write_atomically(file, json_text({"config": self._config} | manifest, indent=1))
+
+    def _lock(self) -> None:
+        stream = self.enter_context((self.path / LOCK).open("a+"))
+        try:
+            locked = try_lock(stream)
+        except OSError as error:  # Some network file systems have no locks.
+            log.warning("cannot lock %s (%s): start no second process in it", self.path, error)
+            return
+        if not locked:
+            stream.seek(0)
+            raise WorkdirError(
+                f"another process is training in --workdir={self.path} ({stream.read().strip()}): "
+                "wait until it ends, or use another --workdir"
+            )
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}\n")
+        stream.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise WorkdirError(f"cannot write to --workdir={self.path}: {error}") from error
+            raise WorkdirError(
+                f"cannot write to --workdir={self.path}: {error}. Make room or mend what is wrong, and "
+                "resume with the same command"
+            ) from error
 
     def _check_same(self) -> None:
         found, wanted = read_json(self._config_file), self._config
@@ -100,6 +145,8 @@ class Workdir(contextlib.ExitStack):
 
     def keep_epochs(self, last: int) -> None:
         """Drop the epochs after `last` from the logs: they will be trained again."""
+        if not self._writes:
+            return
         for name in ("metrics.jsonl", DIGESTS):
             file = self.path / name
             if not file.exists():
@@ -112,17 +159,22 @@ class Workdir(contextlib.ExitStack):
                     break
                 if epoch <= last:
                     kept.append(line + "\n")
-            write_atomically(file, "".join(kept))
+            with self._writing():
+                write_atomically(file, "".join(kept))
 
     def write_digests(self, state: TrainState, epoch: int, loss: float) -> None:
         """Append the record of an epoch to `digests.jsonl`; see `manifest.make_record`."""
+        if not self._writes:
+            return
         record = make_record(state, epoch=epoch, loss=loss, previous=self.last_digest())
-        with (self.path / DIGESTS).open("a") as stream:
+        with self._writing(), (self.path / DIGESTS).open("a") as stream:
             stream.write(json_text(record))
 
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        if not self._writes:
+            return
+        with self._writing(), (self.path / "metrics.jsonl").open("a") as file:
             file.write(json_text(record))
         val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
         for classifier in record["val"]["classifiers"]:
@@ -133,6 +185,8 @@ class Workdir(contextlib.ExitStack):
 
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Write numbers to TensorBoard."""
+        if not self._writes:
+            return
         if self._scalars is None:
             from tensorboardX import SummaryWriter  # protobuf: half a second
 
@@ -143,7 +197,9 @@ class Workdir(contextlib.ExitStack):
 
     def write_result(self, result: dict) -> None:
         """Write `result.json`, which marks the run as finished."""
-        write_atomically(self.path / RESULT, json_text(result, indent=1))
+        if self._writes:
+            with self._writing():
+                write_atomically(self.path / RESULT, json_text(result, indent=1))
 
     def last_digest(self) -> str:
         """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""

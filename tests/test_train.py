@@ -16,8 +16,14 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import main, manifest, train, workdir
-from lsanet_jax.errors import ConfigError, DataError, TrainingError, WorkdirError
+from lsanet_jax import interrupts, main, manifest, train, workdir
+from lsanet_jax.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    TrainingError,
+    WorkdirError,
+)
 from lsanet_jax.models import resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,6 +60,7 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     assert files == {
         "config.json",
         "digests.jsonl",
+        "lock",
         "manifest.json",
         "metrics.jsonl",
         "result.json",
@@ -108,6 +115,55 @@ def test_an_interrupted_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatc
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("pipeline", ["device", "grain"])
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 9])
+def test_a_signal_ends_a_run_which_resumes_with_the_same_bits(
+    tiny, tmp_path, monkeypatch, stop_at, pipeline
+):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.data.pipeline = pipeline
+    whole = train.train_and_evaluate(tiny, tmp_path / "whole")
+    checks = []
+
+    def signalled(self):
+        checks.append(None)
+        if len(checks) == stop_at:  # of 3 steps and 2 batches of validation in each epoch
+            signal.raise_signal(signal.SIGTERM)
+        interrupts.Interrupts.check(self)
+
+    stub = type("Signalled", (interrupts.Interrupts,), {"check": signalled})
+    monkeypatch.setattr(train, "Interrupts", stub)
+    epoch, done = {1: (1, 0), 3: (1, 2), 4: (1, 3), 9: (2, 3)}[stop_at]
+    with pytest.raises(Interrupted, match=f"after {done} of 3 steps of epoch {epoch}, all saved"):
+        train.train_and_evaluate(tiny, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / "run/result.json").exists()
+    resumed = train.train_and_evaluate(tiny, tmp_path / "run")
+    assert resumed["last_digest"] == whole["last_digest"]
+    assert resumed["test"] == whole["test"]
+    records = (without_timing(read_metrics(tmp_path / name)) for name in ("run", "whole"))
+    assert next(records) == next(records)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_has_its_exit_code(tmp_path, number):
+    command = [sys.executable, "-m", "lsanet_jax.main", "--config=configs/quickstart.py"]
+    command += ["--config.model.backbone=tests.networks:TinyNet", "--config.model.taps=(1,2)"]
+    command += [f"--workdir={tmp_path / 'run'}", "--config.train.epochs=100000"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.time() + 300
+        while not (tmp_path / "run/digests.jsonl").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.time() < deadline
+            time.sleep(0.05)
+        with pytest.raises(WorkdirError, match=rf"another process is training.*{process.pid}"):
+            workdir.Workdir(tmp_path / "run", workdir.read_config(tmp_path / "run")).claim({})
+        process.send_signal(number)
+        assert process.wait(60) == 75
+        assert re.search(r"stopped.* saved: the same command resumes", process.stderr.read())
+    assert not list((tmp_path / "run/checkpoints/last").glob("*tmp*"))
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     command = [sys.executable, "-m", "lsanet_jax.main", "--config=configs/quickstart.py"]
@@ -119,7 +175,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         process = subprocess.Popen(run("killed"), cwd=ROOT, stderr=log)
         deadline = time.time() + 500
         last = tmp_path / "killed/checkpoints/last"
-        while not any(p.name.isdigit() and int(p.name) >= 2 for p in last.glob("*")):
+        while not any(p.name.isdigit() and int(p.name) >= 4 for p in last.glob("*")):
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.time() < deadline
             time.sleep(0.05)
@@ -166,12 +222,12 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(tiny, tmp_p
     whole = train.train_and_evaluate(tiny, tmp_path / "whole")
     run = tmp_path / "run"
     train.train_and_evaluate(tiny, run, epochs=2)
-    damage(run / "checkpoints/last/2")
+    damage(run / "checkpoints/last/6")
     with caplog.at_level("WARNING", logger="lsanet_jax"):
         resumed = train.train_and_evaluate(tiny, run)
     assert "cannot restore the checkpoint" in caplog.text
-    assert f"moved it to {run / 'checkpoints/damaged/2.0'}" in caplog.text
-    assert (run / "checkpoints/damaged/2.0").is_dir()
+    assert f"moved it to {run / 'checkpoints/damaged/6.0'}" in caplog.text
+    assert (run / "checkpoints/damaged/6.0").is_dir()
     assert resumed["last_digest"] == whole["last_digest"]
     assert digests(run) == digests(tmp_path / "whole")
 
@@ -186,7 +242,7 @@ def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
     tiny.train.epochs = 1
     train.train_and_evaluate(tiny, tmp_path)
     (tmp_path / "result.json").unlink()
-    newest = tmp_path / "checkpoints/last/1"
+    newest = tmp_path / "checkpoints/last/3"
     damage(newest)
     with pytest.raises(WorkdirError, match=rf"cannot restore the checkpoint {newest}.*damaged"):
         train.train_and_evaluate(tiny, tmp_path)

@@ -143,7 +143,7 @@ class _Dispatches:
 
     def position(self, epoch: int, step: int) -> int:
         """The element that starts with a step of an epoch; epochs count from 1, steps from 0."""
-        return (epoch - 1) * self._per_epoch + step // self._steps_per_dispatch
+        return (epoch - 1) * self._per_epoch - (-step // self._steps_per_dispatch)
 
     def indices(self, position: int) -> Int32[np.ndarray, "steps batch"]:
         """Which images an element has."""

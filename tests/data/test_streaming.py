@@ -74,6 +74,7 @@ def test_batches_are_those_of_the_device_pipeline(lazily, workers):
             assert_same(feed.train(epoch), expected.train(epoch))
             assert_same(feed.evaluate("val"), expected.evaluate("val"))
         assert_same(feed.train(2, first=4), expected.train(2, first=4))  # As after a crash.
+        assert not list(feed.train(2, first=5)) + list(expected.train(2, first=5))  # At its end.
         assert_same(feed.evaluate("test"), expected.evaluate("test"))
     finally:
         feed.close()
