@@ -11,13 +11,26 @@ with the same workdir resumes an interrupted run.
 from absl import app, flags
 from ml_collections import config_flags
 
-from lsanet_jax import cli
+from lsanet_jax import cli, distributed
 from lsanet_jax.errors import near_matches
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/resnet18.py.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "For training over several processes: HOST:PORT, an address of the machine of process 0 and a "
+    "port that is free there; the same for all processes. Slurm and Open MPI need none of these "
+    "three flags; launch/README.md says more.",
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes train together; the same for all of them."
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of the processes this one is, from 0 to num_processes - 1."
+)
 
 
 def main(argv):
@@ -26,6 +39,7 @@ def main(argv):
         cli.fail(f"unexpected argument {argv[1]!r}: flags start with --")
 
     def train_and_evaluate() -> None:
+        distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 
         train.train_and_evaluate(CONFIG.value, WORKDIR.value)

@@ -5,6 +5,7 @@ dispatch, and its place in the run says what is in it; so starting anywhere cost
 """
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -109,7 +110,8 @@ class Streamed:
         """Ends the worker processes."""
         if self._iterator is not None:
             self._iterator.close()
-        self._iterator = self._position = None
+            self._iterator = self._position = None
+            gc.collect()  # Grain's iterators are cycles that hold on to shared memory.
 
     def _own_columns(self, batch_size: int) -> slice:
         """This process's share of a batch: the mesh has the devices of each process in a row."""
