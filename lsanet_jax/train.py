@@ -145,7 +145,7 @@ def train_and_evaluate(
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         interrupts = run.enter_context(Interrupts())
         history, done = History(), 0  # steps of the epoch that was under way
-        no_means = lambda: jax.device_put(Means.empty(), NamedSharding(mesh, PartitionSpec()))
+        no_means = jax.jit(Means.empty, out_shardings=NamedSharding(mesh, PartitionSpec()))
         means = no_means()
         if checkpoints.last_step is not None:
             state, means, meta = checkpoints.restore_last(state, means)

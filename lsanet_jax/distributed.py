@@ -1,0 +1,198 @@
+"""Start-up of training over several processes, whose devices together make one mesh."""
+
+import logging
+import os
+import socket
+import threading
+
+from lsanet_jax.errors import ConfigError, TrainingError
+
+log = logging.getLogger(__name__)
+
+# Seconds: how long the processes wait for each other at the start; how long one may give no sign of
+# life before it counts as lost; how long one that has ended waits for the others to end as well.
+START_TIMEOUT = 300
+HEARTBEAT_TIMEOUT = 30
+SHUTDOWN_TIMEOUT = 60
+
+# The launchers that jax can ask for the coordinator, and the variables in which they tell a process
+# how many there are and which it is. Slurm's are those of the step: the shell that salloc opens has
+# SLURM_NTASKS as well, and what runs in it is alone.
+LAUNCHERS = {
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "Slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+}
+
+
+def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Connect this process to the others of its run; call it before anything uses a device.
+
+    With all three arguments it waits until all processes have come. Without any it does so where
+    Slurm or Open MPI has started several processes; otherwise it does nothing at all.
+
+    From then on the processes watch each other. Where one is lost (killed, its machine gone) jax
+    ends all others within a minute, with exit code 134 and a message of its own, which begins
+    "Terminating process because the JAX distributed service detected fatal errors". The same
+    command for all processes resumes from the last checkpoint. A process that ends with an error
+    is waited for likewise. jax's collectives on CPU are gloo's, by default.
+
+    SIGTERM no longer ends a process: jax notes it, for `interrupts`. Process 0 alone logs what is
+    only informative.
+
+    Args:
+      coordinator: HOST:PORT, an address of the machine of process 0 and a free port there.
+      num_processes: how many there are; one needs no coordinator, and does not connect.
+      process_id: which of them this is, from 0.
+
+    Raises:
+      ConfigError: some arguments are missing, or one is wrong.
+      TrainingError: the processes did not find each other.
+    """
+    if (coordinator, num_processes, process_id) == (None, None, None):
+        launcher, num_processes, process_id = _launcher()
+        if num_processes == 1:
+            return
+        arguments = {"local_device_ids": _slurm_devices() if launcher == "Slurm" else None}
+    else:
+        _check(coordinator, num_processes, process_id)
+        if num_processes == 1:
+            return
+        launcher = None
+        if process_id == 0:
+            _check_port_is_free(coordinator)
+        arguments = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+            "cluster_detection_method": "deactivate",
+        }
+
+    if process_id != 0:
+        logger = logging.getLogger("lsanet_jax")
+        logger.setLevel(logging.WARNING)
+        for handler in logger.handlers:
+            handler.setFormatter(logging.Formatter(f"process {process_id}: %(message)s"))
+    try:
+        _connect(arguments)
+    except TimeoutError:
+        if launcher is None:
+            found = _diagnose(coordinator, num_processes)
+        else:
+            found = f"not all {num_processes} processes of {launcher} came, or reach each other"
+        raise TrainingError(
+            f"process {process_id} gave up after {START_TIMEOUT} s: {found}"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        advice = f"; --coordinator, --num_processes and --process_id do without {launcher}'s help"
+        raise TrainingError(
+            f"process {process_id} of {num_processes} cannot be connected to the others: "
+            f"{error}{advice if launcher else ''}"
+        ) from error
+    log.info("%d processes are connected", num_processes)
+
+
+def _launcher() -> tuple[str | None, int, int]:
+    """Returns who has started several processes, how many, and which this one is."""
+    for name, (count, rank) in LAUNCHERS.items():
+        if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
+            return name, int(os.environ[count]), int(os.environ[rank])
+    return None, 1, 0
+
+
+def _slurm_devices() -> list[int] | None:
+    """Returns the GPUs of a Slurm task; None leaves it to jax, which takes that of its local number.
+
+    That is right where the tasks of a node see all its GPUs; a task that is alone on its node, or
+    that Slurm shows no other GPU than its own, takes all that it sees.
+    """
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ["SLURM_STEP_NUM_TASKS"]
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or not (alone or len(visible) == 1):
+        return None
+    return list(range(len(visible))) or None
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    given = {
+        "coordinator": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    for name, value in given.items():
+        if value is None:
+            raise ConfigError(
+                f"--{name} is missing: --coordinator, --num_processes and --process_id go together"
+            )
+    host, _, port = coordinator.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(
+            f"--coordinator={coordinator} is not HOST:PORT, with a port from 1 to 65535"
+        )
+    if num_processes < 1:
+        raise ConfigError(f"--num_processes={num_processes}: expected 1 or more")
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(
+            f"--process_id={process_id}: expected 0 to {num_processes - 1}, "
+            f"since --num_processes={num_processes}"
+        )
+
+
+def _check_port_is_free(coordinator: str) -> None:
+    """Check it here: jax would end in a segmentation fault."""
+    address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+    port = int(address.rpartition(":")[2])
+    dual = socket.has_dualstack_ipv6()
+    try:
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
+            f"({os.strerror(error.errno)}); choose another port, the same for all processes"
+        ) from None
+
+
+def _connect(arguments: dict) -> None:
+    """Call jax.distributed.initialize; a TimeoutError says that the others did not come."""
+    import jax  # here: a wrong flag is reported without it, and most runs need nothing of this
+
+    # The processes reach each other directly; gRPC takes an empty value for "no proxy".
+    os.environ.setdefault("grpc_proxy", "")
+    jax.config.update("jax_check_proxy_envs", False)
+    errors = []
+
+    def connect():
+        try:
+            jax.distributed.initialize(
+                # More than ours: when it is over, jax does not raise but aborts.
+                initialization_timeout=2 * START_TIMEOUT,
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+                shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
+                **arguments,
+            )
+        except Exception as error:  # noqa: BLE001 (raised below, in the main thread)
+            errors.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(START_TIMEOUT)  # unlike jax's own waiting, Ctrl-C interrupts it
+    if thread.is_alive():
+        raise TimeoutError
+    if errors:
+        raise errors[0]
+
+
+def _diagnose(coordinator: str, num_processes: int) -> str:
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        return (
+            f"--coordinator={coordinator} cannot be reached ({error.strerror or error}); it must "
+            "name the machine of process 0, process 0 must be running (its own messages may say "
+            "more), and no firewall may block the port"
+        )
+    return (
+        f"--coordinator={coordinator} answers, but not all of --num_processes={num_processes} came; "
+        "start every --process_id from 0 once, with the same --coordinator and --num_processes"
+    )
