@@ -5,23 +5,39 @@ Examples:
   python -m lsanet_jax.audit --workdir=runs/r18 --epochs=2   the first two
   python -m lsanet_jax.audit --workdir=runs/r18 --against=other/r18
 
-The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited.
+The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited. The first
+difference is named; by how much tensors differ is told from the checkpoints that are still there.
 """
 
-import json
+import contextlib
 import pathlib
+import re
 import sys
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
-from lsanet_jax import cli, manifest
-from lsanet_jax.config import unflatten
-from lsanet_jax.errors import WorkdirError
-from lsanet_jax.files import read_json
+import ml_collections
+import numpy as np
+
+from lsanet_jax import checkpoint, cli, manifest
+from lsanet_jax import config as config_lib
+from lsanet_jax import data as data_lib
+from lsanet_jax.errors import Interrupted, WorkdirError
+from lsanet_jax.files import json_text, read_json
+
+Record = dict[str, Any]  # of an epoch; see `manifest.make_record`
 
 
-def compare(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> str | None:
-    """The first difference between the records of two runs, as a sentence; None if there is none.
+class Difference(NamedTuple):
+    """What differs between the records of two runs, in the first epoch that does."""
+
+    epoch: int
+    sentence: str
+    tensors: list[str]  # parameters and batch statistics, by name
+
+
+def compare(there: list[Record], here: list[Record]) -> Difference | None:
+    """The first difference between the records of two runs; None if there is none.
 
     Epochs that only one of them has do not count.
     """
@@ -29,13 +45,87 @@ def compare(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> str | No
         fields = [name for name in ("step", "loss", *manifest.PARTS) if a[name] != b[name]]
         if not fields:
             continue
-        tensors = [n for n in a["tensors"] if a["tensors"][n] != b["tensors"].get(n)]
-        tensors += [n for n in b["tensors"] if n not in a["tensors"]]
         loss = f"loss {float.fromhex(a['loss'])!r} there, {float.fromhex(b['loss'])!r} here"
-        return (
-            f"epoch {a['epoch']} differs in {', '.join(fields)}: {loss}; {len(tensors)} of "
-            f"{len(a['tensors'])} tensors differ" + (f", first {tensors[0]}" if tensors else "")
+        names = different_tensors(a, b)
+        sentence = (
+            f"epoch {a['epoch']} differs in {', '.join(fields)}: {loss}; {len(names)} of "
+            f"{len(a['tensors'])} tensors differ" + (f", first {names[0]}" if names else "")
         )
+        return Difference(a["epoch"], sentence, names)
+    return None
+
+
+def different_tensors(a: Record, b: Record) -> list[str]:
+    """Names of the tensors that differ between two records, or that one of them lacks."""
+    names = [name for name in a["tensors"] if a["tensors"][name] != b["tensors"].get(name)]
+    return names + [name for name in b["tensors"] if name not in a["tensors"]]
+
+
+def read_tensors(workdir: pathlib.Path, record: Record) -> dict[str, np.ndarray] | None:
+    """Parameters and batch statistics after an epoch, from a checkpoint.
+
+    Args:
+      workdir: of the run.
+      record: of the epoch.
+
+    Returns:
+      Arrays by the names in the record; None if no checkpoint of the epoch is kept.
+
+    Raises:
+      WorkdirError: the checkpoint is damaged, or is not what the record says.
+    """
+    place = _kept(workdir, record)
+    if place is None:
+        return None
+    arrays = checkpoint.read_arrays(place)
+    tensors = {}
+    for name, expected in record["tensors"].items():
+        array = arrays.get("/".join(re.findall(r"\w+", name)))
+        found = None if array is None else "".join(manifest.tensor_digests(array).values())
+        if found is None or not found.startswith(expected):
+            raise WorkdirError(f"{place} does not hold the {name} that {manifest.DIGESTS} tells of")
+        tensors[name] = array
+    return tensors
+
+
+def _kept(workdir: pathlib.Path, record: Record) -> pathlib.Path | None:
+    folder = workdir / "checkpoints"
+    return checkpoint.kept_model(folder, epoch=record["epoch"], step=record["step"])
+
+
+def size(
+    there: pathlib.Path, here: pathlib.Path, pairs: list[tuple[Record, Record]]
+) -> dict[str, Any] | None:
+    """By how much two runs differ at the first epoch of which both keep a checkpoint.
+
+    Args:
+      there: folder of a run.
+      here: folder of the other one.
+      pairs: the records of both, of the epochs to look at.
+
+    Returns:
+      `epoch`; for the `first` tensor that differs and for the one that does most (`most`) its
+      `name`, the largest absolute `difference`, and that `relative` to the largest absolute value
+      there (None where that is 0). None if there is no such epoch, or only shapes differ.
+
+    Raises:
+      WorkdirError: a checkpoint is damaged, or is not what its record says.
+    """
+    for a, b in pairs:
+        if not (_kept(there, a) and _kept(here, b)):
+            continue
+        ours, theirs = read_tensors(there, a), read_tensors(here, b)
+        found = []
+        for name in different_tensors(a, b):
+            if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
+                wide = np.float64(ours[name])
+                difference = float(np.abs(wide - theirs[name]).max())
+                largest = float(np.abs(wide).max())
+                relative = difference / largest if largest else None
+                found.append({"name": name, "difference": difference, "relative": relative})
+        if found:
+            most = max(found, key=lambda tensor: tensor["difference"])
+            return {"epoch": a["epoch"], "first": found[0], "most": most}
     return None
 
 
@@ -53,12 +143,13 @@ def audit(
       against: folder of a run to compare with, in place of training again.
 
     Returns:
-      `identical`; `epochs`, how many were compared; `difference`, the first one, or None;
-      `environment`, sentences about what differs in the environment and, with `against`, the
-      config and the data.
+      `identical`; `epochs`, how many were compared; `difference`, the first one, or None; `size`,
+      by how much tensors differ (see `size`), or None if that is not known; `environment`, sentences
+      about what differs in the environment and, with `against`, the config and the data.
 
     Raises:
-      LSANetError: a run is not there or damaged, its chain is broken, or it cannot be trained.
+      LSANetError: a run is not there or damaged, its chain is broken, its data is another one, or it
+        cannot be trained.
     """
     path = pathlib.Path(workdir).absolute()
     records = manifest.read_records(path)
@@ -66,28 +157,94 @@ def audit(
         raise WorkdirError(f"--workdir={path} has no finished epoch yet: there is nothing to audit")
     if epochs is not None and not 1 <= epochs <= len(records):
         raise WorkdirError(f"--epochs={epochs}: the run has 1 to {len(records)}")
-    epochs = epochs or len(records)
+    records = records[:epochs]
     about = read_json(path / manifest.MANIFEST)
-    if against is not None:
-        other = pathlib.Path(against).absolute()
-        others = manifest.read_records(other)
-        environment = manifest.differences(about, read_json(other / manifest.MANIFEST))
-        epochs = min(epochs, len(others))
-    else:
-        from lsanet_jax import train
-
-        environment = manifest.differences(about.get("environment"), manifest.environment())
-        with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
-            again = pathlib.Path(folder) / "run"
-            train.train_and_evaluate(unflatten(about["config"]), again, epochs=epochs)
-            others = manifest.read_records(again)
-    difference = compare(records[:epochs], others[:epochs])
+    with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
+        if against is not None:
+            other = pathlib.Path(against).absolute()
+            others = manifest.read_records(other)
+            environment = manifest.differences(about, read_json(other / manifest.MANIFEST))
+        else:
+            environment = manifest.differences(about.get("environment"), manifest.environment())
+            config = _config_on_same_data(path, about)
+            other = pathlib.Path(folder) / "again"
+            _train(config, other, len(records))
+            others = manifest.read_records(other)
+        difference = compare(records, others)
+        measured, sentence = None, None
+        if difference is not None:
+            pairs = list(zip(records, others, strict=False))[difference.epoch - 1 :]
+            first, second = pairs[0]
+            if against is None and _kept(path, first) and not _kept(other, second):
+                other = pathlib.Path(folder) / "until"  # That one no longer has this epoch.
+                _train(config, other, difference.epoch)
+            sentence = difference.sentence
+            if difference.tensors:
+                measured, words = _size_in_words(path, other, pairs)
+                sentence += words
     return {
         "identical": difference is None,
-        "epochs": epochs,
-        "difference": difference,
+        "epochs": min(len(records), len(others)),
+        "difference": sentence,
+        "size": measured,
         "environment": environment,
     }
+
+
+def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.ConfigDict:
+    """The config of a run, after a look at whether its data is still the same."""
+    try:
+        config, promised = config_lib.unflatten(about["config"]), about["dataset"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise WorkdirError(f"{path / manifest.MANIFEST}: {error} is missing") from error
+    config_lib.validate(config)
+    found = data_lib.load(config.data, config.seed).fingerprint
+    if found != promised:
+        raise WorkdirError(
+            f"--workdir={path} cannot be audited, its data was another one: the fingerprint is "
+            f"{promised} in {manifest.MANIFEST} and {found} here. Bring back the data of then"
+        )
+    return config
+
+
+def _train(config: ml_collections.ConfigDict, path: pathlib.Path, epochs: int) -> None:
+    from lsanet_jax import train
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ours is for the report.
+            train.train_and_evaluate(config, path, epochs=epochs)
+    except Interrupted as error:
+        raise Interrupted("stopped: the same command starts the audit again") from error
+
+
+def _size_in_words(
+    there: pathlib.Path, here: pathlib.Path, pairs: list[tuple[Record, Record]]
+) -> tuple[dict[str, Any] | None, str]:
+    """What `size` returns, and how to go on with `Difference.sentence`."""
+    epoch = pairs[0][0]["epoch"]
+    try:
+        measured = size(there, here, pairs)
+    except WorkdirError as error:
+        return None, f"; by how much is not known: {error}"
+    unknown = f"; no checkpoint of epoch {epoch} is kept, so by how much is not known"
+    if measured is None:
+        return None, unknown
+    first, most = measured["first"], measured["most"]
+    if measured["epoch"] == epoch:
+        words = f", by {_amount(first)}"
+    else:
+        words = (
+            f"{unknown}; at epoch {measured['epoch']} {first['name']} differs by {_amount(first)}"
+        )
+    if most != first:
+        words += f"; most {most['name']}, by {_amount(most)}"
+    return measured, words
+
+
+def _amount(tensor: dict[str, Any]) -> str:
+    if tensor["relative"] is None:
+        return f"{tensor['difference']:.3g} where all is 0 there"
+    return f"{tensor['difference']:.3g} ({tensor['relative']:.2g} of its largest value)"
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -113,7 +270,7 @@ def main() -> None:
     def tool() -> None:
         report = audit(args.workdir, epochs=args.epochs, against=args.against)
         if args.json:
-            print(json.dumps(report, indent=1))
+            print(json_text(report, indent=1), end="")
         else:
             print_report(report)
         sys.exit(0 if report["identical"] else 1)

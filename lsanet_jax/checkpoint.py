@@ -2,18 +2,22 @@
 
 `checkpoints/last/STEP` holds the whole training state after so many steps, to resume from;
 `checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
-each are kept: the older one is the way back if the newer one is lost.
+each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
+of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
 """
 
 import contextlib
+import json
 import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from lsanet_jax import manifest
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.steps import TrainState
 
@@ -24,22 +28,33 @@ class Checkpoints:
     """The checkpoints below a folder; a context manager that waits for writes to end."""
 
     def __init__(self, folder: str | pathlib.Path):
-        """Open or create the folder."""
+        """Open or create the folder.
+
+        Raises:
+          WorkdirError: it cannot be written to.
+        """
         self.folder = pathlib.Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
-        self._last = ocp.CheckpointManager(self.folder / "last", options=options)
-        self._best = ocp.CheckpointManager(self.folder / "best", options=options)
+        with self._writing():
+            self._last = ocp.CheckpointManager(self.folder / "last", options=options)
+            self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._last.close()
-        self._best.close()
+    def __exit__(self, kind, *_):
+        for manager in (self._last, self._best):
+            try:
+                with self._writing():
+                    manager.close()
+            except WorkdirError as error:
+                if kind is None:
+                    raise
+                log.warning("%s", error)  # What ends the block says more.
 
     @property
     def last_step(self) -> int | None:
@@ -64,13 +79,8 @@ class Checkpoints:
         """
         if step in self._last.all_steps():
             return
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            means=ocp.args.StandardSave(jax.tree.leaves(means)),
-            meta=ocp.args.JsonSave(meta),
-        )
         with self._writing():
-            self._last.save(step, args=args)
+            self._last.save(step, args=_save(meta, state=state, means=jax.tree.leaves(means)))
 
     def save_best(self, epoch: int, state: TrainState) -> None:
         """Save the parameters of the best epoch so far, in the background.
@@ -80,9 +90,10 @@ class Checkpoints:
         """
         model = {"params": state.params, "batch_stats": state.batch_stats}
         with self._writing():
-            if self.has_best(epoch):  # from before a crash that lost this epoch's "last"
-                self._best.delete(epoch)
-            self._best.save(epoch, args=ocp.args.StandardSave(model))
+            # There are some from before a crash that lost these epochs' "last".
+            for later in [e for e in self._best.all_steps() if e >= epoch]:
+                self._best.delete(later)
+            self._best.save(epoch, args=_save({}, model=model))
 
     def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:
         """Restore the newest state that is sound; damaged ones are set aside with a warning.
@@ -98,24 +109,19 @@ class Checkpoints:
           WorkdirError: none is sound, or they are of another network.
         """
         leaves, structure = jax.tree.flatten(means)
-        items = {
-            "state": ocp.args.StandardRestore(_abstract(state)),
-            "meta": ocp.args.JsonRestore(),
-        }
-        if leaves:
-            items["means"] = ocp.args.StandardRestore(_abstract(leaves))
+        items = {"state": state} | ({"means": leaves} if leaves else {})
         while True:
             step = self.last_step
             try:
-                restored = self._restore(self._last, step, ocp.args.Composite(**items))
+                restored = self._restore(self._last, step, items)
             except WorkdirError as error:
                 if len(self._last.all_steps()) == 1:
                     raise
                 log.warning("%s", error)
                 self._set_aside(step)
             else:
-                means = jax.tree.unflatten(structure, restored.means) if leaves else means
-                return restored.state, means, restored.meta
+                means = jax.tree.unflatten(structure, restored["means"]) if leaves else means
+                return restored["state"], means, restored["meta"]
 
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint away, so that the one before it is the newest."""
@@ -133,9 +139,7 @@ class Checkpoints:
           WorkdirError: the checkpoint is missing, damaged, or of another network.
         """
         model = {"params": state.params, "batch_stats": state.batch_stats}
-        args = ocp.args.StandardRestore(_abstract(model))
-        restored = self._restore(self._best, epoch, args)
-        return state._replace(**restored)
+        return state._replace(**self._restore(self._best, epoch, {"model": model})["model"])
 
     def wait(self) -> None:
         """Wait until everything is on disk.
@@ -153,20 +157,79 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot write a checkpoint below {self.folder}: {type(error).__name__}: "
-                f"{str(error).splitlines()[0][:300]}. Make room or mend the disk, and resume with the "
-                "same command: the last whole checkpoint is kept"
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Make room or mend "
+                "the disk, and resume with the same command: the last whole checkpoint is kept"
             ) from error
 
-    def _restore(self, manager: ocp.CheckpointManager, epoch: int, args):
+    def _restore(self, manager: ocp.CheckpointManager, number: int, items: dict) -> dict:
+        abstract = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in items.items()}
+        args = ocp.args.Composite(sealed=ocp.args.JsonRestore(), **abstract)
         try:
-            return manager.restore(epoch, args=args)
+            restored = manager.restore(number, args=args)
+            trees, sealed = {name: restored[name] for name in items}, restored.sealed
+            for name, digest in _digests(sealed["meta"], trees).items():
+                if digest != sealed["sha256"][name]:
+                    raise ValueError(f"by its SHA-256, {name} is not what was saved")
+            return trees | {"meta": sealed["meta"]}
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot restore the checkpoint {manager.directory / str(epoch)}: "
-                f"{type(error).__name__}: {str(error).splitlines()[0][:300]}; it is damaged or of "
-                "another network. Move it away to resume from the one before it"
+                f"cannot restore the checkpoint {manager.directory / str(number)}: "
+                f"{_reason(error)}; it is damaged or of another network. Move it away to resume from "
+                "the one before it"
             ) from error
+
+
+def kept_model(folder: pathlib.Path, *, epoch: int, step: int) -> pathlib.Path | None:
+    """Where the parameters and batch statistics after an epoch are kept, if they are.
+
+    Args:
+      folder: of the checkpoints.
+      epoch: counted from 1.
+      step: steps done after it.
+    """
+    places = (folder / "best" / str(epoch) / "model", folder / "last" / str(step) / "state")
+    return next((place for place in places if place.is_dir()), None)
+
+
+def read_arrays(place: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint's item, read without its network and not checked.
+
+    Returns:
+      Arrays by their path, such as "params/fc/kernel/value".
+
+    Raises:
+      WorkdirError: it is damaged.
+    """
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        # As NumPy's, they need no devices like those of the run.
+        as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+        restore_args = jax.tree.map(as_numpy, handler.metadata(place).tree)
+        tree = handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise WorkdirError(f"cannot read the checkpoint {place}: {_reason(error)}") from error
+    finally:
+        handler.close()
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+
+
+def _save(meta: dict, **trees) -> ocp.args.Composite:
+    """What Orbax is to save: trees of arrays, and as `sealed` the meta and the SHA-256 of all."""
+    return ocp.args.Composite(
+        sealed=ocp.args.JsonSave({"meta": meta, "sha256": _digests(meta, trees)}),
+        **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+    )
+
+
+def _digests(meta: dict, trees: dict[str, Any]) -> dict[str, str]:
+    contents = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
+    contents["meta"] = meta
+    return {name: manifest.sha256(json.dumps(c).encode()) for name, c in contents.items()}
 
 
 def _abstract(tree):

@@ -143,7 +143,7 @@ def train_and_evaluate(
         }
         run.claim({"dataset": about_data, "environment": manifest.environment()})
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
-        interrupts = run.enter_context(Interrupts())
+        interrupts = run.enter_context(Interrupts(mesh))
         history, done = History(), 0  # steps of the epoch that was under way
         no_means = jax.jit(Means.empty, out_shardings=NamedSharding(mesh, PartitionSpec()))
         means = no_means()

@@ -6,6 +6,8 @@ import logging
 import os
 import pathlib
 import platform
+import re
+import time
 from collections.abc import Iterator
 
 import ml_collections
@@ -19,6 +21,7 @@ from lsanet_jax.steps import TrainState
 log = logging.getLogger(__name__)
 
 LOCK = "lock"  # Held by the process that trains.
+FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
 # What a run may be resumed with although it differs: where things lie, how often they are written.
 MAY_CHANGE = {
@@ -58,14 +61,14 @@ class Workdir(contextlib.ExitStack):
         super().__init__()
         self.path = pathlib.Path(path).absolute()
         self._writes = writes
-        self._scalars = None
+        self._scalars, self._flushed = None, 0.0
         self._config = json.loads(json.dumps(dict(flatten(config))))
         self._config_file = self.path / "config.json"
         if not writes:
             return
         if self._config_file.exists():
             self._check_same()
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
             raise WorkdirError(
                 f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
                 "choose another folder"
@@ -87,6 +90,8 @@ class Workdir(contextlib.ExitStack):
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
+            for temporary in filter(_temporary, self.path.iterdir()):
+                temporary.unlink()
         file = self.path / MANIFEST
         found = read_json(file) if file.exists() else None
         if found is not None:
@@ -167,15 +172,13 @@ class Workdir(contextlib.ExitStack):
         if not self._writes:
             return
         record = make_record(state, epoch=epoch, loss=loss, previous=self.last_digest())
-        with self._writing(), (self.path / DIGESTS).open("a") as stream:
-            stream.write(json_text(record))
+        self._append(DIGESTS, record)
 
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
         if not self._writes:
             return
-        with self._writing(), (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json_text(record))
+        self._append("metrics.jsonl", record)
         val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
@@ -183,17 +186,36 @@ class Workdir(contextlib.ExitStack):
         others = {name: record[name] for name in ("learning_rate", "images_per_second")}
         self.write_scalars(record["step"], val | others)
 
+    def _append(self, name: str, record: dict) -> None:
+        with self._writing(), (self.path / name).open("a") as stream:
+            stream.write(json_text(record))
+            stream.flush()
+            os.fsync(stream.fileno())  # A checkpoint that is on the disk has its lines there.
+
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Write numbers to TensorBoard."""
         if not self._writes:
             return
-        if self._scalars is None:
-            from tensorboardX import SummaryWriter  # protobuf: half a second
+        # Not its SummaryWriter: that one's thread dies where a disk is full, and all waits for it.
+        from tensorboardX import event_file_writer, proto, summary  # protobuf: half a second
 
-            self._scalars = SummaryWriter(str(self.path / "tensorboard"))
-            self.callback(self._scalars.close)
-        for name, value in scalars.items():
-            self._scalars.add_scalar(name, value, step)
+        with self._writing():
+            if self._scalars is None:
+                folder = self.path / "tensorboard"
+                folder.mkdir(exist_ok=True)
+                self._scalars = event_file_writer.EventsWriter(str(folder / "events"))
+                self.callback(self._close_scalars)
+            for name, value in scalars.items():
+                event = proto.event_pb2.Event(step=step, summary=summary.scalar(name, value))
+                event.wall_time = time.time()
+                self._scalars.write_event(event)
+            if time.monotonic() > self._flushed + FLUSH_SECONDS:
+                self._scalars.flush()
+                self._flushed = time.monotonic()
+
+    def _close_scalars(self) -> None:
+        with contextlib.suppress(OSError):  # What stopped the run has been said.
+            self._scalars.close()
 
     def write_result(self, result: dict) -> None:
         """Write `result.json`, which marks the run as finished."""
@@ -206,6 +228,18 @@ class Workdir(contextlib.ExitStack):
         file = self.path / DIGESTS
         lines = file.read_bytes().splitlines() if file.exists() else []
         return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
+
+
+def _temporary(file: pathlib.Path) -> bool:
+    """Whether `files.replacing` made it, for one of our files."""
+    return bool(
+        re.fullmatch(r"\.(config|manifest|metrics|digests|result)\.jsonl?\.\d+\.tmp", file.name)
+    )
+
+
+def _left_behind(file: pathlib.Path) -> bool:
+    """Whether it may be in a folder whose run was killed before it had a config."""
+    return file.name == LOCK or _temporary(file)
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:

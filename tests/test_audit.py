@@ -1,5 +1,6 @@
 """Manifests and audits: what is the same is found the same, and every difference is named."""
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsanet_jax import audit, manifest, train
+from lsanet_jax import audit, checkpoint, manifest, train
 from lsanet_jax.errors import WorkdirError
 
 
@@ -31,9 +32,11 @@ def rewrite(path, number, **changes):
     (path / "digests.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
-def test_a_run_is_found_identical_when_trained_again(run):
+def test_a_run_is_found_identical_when_trained_again(run, capsys):
     report = audit.audit(run[1])
-    assert report == {"identical": True, "epochs": 2, "difference": None, "environment": []}
+    nothing = {"difference": None, "size": None, "environment": []}
+    assert report == {"identical": True, "epochs": 2} | nothing
+    assert capsys.readouterr().out == ""  # for the report alone
 
 
 def change_manifest(path, section, **changes):
@@ -51,15 +54,121 @@ def change_manifest(path, section, **changes):
     (path / "result.json").write_text(json.dumps(result))
 
 
-def test_another_seed_is_found_at_the_first_epoch_with_tensor_and_losses(copy):
+def test_another_seed_is_found_at_the_first_epoch_with_tensor_losses_and_amount(copy):
     change_manifest(copy, "config", seed=1)
     report = audit.audit(copy, epochs=1)
     assert not report["identical"]
     assert report["difference"].startswith(
         "epoch 1 differs in loss, params, batch_stats, opt_state"
     )
-    assert "params['auxiliary'][0]['bias']" in report["difference"]
     assert " there, " in report["difference"]
+    first, most = report["size"]["first"], report["size"]["most"]
+    assert report["size"]["epoch"] == 1
+    assert first["name"] == "params['auxiliary'][0]['bias'].value"
+    assert most["difference"] > first["difference"] > 0
+    assert f"first {first['name']}, by {first['difference']:.3g} (" in report["difference"]
+    assert f"; most {most['name']}, by {most['difference']:.3g} (" in report["difference"]
+
+
+@pytest.fixture(scope="module")
+def other(run, tmp_path_factory):
+    """A run like the finished one, with another learning rate."""
+    config = run[0].copy_and_resolve_references()
+    config.train.learning_rate *= 1.01
+    path = tmp_path_factory.mktemp("other") / "run"
+    train.train_and_evaluate(config, path)
+    return path
+
+
+def forget(path, epoch):
+    """Remove what a run keeps of an epoch."""
+    for place in (f"last/{2 * epoch}", f"best/{epoch}"):  # 2 steps in each epoch
+        shutil.rmtree(path / "checkpoints" / place, ignore_errors=True)
+
+
+def test_the_amount_is_that_between_the_checkpoints(run, other):
+    size = audit.audit(run[1], against=other)["size"]
+    a, b = (checkpoint.read_arrays(p / "checkpoints/last/2/state") for p in (run[1], other))
+    difference = {
+        name: np.abs(a[name].astype(np.float64) - b[name]).max()
+        for name in a
+        if name.startswith(("params/", "batch_stats/"))
+    }
+    most = max(difference, key=difference.get)
+    assert size["most"]["difference"] == difference[most]
+    assert size["most"]["relative"] == difference[most] / np.abs(a[most]).max()
+    assert most.split("/")[-2] in size["most"]["name"]
+    assert size["first"]["difference"] == difference["params/auxiliary/0/bias/value"]
+
+
+def test_without_a_checkpoint_of_the_epoch_a_later_one_says_by_how_much(run, other, copy):
+    forget(copy, 1)
+    report = audit.audit(copy, against=other)
+    assert report["size"]["epoch"] == 2
+    unknown = "no checkpoint of epoch 1 is kept, so by how much is not known"
+    assert f"; {unknown}; at epoch 2 params['auxiliary']" in report["difference"]
+    forget(copy, 2)
+    report = audit.audit(copy, against=other)
+    assert report["size"] is None
+    assert report["difference"].endswith(f"; {unknown}")
+
+
+def test_an_epoch_that_training_again_no_longer_keeps_is_trained_once_more(copy, monkeypatch):
+    trained = []
+
+    def train_and_forget(config, path, epochs):
+        trained.append(epochs)
+        really_train(config, path, epochs)
+        if epochs == 2:
+            forget(path, 1)
+
+    really_train = audit._train
+    monkeypatch.setattr(audit, "_train", train_and_forget)
+    change_manifest(copy, "config", seed=1)
+    assert audit.audit(copy)["size"]["epoch"] == 1
+    assert trained == [2, 1]
+
+
+def test_a_checkpoint_that_is_not_what_the_digests_say_is_named(run, other, copy):
+    state = copy / "checkpoints/last/2/state"
+    forget(copy, 1)
+    shutil.copytree(copy / "checkpoints/last/4/state", state)
+    report = audit.audit(copy, against=other)
+    assert report["size"] is None
+    assert f"by how much is not known: {state} does not hold the params[" in report["difference"]
+    for file in state.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    report = audit.audit(copy, against=other)
+    assert f"by how much is not known: cannot read the checkpoint {state}: " in report["difference"]
+
+
+def test_another_version_of_a_package_is_told(copy):
+    packages = manifest.environment()["packages"] | {"optax": "0.0.1"}
+    change_manifest(copy, "environment", packages=packages)
+    report = audit.audit(copy, epochs=1)
+    assert report["identical"]
+    here = importlib.metadata.version("optax")
+    assert report["environment"] == [f'packages.optax is "0.0.1" there and "{here}" here']
+
+
+def test_a_run_whose_data_has_changed_is_not_audited(run, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in {"train": 12, "val": 6, "test": 6}.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(n) % 2
+    np.savez(tmp_path / "own.npz", **arrays)
+    config = run[0].copy_and_resolve_references()
+    config.data.update(name="npz", path=str(tmp_path / "own.npz"))
+    train.train_and_evaluate(config, tmp_path / "run", epochs=1)
+    assert audit.audit(tmp_path / "run")["identical"]
+    then = json.loads((tmp_path / "run/manifest.json").read_text())["dataset"]["fingerprint"]
+    arrays["test_images"][0, 0, 0, 0] ^= 1
+    np.savez(tmp_path / "own.npz", **arrays)
+    message = rf"its data was another one: the fingerprint is {then} in manifest.json and \w{{64}} "
+    with pytest.raises(WorkdirError, match=message):
+        audit.audit(tmp_path / "run")
 
 
 def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
@@ -72,6 +181,12 @@ def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
     (sentence,) = report["environment"]
     assert sentence.startswith('environment.python is "3.')
     assert sentence.endswith('"2.7" here')
+
+
+def change_a_digit(file):
+    text = file.read_text()
+    place = text.index('"params": "') + len('"params": "')
+    file.write_text(text[:place] + ("0" if text[place] != "0" else "1") + text[place + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +203,7 @@ def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
             lambda p: (p / "digests.jsonl").write_text(lines_of(p)[1] + "\n"),
             "line 1 does not follow",
         ),
+        (lambda p: change_a_digit(p / "digests.jsonl"), "line 2 does not follow on line 1"),
         (lambda p: (p / "digests.jsonl").write_text('{"epoch'), "line 1 is damaged"),
         (lambda p: (p / "result.json").write_text("{"), r"result\.json is damaged"),
         (lambda p: (p / "digests.jsonl").unlink(), "digests.jsonl: cannot be read"),
@@ -122,7 +238,12 @@ def test_exit_codes_and_json(run, copy, tmp_path):
     (copy / "result.json").unlink()
     different = call(f"--workdir={run[1]}", f"--against={copy}", "--json")
     assert different.returncode == 1
-    assert json.loads(different.stdout)["identical"] is False
+    report = json.loads(different.stdout)
+    assert (report["identical"], report["size"]) == (False, None)
+    change_a_digit(copy / "digests.jsonl")
+    changed = call(f"--workdir={copy}")
+    assert (changed.returncode, changed.stdout) == (2, "")
+    assert "line 2 does not follow on line 1" in changed.stderr
 
 
 def test_digests_tell_one_bit_shape_and_dtype_apart():

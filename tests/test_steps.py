@@ -1,6 +1,7 @@
 """The training step: against PyTorch, on several devices, and several steps in one program."""
 
 import functools
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -14,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lsanet_jax import metrics, steps
-from lsanet_jax.data import pipeline
+from lsanet_jax.data import dataset, pipeline
 from lsanet_jax.models import pretrained, resnet, supervised
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -168,20 +169,38 @@ def test_losses_follow_pytorch():
     np.testing.assert_allclose(ce[0], -np.log(chosen), rtol=1e-3, atol=1e-4)
 
 
-def test_four_devices_have_the_losses_of_one():
+def test_any_number_of_devices_has_the_batches_and_losses_of_one():
     command = [sys.executable, "-m", "tests.test_steps"]
     root = pathlib.Path(__file__).parents[1]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    one, four = json.loads(result.stdout.splitlines()[-1])
-    assert len(one) == 20
-    np.testing.assert_allclose(four, one, rtol=1e-4)
+    one, *others = map(json.loads, result.stdout.splitlines()[-3:])
+    assert len(one["losses"]) == 50
+    for other in others:
+        assert other["batches"] == one["batches"]
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-4)
+
+
+def digest_of_batches(devices):
+    """SHA-256 of the index stream of three epochs, as the devices have it."""
+    images, labels = samples()
+    split = dataset.Split(images, labels)
+    whole = dataset.Dataset("cells", "multi-class", ("a", "b", "c"), split, split, split)
+    options = {"seed": 5, "batch_size": 16, "eval_batch_size": 16, "steps_per_dispatch": 2}
+    feed = pipeline.Resident(whole, Mesh(devices, ("data",)), **options)
+    digest = hashlib.sha256()
+    for epoch in (1, 2, 3):
+        for *_, indices in feed.train(epoch):
+            assert len(indices.sharding.device_set) == len(devices)
+            digest.update(np.asarray(indices))
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":  # a process of its own, for it needs four devices
     jax.config.update("jax_num_cpu_devices", 4)
     # The small stem, and gentle steps: on maps of one pixel batch norm divides by the spread of 16
     # numbers, and makes a difference in rounding a thousand times larger in one step.
-    arguments = {"tx": optax.sgd(1e-3), "stem": "small"}
-    losses = [train("lsanet", jax.devices()[:n], **arguments)[0] for n in (1, 4)]
-    print(json.dumps(losses))
+    arguments = {"tx": optax.sgd(3e-4), "stem": "small", "num_steps": 50}
+    for n in (1, 2, 4):
+        losses = train("lsanet", jax.devices()[:n], **arguments)[0]
+        print(json.dumps({"losses": losses, "batches": digest_of_batches(jax.devices()[:n])}))

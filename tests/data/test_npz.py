@@ -1,10 +1,17 @@
+import collections
 import io
+import pathlib
+import random
+import tempfile
 import warnings
 import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from lsanet_jax.data.dataset import SPLITS, TASKS
 from lsanet_jax.data.npz import KEYS, load_npz
 from lsanet_jax.errors import ConfigError, DataError
 
@@ -197,6 +204,18 @@ def test_header_that_claims_more_than_memory(write, tmp_path):
     assert "train_images" in error_of(path)
 
 
+@pytest.mark.xfail(strict=True, reason="NumPy compares the checksum only where it reads to the end")
+def test_header_that_says_less_than_the_file_holds(write):
+    labels = np.arange(6000) % 3
+    images = np.zeros((len(labels), 1, 1), np.uint8)
+    made = {key: images if key.endswith("images") else labels for key in KEYS}
+    path = write()
+    np.savez(path, **made)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"<i8", b"<i4", 1))  # Of train_labels: every other one is 0.
+    assert "train_labels cannot be read: the file is damaged" in error_of(path)
+
+
 def test_missing_keys(write):
     message = error_of(write(val_images=None, val_labels=None))
     assert "missing val_images, val_labels; found train_images, train_labels, test" in message
@@ -330,3 +349,134 @@ def test_a_file_leaves_no_handle_open(write):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         error_of(path)
+
+
+# Arbitrary input
+
+ARBITRARY = settings(
+    max_examples=500,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+INTEGERS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", ">u2", ">i4", ">i8"]
+OTHERS = ["f4", "f8", "?", "S1", "O", "M8[s]", "u1,u1"]
+CHANGES = ["dtype", "dtype", "value", "value", "shape", "cut", "order", "other name", "gone"]
+LIMITS = [-(2**63), -(2**31) - 1, -(2**31), -256, -1, 255, 256, 2**31 - 1, 2**31, 2**32, 2**63]
+
+
+class Pickled:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def cast(array, dtype):
+    """To any dtype, also to those that numbers do not become; to floats that are no integers."""
+    kind = np.dtype(dtype).kind
+    if kind == "O":
+        return np.full(array.shape, Pickled())
+    if kind in "MV":
+        return np.resize(np.frombuffer(array.tobytes(), np.uint8), 64 * len(array)).view(dtype)
+    return (array + 0.5 * (kind in "fc")).astype(dtype)
+
+
+def anything(dice):
+    """The arrays of a file, most of them with something wrong somewhere."""
+    classes = dice.randint(2, 4)
+    made = arrays(classes, dice.choice([(3, 4), (3, 4, 1), (3, 4, 3)]))
+    layout = dice.choice(["column", "flat", "multi-label"])
+    for key in KEYS[1::2]:
+        labels = made[key].astype(dice.choice(INTEGERS))
+        if layout == "multi-label":
+            labels = np.eye(classes, dtype=labels.dtype)[labels[:, 0]]
+        made[key] = labels[:, 0] if layout == "flat" else labels
+    if dice.random() < 0.5:
+        made["class_names"] = np.array([*"abcd"[:classes]])
+    for _ in range(dice.choice([0, 1, 1, 2])):
+        key = dice.choice(sorted(made))
+        array = made.pop(key)
+        how = dice.choice(CHANGES)
+        if how == "other name":
+            made[key + dice.choice(["s", ".npy.npy", " "])] = array
+        elif how == "dtype" and array.dtype.kind in "iu":
+            made[key] = cast(array, dice.choice(dice.choice([INTEGERS, OTHERS])))
+        elif how == "shape":
+            shape = dice.sample(array.shape, array.ndim)
+            made[key] = array.reshape(dice.choice([shape, [*shape, 1]]))
+        elif how == "cut":
+            made[key] = array[tuple(slice(dice.randint(0, n)) for n in array.shape)]
+        elif how == "order":
+            made[key] = np.asfortranarray(array[::-1])
+        elif how == "value" and "labels" in key and array.size and np.can_cast(array.dtype, "i8"):
+            value = dice.choice([*LIMITS, *range(6)])
+            array = array.astype(object)
+            array.flat[dice.randrange(array.size)] = value
+            made[key] = array.astype(np.int64 if value < 2**63 else np.uint64)
+        elif how != "gone":
+            made[key] = array
+    return made
+
+
+def damaged(data, dice):
+    """Bytes cut short, replaced, inserted, deleted or swapped at random places."""
+    data = bytearray(data)
+    for _ in range(dice.choice([1, 1, 2, 4])):
+        place, other = dice.randrange(len(data)), dice.randrange(len(data))
+        how = dice.choice(["cut", "replace", "replace", "flip", "insert or delete", "swap"])
+        if how == "cut":
+            return bytes(data[: max(place, 1)])
+        if how == "replace":
+            data[place] = dice.randrange(256)
+        elif how == "flip":
+            data[place] ^= 1 << dice.randrange(8)
+        elif how == "swap":
+            data[place : place + 8], data[other : other + 8] = (
+                data[other : other + 8],
+                data[place : place + 8],
+            )
+        else:
+            data[place : place + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_file_is_one_error_or_what_was_written():
+    outcomes = collections.Counter()
+
+    @ARBITRARY
+    @given(st.integers(0, 2**32))
+    def check(seed):
+        # Not drawn one by one: Hypothesis likes some choices better than others.
+        dice = random.Random(seed)
+        made, hurt = anything(dice), dice.random() < 0.4
+        task = dice.choice([None] * 9 + [*TASKS, "regression"])
+        with tempfile.TemporaryDirectory() as place:
+            path = pathlib.Path(place) / "own.npz"
+            dice.choice([np.savez, np.savez_compressed])(path, **made)
+            if hurt:
+                path.write_bytes(damaged(path.read_bytes(), dice))
+            try:
+                dataset = load_npz(path, task=task)
+            except ConfigError:
+                assert task == "regression"
+                return
+            except DataError as error:
+                assert place in str(error)
+                outcomes["refused", hurt] += 1
+                return
+        outcomes["loaded", hurt] += 1
+        assert task in (None, dataset.task)
+        for key in SPLITS:
+            split = dataset.split(key)
+            images, labels = made[f"{key}_images"], made[f"{key}_labels"]
+            assert images.shape in (split.images.shape, split.images.shape[:3])
+            assert labels.shape[0] == split.labels.shape[0] == len(images)
+            np.testing.assert_array_equal(split.images, images.reshape(split.images.shape))
+            np.testing.assert_array_equal(split.labels, labels.reshape(split.labels.shape))
+
+    check()
+    assert outcomes["loaded", False] > 50
+    assert outcomes["loaded", True] > 0
+    assert outcomes["refused", False] > 50
+    assert outcomes["refused", True] > 50
