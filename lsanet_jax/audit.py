@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from lsanet_jax import checkpoint, cli, manifest
+from lsanet_jax import checkpoint, cli, determinism, manifest
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
@@ -268,6 +268,10 @@ def main() -> None:
     args = parser.parse_args()
 
     def tool() -> None:
+        file = pathlib.Path(args.workdir) / manifest.MANIFEST
+        if file.exists():  # Before `audit` uses a device.
+            made_with = read_json(file).get("environment", {}).get("xla_flags", "")
+            determinism.request(determinism.FLAG in made_with)
         report = audit(args.workdir, epochs=args.epochs, against=args.against)
         if args.json:
             print(json_text(report, indent=1), end="")

@@ -50,6 +50,7 @@ def _is_real(v: Any) -> bool:
 
 FIELDS: dict[str, Field] = {
     "seed": Field(int, lambda v: 0 <= v < 2**32, "0 to 4294967295"),
+    "deterministic": Field(bool),
     "data.name": Field(str, bool, "the name of a dataset"),
     "data.root": Field(str),
     "data.url": Field(str),

@@ -11,7 +11,7 @@ with the same workdir resumes an interrupted run.
 from absl import app, flags
 from ml_collections import config_flags
 
-from lsanet_jax import cli, distributed
+from lsanet_jax import cli, determinism, distributed
 from lsanet_jax.errors import near_matches
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -39,6 +39,7 @@ def main(argv):
         cli.fail(f"unexpected argument {argv[1]!r}: flags start with --")
 
     def train_and_evaluate() -> None:
+        determinism.request(CONFIG.value.get("deterministic", True))
         distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
-from lsanet_jax import keys, manifest, metrics, models, steps
+from lsanet_jax import determinism, keys, manifest, metrics, models, steps
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.data import pipeline
 from lsanet_jax.data.augment import Augmentation
@@ -51,6 +51,7 @@ def train_and_evaluate(
     """
     config_lib.validate(config)
     mesh = Mesh(jax.devices(), ("data",))
+    determinism.check(config.deterministic, jax.default_backend())
     check_batch_sizes(config, mesh.size)
     first_process = jax.process_index() == 0  # it writes and talks for all
 
