@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,8 @@ class Checkpoints:
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 
     def __enter__(self):
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_only_what_we_raise())
         return self
 
     def __exit__(self, kind, *_):
@@ -55,6 +58,8 @@ class Checkpoints:
                 if kind is None:
                     raise
                 log.warning("%s", error)  # What ends the block says more.
+        if kind is None:  # Otherwise writes may still be failing.
+            self._quiet.close()
 
     @property
     def last_step(self) -> int | None:
@@ -214,8 +219,29 @@ def read_arrays(place: pathlib.Path) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
 
 
+@contextlib.contextmanager
+def _only_what_we_raise() -> Iterator[None]:
+    """Keeps Orbax from logging a write that fails, and TensorStore from printing all after it."""
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    worth_it = lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    logging.getLogger("absl").addFilter(worth_it)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        logging.getLogger("absl").removeFilter(worth_it)
+
+
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    text = (str(error).splitlines() or [""])[0]
+    if len(text) > 300:  # What it was about comes first, the operating system's reason last.
+        text = f"{text[:150]} ... {text[-150:]}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _save(meta: dict, **trees) -> ocp.args.Composite:

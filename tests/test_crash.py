@@ -443,13 +443,13 @@ class Disk:
         folder.mkdir()
 
     def mount(self, *options):
-        command = ["mount", *options, str(self.folder)]
+        command = ["mount", *options, self.folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"cannot mount: {done.stderr}")
 
     def unmount(self):
-        subprocess.run(["umount", str(self.folder)], check=True)
+        subprocess.run(["umount", self.folder], check=True)
 
 
 @pytest.fixture
@@ -457,7 +457,7 @@ def disk(tmp_path):
     made = Disk(tmp_path / "disk")
     yield made
     while os.path.ismount(made.folder):
-        subprocess.run(["umount", "--lazy", str(made.folder)], check=True)
+        subprocess.run(["umount", "--lazy", made.folder], check=True)
 
 
 BIG = (("model.lsa.channels", 1280),)  # 20 MB for each `last`, a third of that for each `best`
@@ -505,7 +505,7 @@ def test_a_disk_that_is_full_at_any_time_stops_a_run_which_resumes(trainer, whol
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["write metrics", "save the last", "write the result"])
 def test_a_disk_that_becomes_read_only_stops_a_run_which_resumes(trainer, whole, disk, point):
-    disk.mount("--bind", str(disk.folder))
+    disk.mount("--bind", disk.folder)
     path = disk.folder / "run"
     process, connection = trainer.start(path, hook=Hook(point, when="pause"))
     assert connection.poll(300) and connection.recv() == "paused"
