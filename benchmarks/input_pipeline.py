@@ -14,8 +14,9 @@ number includes:
 
 Batches are taken and dropped as fast as they come, those made before a turn are not counted, and the
 files lie in the page cache. CPU time, of this process and its workers, hardly depends on what else the
-machine does (it is read from /proc: Linux only). Start-up, until the first batch, is told apart: of worker processes, which
-both libraries spawn here (a forked one starts faster, but not safely beside JAX), or of compiling.
+machine does (it is read from /proc: Linux only). Start-up, until the first batch, is told apart: of worker
+processes, which both libraries spawn here (a forked one starts faster, but not safely beside JAX), or of
+compiling.
 
 At the end, what the device pipeline adds to a training step of ResNet-18: the step with gather and
 normalisation inside, over the same step fed with one float32 batch that is ready on the device.
@@ -45,7 +46,7 @@ from lsanet_jax.data.images import decode
 # Torch and Grain are imported where they are used: each worker process runs the lines up here.
 
 CLASSES = 4
-MADE_AHEAD = 4  # batches per worker, at most, that are ready or under way when a turn starts
+MADE_AHEAD = 6  # batches per worker that are ready or under way, at most, when a turn starts
 MEAN = STD = (0.5,)
 
 warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # Collating copies it.

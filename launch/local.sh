@@ -85,8 +85,9 @@ def share(gpus, i):
 def copy(i, source, target):
     for line in source:  # a progress bar's carriage returns end lines too
         if line.strip():
-            target.write(f"[{i}] {line.rstrip()}\n")
-            target.flush()
+            with printing:
+                target.write(f"[{i}] {line.rstrip()}\n")
+                target.flush()
 
 
 def send(number):
@@ -111,7 +112,7 @@ def pass_on(number, frame):
     send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
-running, ended, copiers = {}, queue.Queue(), []
+running, ended, copiers, printing = {}, queue.Queue(), [], threading.Lock()
 deadline, interrupted, exit_code = float("inf"), None, 0
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, pass_on)

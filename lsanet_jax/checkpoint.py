@@ -28,16 +28,24 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints below a folder; a context manager that waits for writes to end."""
 
-    def __init__(self, folder: str | pathlib.Path):
+    def __init__(self, folder: str | pathlib.Path, *, writes: bool = True):
         """Open or create the folder.
+
+        Args:
+          folder: of the checkpoints.
+          writes: False to leave all as it is, since a run may be writing there.
 
         Raises:
           WorkdirError: it cannot be written to.
         """
         self.folder = pathlib.Path(folder).absolute()
+        self._writes = writes
         options = ocp.CheckpointManagerOptions(
+            read_only=not writes,
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=True,
+            # Where a folder cannot be made, the thread that made it would be waited for for minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
         with self._writing():
@@ -101,7 +109,7 @@ class Checkpoints:
             self._best.save(epoch, args=_save({}, model=model))
 
     def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:
-        """Restore the newest state that is sound; damaged ones are set aside with a warning.
+        """Restore the newest state that is sound; newer ones are set aside with a warning.
 
         Args:
           state: one of the same structure, shapes and shardings; its values are not used.
@@ -115,18 +123,19 @@ class Checkpoints:
         """
         leaves, structure = jax.tree.flatten(means)
         items = {"state": state} | ({"means": leaves} if leaves else {})
-        while True:
-            step = self.last_step
+        *newer, oldest = sorted(self._last.all_steps(), reverse=True)
+        for step in newer:
             try:
                 restored = self._restore(self._last, step, items)
+                break
             except WorkdirError as error:
-                if len(self._last.all_steps()) == 1:
-                    raise
                 log.warning("%s", error)
-                self._set_aside(step)
-            else:
-                means = jax.tree.unflatten(structure, restored["means"]) if leaves else means
-                return restored["state"], means, restored["meta"]
+                if self._writes:
+                    self._set_aside(step)
+        else:
+            restored = self._restore(self._last, oldest, items)
+        means = jax.tree.unflatten(structure, restored["means"]) if leaves else means
+        return restored["state"], means, restored["meta"]
 
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint away, so that the one before it is the newest."""

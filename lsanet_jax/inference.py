@@ -56,7 +56,7 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
     tx = train.optimizer(config.train, train.learning_rate_schedule(config.train, 1))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     graphdef, state = steps.init(create, tx, keys.stream(config.seed, "init"), mesh)
-    with Checkpoints(path / "checkpoints") as checkpoints:
+    with Checkpoints(path / "checkpoints", writes=False) as checkpoints:
         epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else None
         if epoch is not None and checkpoints.has_best(epoch):
             state = checkpoints.restore_best(epoch, state)
