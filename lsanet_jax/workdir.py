@@ -62,12 +62,12 @@ class Workdir(contextlib.ExitStack):
         self.path = pathlib.Path(path).absolute()
         self._writes = writes
         self._scalars, self._flushed = None, 0.0
-        self._config = json.loads(json.dumps(dict(flatten(config))))
+        self._config = _as_json(config)
         self._config_file = self.path / "config.json"
         if not writes:
             return
         if self._config_file.exists():
-            self._check_same()
+            check_same_config(self.path, config)
         elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
             raise WorkdirError(
                 f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
@@ -133,15 +133,6 @@ class Workdir(contextlib.ExitStack):
                 f"cannot write to --workdir={self.path}: {error}. Make room or mend what is wrong, and "
                 "resume with the same command"
             ) from error
-
-    def _check_same(self) -> None:
-        found, wanted = read_json(self._config_file), self._config
-        fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
-        if changed := differences(fixed(found), fixed(wanted)):
-            raise WorkdirError(
-                f"{self.path} holds a run of another config: {'; '.join(changed)}. Use another "
-                "--workdir, or the same config to resume"
-            )
 
     def finished_result(self) -> dict | None:
         """The contents of `result.json`, or None while the run is not finished."""
@@ -240,6 +231,25 @@ def _temporary(file: pathlib.Path) -> bool:
 def _left_behind(file: pathlib.Path) -> bool:
     """Whether it may be in a folder whose run was killed before it had a config."""
     return file.name == LOCK or _temporary(file)
+
+
+def _as_json(config: ml_collections.ConfigDict) -> dict:
+    return json.loads(json.dumps(dict(flatten(config))))
+
+
+def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Check that the run in a folder is of this config, but for the fields in `MAY_CHANGE`.
+
+    Raises:
+      WorkdirError: it is of another one, or its `config.json` is damaged.
+    """
+    found, wanted = read_json(path / "config.json"), _as_json(config)
+    fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
+    if changed := differences(fixed(found), fixed(wanted)):
+        raise WorkdirError(
+            f"{path} holds a run of another config: {'; '.join(changed)}. Use another "
+            "--workdir, or the same config to resume"
+        )
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:

@@ -1,0 +1,48 @@
+"""What the sweeps share: the paper's numbers, and the scale for machines without a GPU."""
+
+import json
+import pathlib
+
+import lsanet_jax
+from lsanet_jax.sweep import Run
+
+PAPER = pathlib.Path(lsanet_jax.__file__).with_name("paper.json")
+
+METHODS = {
+    "baseline": "Baseline",
+    "dsn": "DSN",
+    "dks": "DKS",
+    "dsn_ks": "DSN+KS",
+    "dsn_lsa": "DSN+LSA",
+    "lsanet": "LSANet",
+}
+
+
+def paper_table(number: int) -> dict:
+    """Title and rows of one of the paper's tables."""
+    return json.loads(PAPER.read_text())["tables"][str(number)]
+
+
+def at_scale(scale: str) -> dict:
+    """Overrides for a scale: at "28px" each run takes minutes on a CPU, not hours on a GPU."""
+    if scale == "paper":
+        return {}
+    return {"data.image_size": 28, "train.epochs": 30}
+
+
+def run_of(row: dict, *, name: str, shown: dict, scale: str, baseline=None, **overrides) -> Run:
+    """The run of a row of the paper's; `overrides` has "__" for the dots of the fields' names."""
+    fields = {key.replace("__", "."): value for key, value in overrides.items()}
+    return Run(
+        name=name,
+        config=f"configs/{row['backbone']}.py",
+        overrides={
+            "data.name": row["dataset"],
+            "model.objective": row["method"],
+            **at_scale(scale),
+            **fields,
+        },
+        row=shown,
+        paper={key: row[key] for key in ("dataset", "acc", "auc")},
+        baseline=baseline,
+    )
