@@ -71,7 +71,8 @@ def get_config() -> ConfigDict:
     # VGG: with or without the first of its five poolings
     model.attention = "none"  # in every block: none, se, cbam, eca, srm, simam
     model.norm = "batch"  # batch, or none for plain VGG
-    model.objective = "lsanet"  # baseline, dsn, dks, dsn_ks, dsn_lsa, lsanet
+    model.objective = "lsanet"  # baseline, dsn, dks, dsn_ks, dsn_lsa, lsanet; probe: the baseline
+    # with auxiliary classifiers that leave the backbone alone (Figure 2)
     model.taps = (1, 2, 3, 4)  # supervised stages, the last one included; dks never uses stage 1
     model.lsa = lsa = ConfigDict()  # layer selective attention, for dsn_lsa and lsanet
     lsa.kind = "fc"  # fc (the paper's choice), conv, gated, self
@@ -83,7 +84,7 @@ def get_config() -> ConfigDict:
     model.init_from = ""  # .safetensors with torchvision's names: the backbone to start from
 
     config.loss = loss = ConfigDict()
-    loss.alpha = (1.0,)  # dsn, dsn_ks, dks: weights of the auxiliary classifiers, one or one each
+    loss.alpha = (1.0,)  # dsn, dsn_ks, dks, probe: auxiliary classifiers' weights, one or one each
     loss.mu = 1.0  # dsn_ks, dks, lsanet: weight of knowledge synergy (P)
 
     config.train = train = ConfigDict()

@@ -181,7 +181,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.model.taps = {config.model.taps} leaves no auxiliary classifier for objective "
             f"{config.model.objective}: add a stage, or train the baseline"
         )
-    if config.model.objective in ("dsn", "dsn_ks", "dks") and (
+    if config.model.objective in ("dsn", "dsn_ks", "dks", "probe") and (
         len(config.loss.alpha) not in (1, num_aux)
     ):
         raise ConfigError(

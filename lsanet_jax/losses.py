@@ -4,14 +4,16 @@ Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K]
 is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample; `beta` [B, L]
 the weights that layer selective attention gives, a distribution over the classifiers per sample.
 
-| objective | loss (mean over the batch)                  | paper           |
-|-----------|---------------------------------------------|-----------------|
-| baseline  | `final`                                     | Eq. 1, 2        |
-| dsn       | `final` + `auxiliary`                       | Eq. 3, 4        |
-| dsn_ks    | `final` + `auxiliary` + `synergy`           | Table 3, DSN+KS |
-| dks       | the same, on the DKS network                | DKS, Eq. 3      |
-| dsn_lsa   | `weighted`                                  | Eq. 7           |
-| lsanet    | `weighted` + `synergy`                      | Eq. 5           |
+| objective | loss (mean over the batch)                     | paper           |
+|-----------|------------------------------------------------|-----------------|
+| baseline  | `final`                                        | Eq. 1, 2        |
+| dsn       | `final` + `auxiliary`                          | Eq. 3, 4        |
+| dsn_ks    | `final` + `auxiliary` + `synergy`              | Table 3, DSN+KS |
+| dks       | the same, on the DKS network                   | DKS, Eq. 3      |
+| dsn_lsa   | `weighted`                                     | Eq. 7           |
+| lsanet    | `weighted` + `synergy`                         | Eq. 5           |
+| probe     | dsn's, where `auxiliary` moves the auxiliary   | Fig. 2, without |
+|           | classifiers only: see `models.supervised`      | DSL             |
 
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
 "Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).
@@ -41,6 +43,7 @@ OBJECTIVES: Mapping[str, Terms] = {
     "dsn_ks": Terms(weighted=False, auxiliary=True, synergy=True),
     "dsn_lsa": Terms(weighted=True, auxiliary=False, synergy=False),
     "lsanet": Terms(weighted=True, auxiliary=False, synergy=True),
+    "probe": Terms(weighted=False, auxiliary=True, synergy=False),
 }
 
 Labels = Int[Array, " b"] | Float[Array, "b k"] | Int[Array, "b k"]
@@ -137,7 +140,7 @@ def objective(
     alpha: Float[Array, " l-1"] | float = 1.0,
     mu: Float[Array, "l l"] | float = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Compute one of the six objectives and the parts that it is made of.
+    """Compute one of the objectives and the parts that it is made of.
 
     Args:
       name: a key of `OBJECTIVES`.

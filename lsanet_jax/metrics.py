@@ -1,5 +1,7 @@
 """ACC and AUC as MedMNIST defines them, and running means of the training losses."""
 
+from typing import NamedTuple
+
 import numpy as np
 from clu import metrics as clu_metrics
 from jaxtyping import Float, Int
@@ -61,11 +63,31 @@ def training_means(names) -> type[clu_metrics.Collection]:
     return clu_metrics.Collection.create(**averages)
 
 
-def summarize(outputs, labels: np.ndarray, task: str, stages: tuple[int, ...]) -> dict:
+class Predictions(NamedTuple):
+    """What every classifier says of a split, shallow to deep; the last one is the network's own."""
+
+    probabilities: Float[np.ndarray, "l n k"]  # in [0, 1]
+    ce: Float[np.ndarray, "l n"]  # cross entropy in nats
+    beta: Float[np.ndarray, "n l"] | None
+
+
+def gather(outputs, num: int) -> Predictions:
+    """Join what the evaluation step returned for each batch, and cut it off after `num` samples."""
+    probabilities, ce, beta = zip(*outputs, strict=True)
+    return Predictions(
+        np.concatenate(probabilities, axis=1)[:, :num],
+        np.concatenate(ce, axis=1)[:, :num],
+        None if beta[0] is None else np.concatenate(beta)[:num],
+    )
+
+
+def summarize(
+    predictions: Predictions, labels: np.ndarray, task: str, stages: tuple[int, ...]
+) -> dict:
     """Scores of every classifier on a split.
 
     Args:
-      outputs: for each batch what the evaluation step returned; may go on beyond the last sample.
+      predictions: for all samples of the split.
       labels: of the split.
       task: one of `lsanet_jax.data.dataset.TASKS`.
       stages: the classifiers' stages, shallow to deep.
@@ -74,11 +96,7 @@ def summarize(outputs, labels: np.ndarray, task: str, stages: tuple[int, ...]) -
       `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`, `acc`,
       `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean weight).
     """
-    num = len(labels)
-    probabilities, ce, beta = zip(*outputs, strict=True)
-    probabilities = np.concatenate(probabilities, axis=1)[:, :num]
-    ce = np.concatenate(ce, axis=1)[:, :num]
-    beta = None if beta[0] is None else np.concatenate(beta)[:num]
+    probabilities, ce, beta = predictions
     classifiers = []
     for i, stage in enumerate(stages):
         classifier = {

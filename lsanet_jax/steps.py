@@ -68,8 +68,22 @@ def part_names(objective: str, stage_names: tuple[str, ...]) -> list[str]:
     terms = losses.OBJECTIVES[objective]
     names = ["loss", "weighted"] if terms.weighted else ["loss", "final"]
     names += ["auxiliary"] * terms.auxiliary + ["synergy"] * terms.synergy
-    names += [f"ce_{name}" for name in stage_names]
+    names += [f"{score}_{name}" for score in ("ce", "acc") for name in stage_names]
     return names + [f"beta_{name}" for name in stage_names] * terms.weighted
+
+
+def training_accuracy(
+    logits: Float[Array, "l b k"], labels: losses.Labels, *, multilabel: bool
+) -> Float[Array, " l"]:
+    """Fraction of a batch that each classifier gets right, in [0, 1]; see `losses.cross_entropy`.
+
+    Of labels that are probabilities (mixup's) the most probable class counts; with `multilabel`, it
+    is the mean over labels, each predicted and taken as true above 1/2.
+    """
+    if multilabel:
+        return jnp.mean((logits > 0) == (labels > 0.5), axis=(1, 2))
+    truth = jnp.argmax(labels, axis=-1) if labels.ndim == 2 else labels
+    return jnp.mean(jnp.argmax(logits, axis=-1) == truth, axis=1)
 
 
 def make_train_step(
@@ -110,7 +124,8 @@ def make_train_step(
       are the batches of n steps, done in one program; unless `resident` there are none, and `images`
       [n, B, h, w, c] and `labels` [n, B, ...] are the batches. `means` is a `clu.metrics.Collection`
       that takes up the parts; `state` and `means` are donated. `parts` maps names to [n] values:
-      those of `part_names`: the loss, its terms, and each classifier's mean cross entropy and beta.
+      those of `part_names`: the loss, its terms, and of each classifier the mean cross entropy, the
+      accuracy in training mode and the mean beta.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     batches = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -125,6 +140,8 @@ def make_train_step(
         ce = parts.pop("ce")
         parts = {"loss": loss, **parts}
         parts |= {f"ce_{name}": ce[i] for i, name in enumerate(stage_names)}
+        acc = training_accuracy(logits, labels, multilabel=multilabel)
+        parts |= {f"acc_{name}": acc[i] for i, name in enumerate(stage_names)}
         if beta is not None:
             parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stage_names)}
         return loss, (parts, nnx.state(model, nnx.BatchStat))

@@ -126,12 +126,14 @@ def train_and_evaluate(
         part_names = steps.part_names(config.model.objective, stage_names)
         Means = metrics.training_means(part_names)
 
-        def evaluate(state: steps.TrainState, name: str) -> dict:
+        def evaluate(state: steps.TrainState, name: str) -> tuple[dict, metrics.Predictions]:
             outputs = []
             for batch in feed.evaluate(name):
                 interrupts.check()
                 outputs.append(eval_step(state.params, state.batch_stats, *batch))
-            return metrics.summarize(outputs, dataset.split(name).labels, dataset.task, stages=taps)
+            labels = dataset.split(name).labels
+            predictions = metrics.gather(outputs, len(labels))
+            return metrics.summarize(predictions, labels, dataset.task, taps), predictions
 
         # ------------------------------------------------------------------------------ resume
         about_data = {
@@ -186,7 +188,7 @@ def train_and_evaluate(
                     monitor.add(first + done + 1, parts)
                     done = min(done + config.train.steps_per_dispatch, steps_per_epoch)
                 rate = monitor.end_epoch()
-                val = evaluate(state, "val")
+                val, _ = evaluate(state, "val")
             except Interrupted as error:
                 monitor.end_epoch()
                 history.seconds += time.perf_counter() - started
@@ -221,16 +223,18 @@ def train_and_evaluate(
             return None
 
         # ------------------------------------------------------------------------------ result
-        last = {"epoch": history.epoch, "val": history.last_val, "test": evaluate(state, "test")}
+        test, predictions = evaluate(state, "test")
+        last = {"epoch": history.epoch, "val": history.last_val, "test": test}
         chosen = last
         if history.best_epoch is None:
             log.warning("the validation AUC was never defined: reporting the last epoch")
         if config.eval.select == "best_val_auc" and history.best_epoch not in (None, history.epoch):
             state = checkpoints.restore_best(history.best_epoch, state)
-            test = evaluate(state, "test")
+            test, predictions = evaluate(state, "test")
             chosen = {"epoch": history.best_epoch, "val": history.best_val, "test": test}
         result = make_result(config, dataset, chosen, last, history)
         if first_process:
+            run.write_predictions(predictions, dataset.test.labels, chosen["epoch"])
             result["last_digest"] = run.last_digest()
             run.write_result(result)
             print_table(result)

@@ -1,4 +1,4 @@
-"""The folder of a run: `config.json`, `manifest.json`, `metrics.jsonl`, digests, events, result."""
+"""The folder of a run: config, manifest, metrics, digests, events, predictions and result."""
 
 import contextlib
 import json
@@ -11,15 +11,18 @@ import time
 from collections.abc import Iterator
 
 import ml_collections
+import numpy as np
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.files import json_text, read_json, try_lock, write_atomically
+from lsanet_jax.files import json_text, read_json, replacing, try_lock, write_atomically
 from lsanet_jax.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
+from lsanet_jax.metrics import Predictions
 from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
 
+PREDICTIONS = "predictions.npz"
 LOCK = "lock"  # Held by the process that trains.
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
@@ -214,6 +217,28 @@ class Workdir(contextlib.ExitStack):
             with self._writing():
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
 
+    def write_predictions(
+        self, predictions: Predictions, labels: np.ndarray, epoch: int | None
+    ) -> None:
+        """Write `predictions.npz`: what every classifier says of the test split, for `report`.
+
+        Its arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
+        attention, and `epoch`, the one that is reported.
+        """
+        if not self._writes:
+            return
+        arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
+        if predictions.beta is not None:
+            arrays["beta"] = predictions.beta
+        with (
+            self._writing(),
+            replacing(self.path / PREDICTIONS) as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+
     def last_digest(self) -> str:
         """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""
         file = self.path / DIGESTS
@@ -223,9 +248,8 @@ class Workdir(contextlib.ExitStack):
 
 def _temporary(file: pathlib.Path) -> bool:
     """Whether `files.replacing` made it, for one of our files."""
-    return bool(
-        re.fullmatch(r"\.(config|manifest|metrics|digests|result)\.jsonl?\.\d+\.tmp", file.name)
-    )
+    ours = r"\.(config|manifest|metrics|digests|result|predictions)\.(jsonl?|npz)\.\d+\.tmp"
+    return bool(re.fullmatch(ours, file.name))
 
 
 def _left_behind(file: pathlib.Path) -> bool:

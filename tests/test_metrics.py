@@ -57,7 +57,9 @@ def test_summary_drops_the_padding_of_the_last_batch():
     beta = np.tile([0.25, 0.75], (12, 1))
     ce = np.tile(np.arange(12.0), (2, 1))
     batches = [(padded[:, i : i + 4], ce[:, i : i + 4], beta[i : i + 4]) for i in (0, 4, 8)]
-    summary = metrics.summarize(batches, labels, "multi-class", stages=(2, 4))
+    predictions = metrics.gather(batches, 10)
+    np.testing.assert_array_equal(predictions.probabilities, [shallow, own])
+    summary = metrics.summarize(predictions, labels, "multi-class", stages=(2, 4))
     assert summary["acc"] == metrics.accuracy(labels, own, "multi-class")
     assert summary["loss"] == 4.5
     assert [c["stage"] for c in summary["classifiers"]] == [2, 4]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lsanet_jax import models
+from lsanet_jax import losses, models
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import __main__ as zoo
 from lsanet_jax.models import lsa, pretrained, resnet, supervised
@@ -130,12 +130,13 @@ def test_each_objective_adds_its_parts_only():
             path[0] for path, _ in nnx.to_flat_state(nnx.state(abstract_model(objective=objective)))
         }
         - {"backbone", "fc"}
-        for objective in ("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet")
+        for objective in losses.OBJECTIVES
     }
     lsa_parts = {"auxiliary", "embeddings", "lsa"}
     assert parts == {
         "baseline": set(),
         "dsn": {"auxiliary"},
+        "probe": {"auxiliary"},
         "dks": {"auxiliary"},
         "dsn_ks": {"auxiliary"},
         "dsn_lsa": lsa_parts,

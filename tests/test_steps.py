@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from lsanet_jax import metrics, steps
 from lsanet_jax.data import dataset, pipeline
+from lsanet_jax.losses import OBJECTIVES
 from lsanet_jax.models import pretrained, resnet, supervised
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -54,6 +55,7 @@ def setup(
             classes,
             taps=taps,
             dks=dks,
+            probe=objective == "probe",
             lsa={"channels": 8, "kind": "fc", "reduction": 8} if uses_lsa else None,
             image_shape=(28, 28, 3),
             rngs=rngs,
@@ -92,13 +94,42 @@ class _Split:
         self.images, self.labels = images, labels
 
 
-@pytest.mark.parametrize("objective", ["baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet"])
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_every_objective_learns(objective):
     losses, state, means = train(objective, num_steps=12)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
     assert int(state.step) == 12
     np.testing.assert_allclose(means.compute()["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_probes_leave_the_backbone_as_it_is_without_them():
+    tx = optax.sgd(1e-2)
+    _, alone, _ = train("baseline", num_steps=3, tx=tx)
+    _, probed, _ = train("probe", num_steps=3, tx=tx)
+    _, supervised, _ = train("dsn", num_steps=3, tx=tx)
+    largest = lambda a, b: max(
+        float(np.max(np.abs(x - y))) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
+    for part in ("backbone", "fc"):
+        assert largest(alone.params[part], probed.params[part]) < 1e-5
+        assert largest(alone.params[part], supervised.params[part]) > 1e-3
+    _, before, *_ = setup("probe", tx=tx)
+    for i in range(3):
+        assert largest(before.params["auxiliary"][i], probed.params["auxiliary"][i]) > 1e-4
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_training_accuracy_counts_what_each_classifier_gets_right(soft):
+    labels = np.array([0, 1, 2, 1])
+    logits = np.stack([np.eye(3)[labels], np.eye(3)[[0, 0, 2, 0]]]).astype(np.float32)
+    given = 0.6 * np.eye(3)[labels] + 0.4 * np.eye(3)[[2, 2, 0, 0]] if soft else labels
+    found = steps.training_accuracy(np.asarray(logits), np.asarray(given), multilabel=False)
+    np.testing.assert_allclose(found, [1, 0.5])
+    answers = np.array([[1, 0], [0, 0]])
+    logits = np.array([[[2.0, -1.0], [3.0, -1.0]], [[-2.0, 1.0], [-1.0, -1.0]]])
+    found = steps.training_accuracy(np.asarray(logits), np.asarray(answers), multilabel=True)
+    np.testing.assert_allclose(found, [0.75, 0.5])
 
 
 def test_multilabel_learns():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import interrupts, main, manifest, train, workdir
+from lsanet_jax import interrupts, main, manifest, metrics, train, workdir
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -63,6 +63,7 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
         "lock",
         "manifest.json",
         "metrics.jsonl",
+        "predictions.npz",
         "result.json",
         "tensorboard",
         "checkpoints",
@@ -76,6 +77,16 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     assert all(
         0 <= result[split][score] <= 1 for split in ("val", "test") for score in ("acc", "auc")
     )
+
+    with np.load(tmp_path / "run/predictions.npz") as predictions:
+        assert predictions["probabilities"].shape == (4, 24, 3)
+        assert predictions["epoch"] == result["best_epoch"]
+        for found, classifier in zip(
+            predictions["probabilities"], result["classifiers"], strict=True
+        ):
+            acc = metrics.accuracy(predictions["labels"], found, "multi-class")
+            assert acc == classifier["acc"]
+        np.testing.assert_allclose(predictions["beta"].mean(axis=0), result["beta"], rtol=1e-5)
 
     records = read_metrics(tmp_path / "run")
     assert [r["epoch"] for r in records] == [1, 2]

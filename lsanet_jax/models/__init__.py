@@ -50,6 +50,7 @@ def create_model(
         num_classes,
         taps=taps,
         dks=config.objective == "dks",
+        probe=config.objective == "probe",
         lsa=config.lsa if config.objective in ("dsn_lsa", "lsanet") else None,
         image_shape=image_shape,
         dtype=jnp.dtype(config.dtype),

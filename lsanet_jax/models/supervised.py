@@ -38,6 +38,7 @@ class DeeplySupervised(nnx.Module):
         *,
         taps: Sequence[int] | None = None,
         dks: bool = False,
+        probe: bool = False,
         lsa: Mapping | None = None,
         image_shape: tuple[int, int, int] = (224, 224, 3),
         dtype=jnp.float32,
@@ -51,6 +52,8 @@ class DeeplySupervised(nnx.Module):
           num_classes: number of logits of each classifier.
           taps: the stages to supervise, counted from 1 (default: all).
           dks: put a DKS branch in front of each auxiliary classifier.
+          probe: keep the gradients of the auxiliary classifiers off the backbone, so that they
+            tell what its maps hold and change nothing of it ("without DSL" in Fig. 2).
           lsa: arguments of `LayerSelectiveAttention` (channels, kind, reduction, kernel_size);
             None for a network without it.
           image_shape: (height, width, channels) of the images to train on. It sets the kernel
@@ -73,6 +76,7 @@ class DeeplySupervised(nnx.Module):
                 f"the last one, {last}, must be among them"
             )
         self.dtype = dtype
+        self.probe = probe
         self.backbone = backbone
         self.fc = Classifier(backbone.stage_channels[-1], num_classes, rngs=rngs)
         if dks and not hasattr(backbone, "make_stage"):
@@ -106,7 +110,8 @@ class DeeplySupervised(nnx.Module):
         all_maps = self.backbone(x.astype(self.dtype))
         maps = [all_maps[tap - 1] for tap in self.taps]
         heads = [*self.auxiliary, self.fc]
-        logits = jnp.stack([head(m) for head, m in zip(heads, maps, strict=True)])
+        seen = [jax.lax.stop_gradient(m) for m in maps[:-1]] + maps[-1:] if self.probe else maps
+        logits = jnp.stack([head(m) for head, m in zip(heads, seen, strict=True)])
         if self.lsa is None:
             return Outputs(logits, None)
         embedded = [embed(m) for embed, m in zip(self.embeddings, maps, strict=True)]
