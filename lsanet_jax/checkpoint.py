@@ -78,7 +78,14 @@ class Checkpoints:
         """Whether this epoch was the best when it was saved, and is still kept."""
         return epoch in self._best.all_steps()
 
-    def save_last(self, step: int, state: TrainState, means, meta: dict) -> None:
+    def save_last(
+        self,
+        step: int,
+        state: TrainState,
+        means,
+        meta: dict,
+        digests: dict[str, str] | None = None,
+    ) -> None:
         """Save the state after a step, and what the loop must remember, in the background.
 
         Args:
@@ -86,27 +93,48 @@ class Checkpoints:
           state: all that changes during training.
           means: a pytree of arrays: the means over the epoch so far.
           meta: what JSON can hold.
+          digests: `manifest.tensor_digests` of the state, where they are known.
 
         Raises:
           WorkdirError: it cannot be written; or an earlier one could not.
         """
         if step in self._last.all_steps():
             return
+        items = {"state": state, "means": jax.tree.leaves(means)}
+        digests = {
+            "state": digests or manifest.tensor_digests(state),
+            "means": manifest.tensor_digests(items["means"]),
+        }
         with self._writing():
-            self._last.save(step, args=_save(meta, state=state, means=jax.tree.leaves(means)))
+            self._last.save(step, args=_save(meta, items, digests))
 
-    def save_best(self, epoch: int, state: TrainState) -> None:
+    def save_best(
+        self, epoch: int, state: TrainState, digests: dict[str, str] | None = None
+    ) -> None:
         """Save the parameters of the best epoch so far, in the background.
+
+        Args:
+          epoch: counted from 1.
+          state: after it.
+          digests: as in `save_last`.
 
         Raises:
           WorkdirError: they cannot be written; or an earlier checkpoint could not.
         """
         model = {"params": state.params, "batch_stats": state.batch_stats}
+        if digests is None:
+            digests = manifest.tensor_digests(model)
+        else:
+            digests = {
+                f"['{part}']{name}": digest
+                for part in sorted(model)  # as jax sorts the keys of `model`
+                for name, digest in manifest.part_digests(digests, part).items()
+            }
         with self._writing():
             # There are some from before a crash that lost these epochs' "last".
             for later in [e for e in self._best.all_steps() if e >= epoch]:
                 self._best.delete(later)
-            self._best.save(epoch, args=_save({}, model=model))
+            self._best.save(epoch, args=_save({}, {"model": model}, {"model": digests}))
 
     def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:
         """Restore the newest state that is sound; newer ones are set aside with a warning.
@@ -181,7 +209,8 @@ class Checkpoints:
         try:
             restored = manager.restore(number, args=args)
             trees, sealed = {name: restored[name] for name in items}, restored.sealed
-            for name, digest in _digests(sealed["meta"], trees).items():
+            found = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
+            for name, digest in _seal(sealed["meta"], found).items():
                 if digest != sealed["sha256"][name]:
                     raise ValueError(f"by its SHA-256, {name} is not what was saved")
             return trees | {"meta": sealed["meta"]}
@@ -253,17 +282,18 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _save(meta: dict, **trees) -> ocp.args.Composite:
+def _save(
+    meta: dict, trees: dict[str, Any], digests: dict[str, dict[str, str]]
+) -> ocp.args.Composite:
     """What Orbax is to save: trees of arrays, and as `sealed` the meta and the SHA-256 of all."""
     return ocp.args.Composite(
-        sealed=ocp.args.JsonSave({"meta": meta, "sha256": _digests(meta, trees)}),
+        sealed=ocp.args.JsonSave({"meta": meta, "sha256": _seal(meta, digests)}),
         **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
     )
 
 
-def _digests(meta: dict, trees: dict[str, Any]) -> dict[str, str]:
-    contents = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
-    contents["meta"] = meta
+def _seal(meta: dict, digests: dict[str, dict[str, str]]) -> dict[str, str]:
+    contents = digests | {"meta": meta}
     return {name: manifest.sha256(json.dumps(c).encode()) for name, c in contents.items()}
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from lsanet_jax.data.lazy import usable_cores
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.files import read_json
-from lsanet_jax.steps import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
 PARTS = ("params", "batch_stats", "opt_state")
@@ -104,23 +103,36 @@ def tensor_digests(tree) -> dict[str, str]:
     return digests
 
 
-def make_record(state: TrainState, *, epoch: int, loss: float, previous: str) -> dict[str, Any]:
+def part_digests(digests: dict[str, str], part: str) -> dict[str, str]:
+    """Of the `tensor_digests` of a `TrainState`, those of one of `PARTS`, named within it."""
+    prefix = f".{part}"
+    return {
+        name.removeprefix(prefix): digest
+        for name, digest in digests.items()
+        if name.startswith(prefix)
+    }
+
+
+def make_record(
+    digests: dict[str, str], *, epoch: int, step: int, loss: float, previous: str
+) -> dict[str, Any]:
     """The record of an epoch.
 
     Args:
-      state: after the epoch.
+      digests: `tensor_digests` of the `TrainState` after the epoch.
       epoch: counted from 1.
+      step: steps done.
       loss: mean over the epoch.
       previous: SHA-256 of the line before, or of the manifest.
     """
-    record = {"epoch": epoch, "step": int(state.step), "loss": float(loss).hex()}
+    record = {"epoch": epoch, "step": step, "loss": float(loss).hex()}
     tensors = {}
     for part in PARTS:
-        digests = tensor_digests(getattr(state, part))
-        lines = "".join(f"{name} {digest}\n" for name, digest in digests.items())
+        of_part = part_digests(digests, part)
+        lines = "".join(f"{name} {digest}\n" for name, digest in of_part.items())
         record[part] = sha256(lines.encode())
         if part != "opt_state":
-            tensors |= {f"{part}{name}": digest[:_SHORT] for name, digest in digests.items()}
+            tensors |= {f"{part}{name}": digest[:_SHORT] for name, digest in of_part.items()}
     return record | {"tensors": tensors, "previous": previous}
 
 

@@ -210,11 +210,12 @@ def train_and_evaluate(
                     "images_per_second": rate,
                 }
             )
-            run.write_digests(state, epoch, train_means["loss"])
+            digests = manifest.tensor_digests(state)
+            run.write_digests(digests, epoch=epoch, step=first + done, loss=train_means["loss"])
             if history.best_epoch == epoch:
-                checkpoints.save_best(epoch, state)
+                checkpoints.save_best(epoch, state, digests)
             if epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
-                checkpoints.save_last(first + done, state, no_means(), vars(history))
+                checkpoints.save_last(first + done, state, no_means(), vars(history), digests)
             means, done = no_means(), 0
         bar.close()
         checkpoints.wait()

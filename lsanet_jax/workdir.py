@@ -18,7 +18,6 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.files import json_text, read_json, replacing, try_lock, write_atomically
 from lsanet_jax.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
 from lsanet_jax.metrics import Predictions
-from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -161,11 +160,12 @@ class Workdir(contextlib.ExitStack):
             with self._writing():
                 write_atomically(file, "".join(kept))
 
-    def write_digests(self, state: TrainState, epoch: int, loss: float) -> None:
+    def write_digests(self, digests: dict[str, str], *, epoch: int, step: int, loss: float) -> None:
         """Append the record of an epoch to `digests.jsonl`; see `manifest.make_record`."""
         if not self._writes:
             return
-        record = make_record(state, epoch=epoch, loss=loss, previous=self.last_digest())
+        previous = self.last_digest()
+        record = make_record(digests, epoch=epoch, step=step, loss=loss, previous=previous)
         self._append(DIGESTS, record)
 
     def write_epoch(self, record: dict) -> None:
