@@ -45,6 +45,7 @@ POINTS = {
     "commit a checkpoint": (os, "rename"),
     "remove a checkpoint": (shutil, "rmtree"),
     "wait": (Checkpoints, "wait"),
+    "write predictions": (workdir.Workdir, "write_predictions"),
     "write the result": (workdir.Workdir, "write_result"),
 }
 RESUMING = {"restore": (Checkpoints, "restore_last")}
