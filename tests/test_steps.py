@@ -42,6 +42,8 @@ def setup(
     multilabel=False,
     blocks=(1, 1, 1, 1),
     stem="imagenet",
+    dtype=np.float32,
+    prepare=PREPARE,
 ):
     """A tiny residual network ready to train: (graphdef, state, means, train_step, mesh)."""
     mesh = Mesh(devices or jax.devices()[:1], ("data",))
@@ -58,6 +60,7 @@ def setup(
             probe=objective == "probe",
             lsa={"channels": 8, "kind": "fc", "reduction": 8} if uses_lsa else None,
             image_shape=(28, 28, 3),
+            dtype=dtype,
             rngs=rngs,
         )
 
@@ -65,7 +68,7 @@ def setup(
     graphdef, state = steps.init(create, tx, jax.random.key(0), mesh)
     names = STAGES[-len(taps) :]
     train_step = steps.make_train_step(
-        graphdef, tx, PREPARE, mesh, objective=objective, stage_names=names, multilabel=multilabel
+        graphdef, tx, prepare, mesh, objective=objective, stage_names=names, multilabel=multilabel
     )
     means = metrics.training_means(steps.part_names(objective, names)).empty()
     return graphdef, state, means, train_step, mesh
@@ -154,6 +157,54 @@ def test_several_steps_in_one_program_are_the_same_steps():
     assert int(state.step) == int(state2.step) == 4
 
 
+def in_torchs_layout(graphdef, state):
+    variables = pretrained.inference_variables(nnx.merge(graphdef, state.params, state.batch_stats))
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+    return {name: np.asarray(v[...]).transpose(axes[v.ndim]) for name, v in variables.items()}
+
+
+@pytest.mark.slow
+def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
+    """In float32 rounding drives two libraries apart within some steps; this is what they compute."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_resnet import ResNet18
+
+    pixels = lambda images: (images / 255 - 0.5) / 0.5
+    images, labels = samples()
+    order = np.concatenate([pipeline.epoch_order(0, e, len(images), 16) for e in range(1, 5)])
+    with jax.enable_x64(True):
+        schedule = optax.piecewise_constant_schedule(1e-3, {6: 0.1})
+        graphdef, state, means, train_step, mesh = setup(
+            "baseline",
+            tx=optax.adam(schedule),
+            blocks=(2, 2, 2, 2),
+            dtype=np.float64,
+            prepare=lambda images: pixels(images.astype(np.float64)),
+        )
+        wide = lambda x: x.astype(np.float64) if x.dtype == np.float32 else x
+        state, means = jax.tree.map(wide, (state, means))
+        peer = ResNet18(3).double()
+        start = in_torchs_layout(graphdef, state)
+        peer.load_state_dict({n: torch.tensor(a) for n, a in start.items()}, strict=False)
+        optimizer = torch.optim.Adam(peer.parameters(), 1e-3)
+        steps_down = torch.optim.lr_scheduler.MultiStepLR(optimizer, [6])
+        placed = pipeline.place(_Split(images, labels), mesh)
+        x = torch.tensor(pixels(images.transpose(0, 3, 1, 2).astype(np.float64)))
+        y = torch.tensor(labels, dtype=torch.int64)
+        for indices in order:
+            state, means, parts = train_step(state, means, *placed, indices[None])
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(peer(x[indices]), y[indices])
+            loss.backward()
+            optimizer.step()
+            steps_down.step()
+            np.testing.assert_allclose(parts["loss"][0], loss.item(), rtol=1e-9)
+        theirs = peer.state_dict()
+        for name, found in in_torchs_layout(graphdef, state).items():
+            largest = float(theirs[name].abs().max())
+            np.testing.assert_allclose(found, theirs[name].numpy(), rtol=0, atol=1e-8 * largest)
+
+
 def test_losses_follow_pytorch():
     torch = pytest.importorskip("torch")
     from benchmarks.torch_resnet import ResNet18
@@ -166,13 +217,8 @@ def test_losses_follow_pytorch():
     order = pipeline.epoch_order(0, 1, len(images), 16)
 
     peer = ResNet18(3)
-    model = nnx.merge(graphdef, state.params, state.batch_stats)
-    ours = pretrained.inference_variables(model)
-    to_torch = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
-    tensors = {
-        n: torch.tensor(np.asarray(v[...]).transpose(to_torch[v.ndim])) for n, v in ours.items()
-    }
-    peer.load_state_dict(tensors, strict=False)
+    tensors = in_torchs_layout(graphdef, state)
+    peer.load_state_dict({n: torch.tensor(a) for n, a in tensors.items()}, strict=False)
     optimizer = torch.optim.SGD(peer.parameters(), rate, momentum=0.9)
     x = torch.tensor((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5, dtype=torch.float32)
     y = torch.tensor(labels, dtype=torch.int64)

@@ -279,5 +279,5 @@ def recompute(layer, *inputs):
 
 
 def global_average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """Mean over all positions, in float32."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    """Mean over all positions, in float32 or wider."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
