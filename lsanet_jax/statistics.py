@@ -68,6 +68,15 @@ def recall_per_class(
     return _recall(*_truth_and_prediction(labels, probabilities, task))
 
 
+def confusion_matrix(
+    labels: Int[np.ndarray, " n"], probabilities: Probabilities, task: str
+) -> Int[np.ndarray, "k k"]:
+    """How many samples of each class (row) are predicted as each (column); not for multi-label."""
+    _expect(task != "multi-label", f"task {task!r}", "one in which each sample has one class")
+    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    return truth.T.astype(int) @ predicted.astype(int)
+
+
 def balanced_accuracy(labels: Labels, probabilities: Probabilities, task: str) -> float:
     """Mean recall of the classes that have samples, in [0, 1]; arguments as `recall_per_class`.
 
