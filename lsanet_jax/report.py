@@ -94,14 +94,6 @@ def make(swept: sweep.Sweep, workdir: str | pathlib.Path, *, resamples: int = 20
         notes.append(
             f"Without {results.PREDICTIONS}, so without intervals and calibration: {', '.join(old)}."
         )
-    problems = [
-        f"{cell.run.name}/seed{seed} failed: {why}"
-        for cell in cells
-        for seed, why in cell.failed.items()
-    ]
-    missing = [f"{cell.run.name}/seed{seed}" for cell in cells for seed in cell.missing]
-    if missing:
-        problems.append(f"not finished: {', '.join(missing)}")
     return Report(
         name=swept.name,
         title=swept.title,
@@ -109,7 +101,7 @@ def make(swept: sweep.Sweep, workdir: str | pathlib.Path, *, resamples: int = 20
         facts=_facts(swept, cells),
         tables=tables,
         notes=notes,
-        problems=problems,
+        problems=_problems(swept, cells),
         cells=cells,
         comparisons=comparisons,
     )
@@ -135,6 +127,24 @@ def _warnings(cells: list[Cell]) -> list[str]:
             "The paper's numbers stand beside these for the order of the rows, not for their level."
         )
     return warnings
+
+
+def _problems(swept: sweep.Sweep, cells: list[Cell]) -> list[str]:
+    problems = [
+        f"{cell.run.name}/seed{seed} failed: {why}"
+        for cell in cells
+        for seed, why in cell.failed.items()
+    ]
+    missing = []
+    for cell in cells:
+        if len(cell.missing) == len(swept.seeds):
+            missing.append(cell.run.name)
+        else:
+            missing += [f"{cell.run.name}/seed{seed}" for seed in cell.missing]
+    if missing:
+        more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
+        problems.append(f"not finished: {', '.join(missing[:12])}{more}")
+    return problems
 
 
 def _facts(swept: sweep.Sweep, cells: list[Cell]) -> list[tuple[str, str]]:

@@ -241,8 +241,8 @@ def _labels(cells: list[Cell], cell: Cell) -> list[Entry]:
 
 
 def label_of(cells: list[Cell], cell: Cell) -> str:
-    """What tells a run from the others, in a line."""
-    return ", ".join(entry.text for entry in _labels(cells, cell))
+    """What tells a run from the others, in a line; its data are those used."""
+    return ", ".join(entry.text.split(" (paper: ")[0] for entry in _labels(cells, cell))
 
 
 def _mean(values: Sequence[float]) -> float:
