@@ -144,7 +144,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
     """Differences to the baseline with their intervals, and the paper's as hollow diamonds."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.6, 0.85 + 0.26 * len(rows)))
+        figure = Figure(figsize=(4.2, 0.85 + 0.26 * len(rows)))
         axes = figure.subplots()
         axes.axvline(0, color=QUIET, linewidth=0.8)
         for y, row in enumerate(rows):

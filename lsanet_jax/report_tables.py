@@ -51,11 +51,16 @@ class Table(NamedTuple):
         return grouped and i > 0 and not self.same_as_above(i)
 
 
+def asked_dataset(cell: Cell) -> str | None:
+    """The dataset that the paper has in a run's place, whatever was really used."""
+    return (cell.run.paper or {}).get("dataset") or cell.run.overrides.get("data.name")
+
+
 def dataset_title(cell: Cell) -> str:
     """The data that a run used, and those of the paper where they are others."""
-    paper = (cell.run.paper or {}).get("dataset") or cell.dataset
-    used, papers = (PAPERS_SETS.get(name, name) for name in (cell.dataset, paper))
-    return used if used == papers else f"{used} (paper: {papers})"
+    papers = PAPERS_SETS.get(asked_dataset(cell))
+    used = PAPERS_SETS.get(cell.dataset, cell.dataset)
+    return used if papers in (None, used) else f"{used} (paper: {papers})"
 
 
 def row_of(cell: Cell) -> dict[str, str]:
@@ -68,7 +73,7 @@ def main_table(cells: list[Cell]) -> Table:
     """The paper's own layout: runs that differ in nothing but their dataset share a line."""
     columns, lines = {}, []  # of a line: its row, and its cells by dataset
     for cell in cells:
-        key = (cell.run.paper or {}).get("dataset") or cell.dataset
+        key = asked_dataset(cell) or cell.dataset
         columns.setdefault(key, dataset_title(cell))
         for row, of in lines:
             if row == row_of(cell) and key not in of:
@@ -80,24 +85,26 @@ def main_table(cells: list[Cell]) -> Table:
         columns = {None: ""}  # the rows tell of the data
         lines = [(row, {None: next(iter(of.values()))}) for row, of in lines]
     best = _best(cells)
+    with_papers = any((cell.run.paper or {}).get("acc") for cell in cells)
+    parts = ["ACC", "paper", "AUC", "paper"] if with_papers else ["ACC", "AUC"]
     rows = []
     for row, of in lines:
         entries = []
         for key in columns:
-            cell = of.get(key)
+            if (cell := of.get(key)) is None:
+                entries += [Entry("")] * len(parts)
+                continue
             for name in ("acc", "auc"):
-                if cell is None:
-                    entries += [Entry(""), Entry("")]
-                    continue
-                bold, papers_bold = ((side, cell.run.name, name) in best for side in "op")
-                entries.append(Entry(_score(cell, name), bold))
-                entries.append(Entry(_number((cell.run.paper or {}).get(name)), papers_bold))
+                ours, papers = ((side, cell.run.name, name) in best for side in "op")
+                entries.append(Entry(_score(cell, name), ours))
+                if with_papers:
+                    entries.append(Entry(_number((cell.run.paper or {}).get(name)), papers))
         rows.append([Entry(row.get(title, "")) for title in _titles(cells)] + entries)
     return Table(
         title="Results",
         labels=_titles(cells),
-        groups=[(title, 4) for title in columns.values()],
-        columns=["ACC", "paper", "AUC", "paper"] * len(columns),
+        groups=[(title, len(parts)) for title in columns.values()],
+        columns=parts * len(columns),
         rows=rows,
     )
 

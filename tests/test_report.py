@@ -246,7 +246,7 @@ def resave(file, **values):
         (lambda p: (p / "result.json").write_text("{"), r"ours/seed1/result\.json is damaged"),
         (
             lambda p: (p / "result.json").write_text("{}"),
-            r"result\.json .*'test' is missing.*again",
+            r"result\.json is damaged.*test.*again",
         ),
         (lambda p: change(p / "result.json", seed=7), r"result\.json .*its seed is 7"),
         (lambda p: change(p / "result.json", best_epoch=4), r"epoch 3, result\.json of epoch 4"),
@@ -478,7 +478,7 @@ def figure2_sweep(tmp_path, datasets=("retinamnist", "dermamnist")):
             f"{dataset}-{training.split()[0]}",
             dataset=dataset,
             objective=objective,
-            paper={"dataset": dataset},
+            paper=None,
             row={"Data": dataset, "Training": training},
         )
         for dataset in datasets
@@ -502,6 +502,8 @@ def test_figure2(tmp_path):
         "ham10000_28 (paper: DermaMNIST)",
         "ham10000_28 (paper: DermaMNIST)",
     ]
+    assert made.tables[0].columns == ["ACC", "AUC"]  # the paper has none
+    assert made.warnings[0] == "Not the paper's data: ham10000_28 (paper: DermaMNIST)."
     files = report.write(made, tmp_path / "out", report.FORMATS)
     assert [f.name for f in files if f.suffix == ".png"] == ["figure2.png"]
     assert (tmp_path / "out/figure2.png").read_bytes().startswith(b"\x89PNG")
