@@ -48,9 +48,10 @@ the best of the runs that share a baseline.
 Differences: percentage points, with 95 % intervals by a percentile bootstrap of test images and of \
 seeds (2000 resamples), paired in both. Of S seeds it finds (S - 1) / S of the variance between seeds; \
 with one seed the interval is for that seed only.
-DeLong: p of DeLong's test for the AUC in the majority of seeds, that is n / k times the k-th smallest of \
-n p-values, k the least majority: valid although the seeds share their test images. Beside it, in how \
-many seeds p < .05. Not corrected for the number of rows.
+DeLong: p, two-sided, of DeLong's test for the AUC in a majority of seeds and one direction, that is n / k \
+times the k-th smallest of the n p-values, k the least majority: valid although the seeds share their test \
+images. Beside it, in how many seeds p < .05 in the direction of the mean. Not corrected for the number \
+of rows.
 Balanced ACC: mean recall of the classes (multi-label: of sensitivity and specificity). ECE: expected \
 calibration error, 15 bins. Percent.
 """.strip().splitlines()
@@ -122,7 +123,7 @@ def _warnings(cells: list[Cell]) -> list[str]:
                 changed.setdefault(f"{name} = {value} (paper: {papers})", None)
     if changed:
         warnings.append(f"Not the paper's protocol: {', '.join(changed)}.")
-    if warnings:
+    if warnings and any((cell.run.paper or {}).get("acc") for cell in cells):
         warnings.append(
             "The paper's numbers stand beside these for the order of the rows, not for their level."
         )
@@ -249,9 +250,9 @@ def to_csv(report: Report) -> tuple[str, str]:
             for name, of in (("acc", found.acc), ("auc", found.auc)):
                 values = {"difference": of.difference, "low": of.low, "high": of.high}
                 row |= {f"{name}_{key}": value for key, value in values.items()}
-            if found.p_values:
-                row["delong_p"] = statistics.majority_p_value(found.p_values)
-                row["delong_p_of_seeds"] = " ".join(f"{p:.6g}" for p in found.p_values)
+            if found.delong:
+                row["delong_p"] = statistics.majority_p_value(found.delong)
+                row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)
         summary.append(row)
     return _csv_text(runs), _csv_text(summary)
 

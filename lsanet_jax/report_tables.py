@@ -165,12 +165,15 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
 
 
 def _significance(found: Comparison | None) -> tuple[str, str]:
-    if found is None or not found.p_values:
+    if found is None or not found.delong:
         return NONE, NONE
-    p = statistics.majority_p_value(found.p_values)
-    text = NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")
-    below = sum(p < 0.05 for p in found.p_values)
-    return text, f"{below} of {len(found.p_values)}"
+    p = statistics.majority_p_value(found.delong)
+    text = NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    # Those that contradict the mean difference are no support for it.
+    small = [
+        t for t in found.delong if t.p_value < 0.05 and t.difference * found.auc.difference > 0
+    ]
+    return text, f"{len(small)} of {len(found.delong)}"
 
 
 def per_class(cells: list[Cell]) -> list[Table]:

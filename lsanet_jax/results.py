@@ -93,7 +93,7 @@ class Comparison(NamedTuple):
     seeds: tuple[int, ...]
     acc: statistics.Bootstrap  # the interval is nan where predictions are missing
     auc: statistics.Bootstrap
-    p_values: tuple[float, ...]  # of DeLong's test, by seed; none without predictions
+    delong: tuple[statistics.Difference, ...]  # of the AUC, by seed; none without predictions
 
 
 def collect(swept: sweep.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
@@ -162,8 +162,8 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
     auc = statistics.paired_bootstrap_auc(
         labels, [each.own for each in a], [each.own for each in b], task, resamples=resamples
     )
-    p_values = [statistics.delong_difference(labels, x.own, y.own, task).p_value for x, y in pairs]
-    return Comparison(seeds, _percent(acc), _percent(auc), tuple(p_values))
+    tests = [statistics.delong_difference(labels, x.own, y.own, task) for x, y in pairs]
+    return Comparison(seeds, _percent(acc), _percent(auc), tuple(tests))
 
 
 def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:

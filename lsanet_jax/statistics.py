@@ -239,18 +239,22 @@ def paired_bootstrap_auc(
     return _paired_bootstrap(prepare, np.asarray(labels), a, b, resamples, seed, level)
 
 
-def majority_p_value(p_values: Sequence[float]) -> float:
-    """One p-value for several tests of one hypothesis, however they depend on each other.
+def majority_p_value(tests: Sequence[Difference]) -> float:
+    """One two-sided p-value for tests under several seeds, however they depend on each other.
 
-    With k the least majority of the n tests, n / k times the k-th smallest (1 at most): as at most
-    n t of n such p-values are below t on average, at least k of them are so with a probability of
-    at most n t / k (Rüger, "Das maximale Signifikanzniveau des Tests", Metrika 1978).
+    Small if a majority of seeds finds a difference in the same direction. With k the least majority
+    of the n seeds and p_(k) the k-th smallest one-sided p-value, n / k p_(k) is a p-value: as on
+    average n t of n p-values are below t, at least k of them are so with a probability of at most
+    n t / k (Rüger, "Das maximale Signifikanzniveau des Tests", Metrika 1978). Of the two directions
+    twice the smaller one; nan where too many tests tell nothing.
     """
-    p_values = np.sort(np.asarray(p_values, np.float64))  # nan last
-    n = len(p_values)
-    _expect(n, "no p-values", "at least one")
+    n = len(tests)
+    _expect(n, "no tests", "at least one")
     k = n // 2 + 1
-    return float(np.minimum(1, n / k * p_values[k - 1]))
+    half = np.array([test.p_value for test in tests]) / 2
+    up = np.array([test.difference > 0 for test in tests])
+    sides = np.sort([np.where(up, half, 1 - half), np.where(up, 1 - half, half)])[:, k - 1]
+    return float(np.minimum(1, 2 * n / k * sides.min()))
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:

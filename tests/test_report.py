@@ -98,7 +98,7 @@ def test_intervals_are_those_of_the_statistics(tmp_path, task):
     )
     assert comparison.acc[:3] == pytest.approx(100 * np.array(acc[:3]))
     tests = [statistics.delong_difference(labels, x, y, task) for x, y in zip(a, b, strict=True)]
-    assert comparison.p_values == tuple(test.p_value for test in tests)
+    assert comparison.delong == tuple(tests)
     (row,) = texts(made.tables[1])
     signed = lambda value: f"{value:+.2f}".replace("-", "−")
     shown = [signed(100 * value) for value in acc[:3]]
@@ -532,13 +532,15 @@ def test_curves_are_by_stage_and_seed(tmp_path):
 
 def test_the_p_value_of_a_row_is_the_majoritys():
     interval = statistics.Bootstrap(1.0, 0.5, 1.5, 0)
-    for p_values, expected in (
-        ((0.9, 0.01, 0.02), (".030", "2 of 3")),
-        ((1e-9,), ("< .001", "1 of 1")),
-        ((math.nan,), ("–", "0 of 1")),
-        ((), ("–", "–")),
+    for tests, expected in (
+        ({0.9: 1, 0.01: 1, 0.02: 1}, (".030", "2 of 3")),
+        ({0.01: 1, 0.02: -1}, ("1.000", "1 of 2")),
+        ({1e-9: 1}, ("< .001", "1 of 1")),
+        ({math.nan: 1}, ("–", "0 of 1")),
+        ({}, ("–", "–")),
     ):
-        found = results.Comparison((0,), interval, interval, p_values)
+        delong = [statistics.Difference(d, 0, 0, 0, p) for p, d in tests.items()]
+        found = results.Comparison((0,), interval, interval, tuple(delong))
         assert report_tables._significance(found) == expected
 
 

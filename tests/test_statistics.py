@@ -299,22 +299,44 @@ def test_the_fast_bootstrap_of_the_auc_is_the_plain_one(task):
     assert np.isnan(nothing[:3]).all() and nothing.dropped == 30
 
 
-def test_the_p_value_of_a_majority_of_seeds():
-    assert statistics.majority_p_value([0.03]) == 0.03
-    assert statistics.majority_p_value([0.01, 0.2]) == 0.2
-    assert statistics.majority_p_value([0.9, 0.01, 0.02]) == pytest.approx(1.5 * 0.02)
-    assert statistics.majority_p_value([0.8, 0.9, 1.0]) == 1
-    assert math.isnan(statistics.majority_p_value([0.1, math.nan, math.nan]))
+def outcomes(p_values, differences):
+    """What DeLong's test may have found: two-sided p-values, and differences of which the sign counts."""
+    return [
+        statistics.Difference(d, math.nan, math.nan, math.nan, p)
+        for p, d in zip(p_values, differences, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "differences", "expected"),
+    [
+        ([0.03], [1], 0.03),
+        ([0.01, 0.2], [1, 1], 0.2),
+        ([0.9, 0.01, 0.02], [-1, -1, -1], 1.5 * 0.02),
+        ([0.9, 0.01, 0.02], [1, -1, -1], 1.5 * 0.02),
+        ([0.8, 0.9, 1.0], [1, 1, 0], 1),
+        ([1e-40], [-1], 1e-40),
+        ([1e-9, 1e-9], [1, -1], 1),  # they contradict each other
+        ([1e-9, 0.4, 1e-9], [1, 1, -1], 1.5 * 0.4),
+        ([0.1, math.nan, math.nan], [1, 1, 1], math.nan),
+    ],
+)
+def test_the_p_value_of_a_majority_of_seeds(p_values, differences, expected):
+    found = statistics.majority_p_value(outcomes(p_values, differences))
+    assert found == pytest.approx(expected, abs=0, nan_ok=True)
 
 
 def test_the_p_value_of_a_majority_holds_whether_tests_depend_on_each_other_or_not():
-    # Uniform p-values, as without a difference: apart, alike, and half of each.
+    # Without a difference z is normal: apart, alike, and either by chance.
     rng = np.random.default_rng(0)
-    apart, alike = rng.uniform(size=(2000, 3)), rng.uniform(size=(2000, 1)) * np.ones(3)
-    for p_values in (apart, alike, np.where(rng.uniform(size=(2000, 3)) < 0.5, apart, alike)):
-        combined = np.array([statistics.majority_p_value(p) for p in p_values])
+    apart, alike = rng.normal(size=(2000, 3)), rng.normal(size=(2000, 1)) * np.ones(3)
+    for z in (apart, alike, np.where(rng.uniform(size=(2000, 3)) < 0.5, apart, alike)):
+        found = []
+        for row in z:
+            p_values = [math.erfc(abs(x) / math.sqrt(2)) for x in row]
+            found.append(statistics.majority_p_value(outcomes(p_values, row)))
         for level in (0.01, 0.05, 0.2):
-            assert np.mean(combined <= level) <= level + 3 * math.sqrt(level / 2000)
+            assert np.mean(np.array(found) <= level) <= level + 3 * math.sqrt(level / 2000)
 
 
 def test_mean_and_sample_standard_deviation():
@@ -347,7 +369,7 @@ P = np.full((3, 2), 0.5)
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P[:2]]), r"\(3, 2\), \(2, 2\)"),
         (statistics.paired_bootstrap, (mean, [0, 1], [P], [P]), r"labels of shape \(2,\)"),
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P * np.inf]), "inf.*finite"),
-        (statistics.majority_p_value, ([],), "no p-values"),
+        (statistics.majority_p_value, ([],), "no tests"),
         (statistics.mean_and_std, ([],), r"\(0,\).*n > 0"),
     ],
 )
