@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from clu import metrics as clu_metrics
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def accuracy(
@@ -12,7 +12,16 @@ def accuracy(
     probabilities: Float[np.ndarray, "n k"],
     task: str,
 ) -> float:
-    """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it.
+    """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it: `right`."""
+    return float(np.mean(right(labels, probabilities, task)))
+
+
+def right(
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"]:
+    """Which answers are right.
 
     Args:
       labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
@@ -20,14 +29,14 @@ def accuracy(
       task: one of `lsanet_jax.data.dataset.TASKS`.
 
     Returns:
-      Multi-class and ordinal: how often the most probable class (the first, if several tie) is
-      right; binary: how often P(class 1) > 0.5 is right; multi-label: the mean over labels of the same.
+      Multi-class and ordinal: whether the most probable class (the first, if several tie) is right;
+      binary: whether P(class 1) > 0.5 is; multi-label: the same of each label.
     """
     if task == "multi-label":
-        return float(np.mean((probabilities > 0.5) == labels))
+        return (probabilities > 0.5) == labels
     if task == "binary-class":
-        return float(np.mean((probabilities[:, -1] > 0.5) == labels))
-    return float(np.mean(np.argmax(probabilities, axis=-1) == labels))
+        return (probabilities[:, -1] > 0.5) == labels
+    return np.argmax(probabilities, axis=-1) == labels
 
 
 def auc(

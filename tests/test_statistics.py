@@ -284,6 +284,61 @@ def test_bootstrap_drops_and_counts_resamples_without_a_value():
     assert np.isnan(found[:3]).all() and found.dropped == 10
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_fast_bootstrap_of_the_auc_is_the_plain_one(task):
+    # 12 samples: many resamples lack a class or have the AUC of fewer classes, and scores tie.
+    labels, _ = draw(task, n=12)
+    a, b = ([draw(task, n=12, seed=10 * i + j)[1] for j in range(n)] for i, n in ((1, 2), (2, 3)))
+    for others in (b, b[:2]):
+        plain = statistics.paired_bootstrap(
+            lambda y, p: statistics.auc_variance(y, p, task)[0], labels, a, others, resamples=120
+        )
+        fast = statistics.paired_bootstrap_auc(labels, a, others, task, resamples=120)
+        assert fast == pytest.approx(plain, abs=1e-12)
+    nothing = statistics.paired_bootstrap_auc(labels * 0, a, b, task, resamples=30)
+    assert np.isnan(nothing[:3]).all() and nothing.dropped == 30
+
+
+def outcomes(p_values, differences):
+    """What DeLong's test may have found: two-sided p-values, and differences of which the sign counts."""
+    return [
+        statistics.Difference(d, math.nan, math.nan, math.nan, p)
+        for p, d in zip(p_values, differences, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "differences", "expected"),
+    [
+        ([0.03], [1], 0.03),
+        ([0.01, 0.2], [1, 1], 0.2),
+        ([0.9, 0.01, 0.02], [-1, -1, -1], 1.5 * 0.02),
+        ([0.9, 0.01, 0.02], [1, -1, -1], 1.5 * 0.02),
+        ([0.8, 0.9, 1.0], [1, 1, 0], 1),
+        ([1e-40], [-1], 1e-40),
+        ([1e-9, 1e-9], [1, -1], 1),  # they contradict each other
+        ([1e-9, 0.4, 1e-9], [1, 1, -1], 1.5 * 0.4),
+        ([0.1, math.nan, math.nan], [1, 1, 1], math.nan),
+    ],
+)
+def test_the_p_value_of_a_majority_of_seeds(p_values, differences, expected):
+    found = statistics.majority_p_value(outcomes(p_values, differences))
+    assert found == pytest.approx(expected, abs=0, nan_ok=True)
+
+
+def test_the_p_value_of_a_majority_holds_whether_tests_depend_on_each_other_or_not():
+    # Without a difference z is normal: apart, alike, and either by chance.
+    rng = np.random.default_rng(0)
+    apart, alike = rng.normal(size=(2000, 3)), rng.normal(size=(2000, 1)) * np.ones(3)
+    for z in (apart, alike, np.where(rng.uniform(size=(2000, 3)) < 0.5, apart, alike)):
+        found = []
+        for row in z:
+            p_values = [math.erfc(abs(x) / math.sqrt(2)) for x in row]
+            found.append(statistics.majority_p_value(outcomes(p_values, row)))
+        for level in (0.01, 0.05, 0.2):
+            assert np.mean(np.array(found) <= level) <= level + 3 * math.sqrt(level / 2000)
+
+
 def test_mean_and_sample_standard_deviation():
     assert statistics.mean_and_std([1, 2, 6]) == pytest.approx((3, math.sqrt(7)))
     alone = statistics.mean_and_std([0.5])
@@ -314,6 +369,7 @@ P = np.full((3, 2), 0.5)
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P[:2]]), r"\(3, 2\), \(2, 2\)"),
         (statistics.paired_bootstrap, (mean, [0, 1], [P], [P]), r"labels of shape \(2,\)"),
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P * np.inf]), "inf.*finite"),
+        (statistics.majority_p_value, ([],), "no tests"),
         (statistics.mean_and_std, ([],), r"\(0,\).*n > 0"),
     ],
 )
