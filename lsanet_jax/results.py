@@ -18,8 +18,8 @@ from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.files import read_json
 from lsanet_jax.manifest import MANIFEST, RESULT
+from lsanet_jax.workdir import PREDICTIONS
 
-PREDICTIONS = "predictions.npz"
 METRICS = "metrics.jsonl"
 
 
