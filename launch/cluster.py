@@ -34,22 +34,28 @@ def joined(address: str | None) -> Iterator[types.ModuleType]:
             "Ray is not installed: python -m pip install --no-deps -r requirements-sweep.txt; or use "
             "--job, which does without"
         ) from error
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address is None:
-            ray.init(
-                "local",
-                num_cpus=usable_cores(),
-                include_dashboard=False,
-                object_store_memory=100 * 2**20,  # bytes; next to nothing goes through it
-                _node_ip_address="127.0.0.1",  # nobody else's business
-                **options,
-            )
-        else:
-            _connect(ray, address, options)
+        _init(ray, address)
         yield ray
+    except SystemExit as error:  # what Ray makes of SIGTERM while it starts
+        raise KeyboardInterrupt from error
     finally:
         ray.shutdown()
+
+
+def _init(ray: types.ModuleType, address: str | None) -> None:
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        _connect(ray, address, options)
+        return
+    ray.init(
+        "local",
+        num_cpus=usable_cores(),
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,  # bytes; next to nothing goes through it
+        _node_ip_address="127.0.0.1",  # nobody else's business
+        **options,
+    )
 
 
 def _connect(ray: types.ModuleType, address: str, options: Mapping) -> None:
@@ -152,4 +158,4 @@ def attempt(ray: types.ModuleType, ref) -> Attempt:
     except ray.exceptions.OutOfMemoryError:
         return Attempt(1, "Ray has ended it, since the memory of its machine was used up")
     except ray.exceptions.RayError as error:
-        return Attempt(INTERRUPTED, f"its machine was lost ({type(error).__name__})")
+        return Attempt(INTERRUPTED, f"its machine or process was lost ({type(error).__name__})")

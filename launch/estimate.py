@@ -8,6 +8,7 @@ import statistics
 import time
 import types
 import zipfile
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -34,32 +35,55 @@ class Estimator:
           speed: of the device, floating-point operations per second.
         """
         self._sweep, self._speed = sweep, speed
-        self._measured: dict[str, tuple[str, float]] = {}
+        self._jobs: dict[Job, _Facts] = {}
+        self._measured: dict[Job, float] = {}  # Seconds for each operation.
 
     def epochs(self, job: Job) -> int:
         """How many a job has."""
-        return self._config(job).train.epochs
+        return self._facts(job).epochs
 
     def measure(self, job: Job, seconds: float) -> None:
         """Take up that an epoch of a job took so long."""
-        config = self._config(job)
-        if operations := _operations(config):
-            self._measured[job.name] = (config.model.backbone, seconds / operations)
+        if operations := self._facts(job).operations:
+            self._measured[job] = seconds / operations
 
     def seconds_per_epoch(self, job: Job) -> float | None:
         """The estimate; None where nothing is known."""
-        config = self._config(job)
-        rates = list(self._measured.values())
-        alike = [rate for backbone, rate in rates if backbone == config.model.backbone]
-        if rates:
-            rate = statistics.median(alike or [rate for _, rate in rates])
-            return rate * _operations(config) or None
-        if self._speed is None or training_images(config) is None:
+        facts = self._facts(job)
+        if not facts.operations:
             return None
-        return _operations(config) / self._speed or None
+        if self._measured:
+            all_ = list(self._measured.values())
+            alike = [
+                rate
+                for other, rate in self._measured.items()
+                if self._facts(other).backbone == facts.backbone
+            ]
+            return statistics.median(alike or all_) * facts.operations
+        if self._speed is None or not facts.counted:
+            return None
+        return facts.operations / self._speed
 
-    def _config(self, job: Job) -> ml_collections.ConfigDict:
-        return resolve(self._sweep, job.run, job.seed)
+    def _facts(self, job: Job) -> "_Facts":
+        if job not in self._jobs:
+            config = resolve(self._sweep, job.run, job.seed)
+            images = training_images(config)
+            self._jobs[job] = _Facts(
+                backbone=config.model.backbone,
+                epochs=config.train.epochs,
+                operations=_operations(config) * (images or 1),
+                counted=images is not None,
+            )
+        return self._jobs[job]
+
+
+class _Facts(NamedTuple):
+    """What the time of a run depends on; `operations` are of an epoch, or, not `counted`, an image."""
+
+    backbone: str
+    epochs: int
+    operations: float
+    counted: bool
 
 
 def training_images(config: ml_collections.ConfigDict) -> int | None:
@@ -100,11 +124,11 @@ def device_speed() -> float:
 
 
 def _operations(config: ml_collections.ConfigDict) -> float:
-    """Floating-point operations of an epoch; of an image where nobody knows how many there are."""
+    """Floating-point operations of training on an image."""
     model = dict(config_lib.flatten(config.model))
     channels = 3 if config.data.as_rgb else config.data.synthetic.channels
     macs = _multiply_adds(json.dumps(model), config.data.image_size, channels)
-    return 2.0 * macs * PASSES * (training_images(config) or 1)
+    return 2.0 * PASSES * macs
 
 
 @functools.cache

@@ -162,8 +162,9 @@ def train(task: Task, stopping: Callable[[], bool]) -> Attempt:
 
 def _start(task: Task, cores: Sequence[int], output) -> subprocess.Popen:
     root = str(pathlib.Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, **task.environment, "PYTHONPATH": path}
+    environment = {**os.environ, **task.environment}
+    path = [root, environment.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     for name in task.unset:
         environment.pop(name, None)
     leash = [__file__, str(os.getpid()), ",".join(map(str, cores))]

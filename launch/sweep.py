@@ -38,7 +38,7 @@ from lsanet_jax.errors import ConfigError, Interrupted
 from lsanet_jax.sweep import Job, Sweep
 
 # What the training processes get of this one's variables, on whatever machine they are.
-_PASSED_ON = ("JAX_", "XLA_", "LSANET_", "MEDMNIST_", "TFDS_")
+_PASSED_ON = ("JAX_", "XLA_", "LSANET_", "MEDMNIST_", "TFDS_", "PYTHONPATH")
 
 
 class Stop:
@@ -47,6 +47,10 @@ class Stop:
     def __init__(self):
         self.received: signal.Signals | None = None
         self._when = 0.0
+        self.install()
+
+    def install(self) -> None:
+        """Take the signals, again where someone else has taken them."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._receive)
@@ -159,6 +163,9 @@ def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
         if args.job >= len(jobs):
             raise ConfigError(f"--job={args.job}: there are {len(jobs)} runs, counted from 0")
         return _run_one(sweep, args, jobs[args.job])
+    for job, outcome in outcomes.items():
+        if outcome.state == "done":  # by hand, after it had failed
+            job.error.unlink(missing_ok=True)
     if any(outcome.state != "done" for outcome in outcomes.values()):
         with owner.running(args.workdir) as token:
             _run_all(sweep, args, outcomes, token)
@@ -230,8 +237,9 @@ def _run_all(
     Raises:
       Interrupted: by a signal; the runs have saved.
     """
+    stop = Stop()
     with cluster.joined(args.address) as ray:
-        stop = Stop()
+        stop.install()  # Ray has set its own
         jax.config.update("jax_platforms", "cpu")  # here, where times are estimated only
         cpus, gpus = cluster.share(ray, args.cpus_per_run, args.gpus_per_run)
         root, cores = str(sweep_lib.ROOT), None if gpus else cpus

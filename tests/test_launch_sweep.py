@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
+from launch import cluster, owner, progress
 from launch import job as job_lib
-from launch import owner, progress
 from launch import sweep as launch
 from lsanet_jax import manifest
 from lsanet_jax import sweep as sweep_lib
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import ConfigError, WorkdirError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -74,7 +75,7 @@ if "lsanet_jax.main" in sys.orig_argv:
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
     metrics = workdir / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    print("starting after", done, flush=True)
+    print("starting after", done, "on GPU", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     for epoch in range(done + 1, 5):
         time.sleep(0.1)
         if stopped:
@@ -287,10 +288,10 @@ def test_runs_of_a_dead_node_move_to_another_with_the_same_bits(tmp_path):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     tiny = Launcher(tmp_path / "cluster", REAL, seeds=(0, 1), epochs=20)
     head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    machines = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
-        process = tiny.start(f"--address={cluster.address}", "--cpus_per_run=1")
+        nodes = [machines.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
+        process = tiny.start(f"--address={machines.address}", "--cpus_per_run=1")
         running = lambda: [job for job in tiny.jobs if (job.workdir / "digests.jsonl").exists()]
         wait_for(lambda: len(running()) >= 2 and not tiny.results())
         raylet = nodes[0].all_processes["raylet"][0].process
@@ -298,14 +299,33 @@ def test_runs_of_a_dead_node_move_to_another_with_the_same_bits(tmp_path):
         raylet.wait()  # its workers look whether the process is there, be it a zombie
         code, output, errors = ended(process)
     finally:
-        cluster.shutdown()
+        machines.shutdown()
     assert code == 0, errors
     assert output.count("done") == 6
-    assert "starts again: its machine was lost" in errors
+    assert "starts again: its machine or process was lost" in errors
     whole = undisturbed(tmp_path, REAL, seeds=(0, 1), epochs=20)
     assert {job.name: outcome(job) for job in tiny.jobs} == whole
     assert sum(tiny.count(job_lib.STARTED).values()) == 7
     assert set(tiny.count("result in").values()) == {1}
+
+
+def test_runs_have_a_gpu_each_where_there_are_some(tmp_path):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    tiny = Launcher(
+        tmp_path / "some", {f"run{n}": {"loss.mu": n / 10} for n in range(4)}, fake=True
+    )
+    head = {"num_cpus": 3, "num_gpus": 2, "object_store_memory": 80 * 2**20}  # Ray believes it
+    machines = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**head, "include_dashboard": False}
+    )
+    try:
+        code, _, errors = tiny.run(f"--address={machines.address}")
+    finally:
+        machines.shutdown()
+    assert code == 0, errors
+    used = [tiny.count(f"on GPU {gpu}\n") for gpu in (0, 1)]
+    assert [sum(counts.values()) for counts in used] == [2, 2]
+    assert not any(tiny.count("cores").values())
 
 
 @pytest.mark.slow
@@ -497,14 +517,54 @@ def test_without_ray_the_error_says_what_to_install(tool, monkeypatch):
     assert code == 2 and "pip install --no-deps -r requirements-sweep.txt" in errors
 
 
-@pytest.mark.parametrize("kind", ["gpus", "cpus"])
-def test_more_than_any_machine_has_is_an_error(kind, many):
-    code, _, errors = many.run(f"--{kind}_per_run=999")
+def test_more_than_any_machine_has_is_an_error(many):
+    code, _, errors = many.run("--gpus_per_run=999")
     assert code == 2
-    assert errors.splitlines()[-1].startswith(
-        f"error: --{kind}_per_run=999: no machine has so many"
-    )
+    assert errors.splitlines()[-1].startswith("error: --gpus_per_run=999: no machine has so many")
     assert not many.results()
+
+
+def a_ray(*machines):
+    nodes = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in machines]
+    dead = {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}
+    return types.SimpleNamespace(nodes=lambda: [dead, *nodes])
+
+
+@pytest.mark.parametrize(
+    ("machines", "given", "expected", "slots"),
+    [
+        ([(2, 0)], (None, None), (2, 0), 1),
+        ([(2, 0)], (1, None), (1, 0), 2),
+        ([(0, 0), (16, 0), (32, 0)], (None, None), (4, 0), 12),
+        ([(8, 2), (64, 0), (16, 8)], (None, None), (1, 1), 10),
+        ([(8, 2), (16, 8)], (4, 1), (4, 1), 2 + 4),
+        ([(8, 2), (16, 8)], (None, 2), (1, 2), 1 + 4),
+        ([(8, 2), (16, 8)], (None, 0), (4, 0), 2 + 4),
+    ],
+)
+def test_each_run_has_its_share_of_the_machines(machines, given, expected, slots):
+    ray = a_ray(*machines)
+    assert cluster.share(ray, *given) == expected
+    assert cluster.slots(ray, *expected) == slots
+
+
+@pytest.mark.parametrize(
+    ("machines", "given", "message"),
+    [
+        ([(2, 0)], (None, 1), "--gpus_per_run=1: no machine has so many GPUs; the most is 0"),
+        (
+            [(2, 0), (4, 0)],
+            (8, None),
+            "--cpus_per_run=8: no machine has so many cores; the most is 4",
+        ),
+        ([(2, 1), (4, 0)], (4, 1), "no machine has so many cores and a GPU"),
+        ([(0, 0)], (None, None), "no machine of the cluster has a core for runs"),
+    ],
+)
+def test_what_no_machine_has_is_named(machines, given, message):
+    with pytest.raises(ConfigError) as error:
+        cluster.share(a_ray(*machines), *given)
+    assert message in str(error.value)
 
 
 @pytest.mark.slow
