@@ -260,6 +260,7 @@ def test_a_failing_run_stands_as_failed_and_the_others_finish(tmp_path):
 
 @needs_proc
 def test_no_second_process_runs_the_same_sweep(many):
+    (many.folder / "run0-seed0.2").write_text("wait")
     process = many.start("--cpus_per_run=1")
     wait_for(many.results)
     for flags in ((), ("--job=3",)):
