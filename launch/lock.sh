@@ -6,6 +6,7 @@
 #
 #   requirements-cpu.txt    every package that lsanet_jax needs, without CUDA
 #   requirements.txt        the same versions, and CUDA 12 on Linux
+#   requirements-sweep.txt  what sweeps need beside either: Ray
 #   requirements-test.txt   what the tests need beside either
 #   requirements-torch.txt  PyTorch for CPU, which some tests compare with; edited by hand
 #
@@ -22,8 +23,17 @@ compile() {
 
 compile "$@" pyproject.toml -o requirements-cpu.txt
 compile "$@" pyproject.toml --extra=cuda12 -c requirements-cpu.txt -o requirements.txt
-uv run --quiet --no-project python -c '
-import tomllib
+
+# Usage: compile_extra EXTRA UV_FLAGS... What an extra of pyproject.toml needs beside the package.
+compile_extra() {
+  local extra=$1
+  shift
+  uv run --quiet --no-project python -c '
+import sys, tomllib
 with open("pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["optional-dependencies"]["test"], sep="\n")
-' | compile "$@" - -c requirements-cpu.txt -o requirements-test.txt
+    print(*tomllib.load(file)["project"]["optional-dependencies"][sys.argv[1]], sep="\n")
+' "$extra" | compile "$@" - -c requirements-cpu.txt -o "requirements-$extra.txt"
+}
+
+compile_extra sweep -c requirements-torch.txt "$@" # both can be installed
+compile_extra test "$@"

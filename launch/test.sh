@@ -8,11 +8,11 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
-set_up requirements-test.txt
+set_up requirements-test.txt requirements-sweep.txt
 
 if ! installed requirements-torch.txt; then
   if run_pip --dry-run --retries=1 -r "$ROOT/requirements-torch.txt" >/dev/null 2>&1; then
-    set_up requirements-test.txt requirements-torch.txt
+    set_up requirements-test.txt requirements-sweep.txt requirements-torch.txt
   else
     say "warning: no PyTorch for CPU to be had (requirements-torch.txt says how);" \
       "the tests that compare with it are skipped"

@@ -65,10 +65,13 @@ def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
-def try_lock(file: IO) -> bool:
-    """Keep other processes from locking an open file, until it is closed; False if one holds it."""
+def try_lock(file: IO, *, shared: bool = False) -> bool:
+    """Keep other processes from locking an open file, until it is closed; False if one holds it.
+
+    Those that want it `shared` can hold it together.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

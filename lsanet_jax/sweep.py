@@ -6,11 +6,13 @@ trains what is missing of it, `report` makes the table. In the sweep's workdir:
 | file                   | what                                                         |
 |------------------------|--------------------------------------------------------------|
 | `sweep.json`           | which sweep it is, with the scale, overrides and seeds given |
+| `lock`                 | held by the process that runs it                             |
 | `RUN/seedN/`           | the workdir of one training run                              |
 | `RUN/seedN.log`        | what it printed                                              |
 | `RUN/seedN.error.json` | why it failed, until it has succeeded                        |
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -20,12 +22,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
+from absl import flags
 
 from lsanet_jax import config as config_lib
 from lsanet_jax.errors import ConfigError, WorkdirError, near_matches
 from lsanet_jax.files import json_text, read_json, write_atomically
 from lsanet_jax.manifest import RESULT
-from lsanet_jax.workdir import check_same_config
+from lsanet_jax.workdir import LOCK, check_same_config
 
 SCALES = ("paper", "28px")
 SWEEP = "sweep.json"
@@ -47,9 +50,9 @@ class Run:
 
     name: str
     config: str
-    overrides: Mapping[str, Any]
-    row: Mapping[str, str]
-    paper: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] = dataclasses.field(hash=False)
+    row: Mapping[str, str] = dataclasses.field(hash=False)
+    paper: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
     baseline: str | None = None
 
 
@@ -93,7 +96,7 @@ class Job(NamedTuple):
 
     @property
     def error(self) -> pathlib.Path:
-        """Why it failed: a JSON object with `error` (a line) and `attempts`."""
+        """Why it failed: a JSON object with `error` (a line), `attempts` and `exit_code`."""
         return self.workdir.with_name(f"{self.workdir.name}.error.json")
 
 
@@ -121,6 +124,8 @@ def load(
         raise ConfigError(f"--sweep={file} has no get_sweep(scale): see configs/sweeps/table3.py")
     if scale not in SCALES:
         raise ConfigError(f"--scale={scale} is none of {', '.join(SCALES)}")
+    if "seed" in (overrides or {}):
+        raise ConfigError("config.seed: a sweep has several; give them as --seeds=0,1,2")
     sweep = module.get_sweep(scale)
     sweep = dataclasses.replace(
         sweep, overrides=dict(overrides or {}), seeds=tuple(seeds or sweep.seeds)
@@ -143,6 +148,42 @@ def load(
         for seed in sweep.seeds:
             resolve(sweep, run, seed)
     return sweep
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Values of config fields from arguments `--config.FIELD=VALUE`, as `lsanet_jax.main` reads them.
+
+    Raises:
+      ConfigError: an argument is none of these, its field is unknown, or its value is of another type.
+    """
+    parsers = {
+        bool: flags.BooleanParser().parse,
+        float: float,
+        int: flags.IntegerParser().parse,
+        str: str,
+        tuple: _parse_tuple,
+    }
+    overrides = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--config.").partition("=")
+        if not argument.startswith("--config.") or not equals:
+            raise ConfigError(f"unexpected argument {argument!r}: fields are --config.FIELD=VALUE")
+        if name not in config_lib.FIELDS:
+            near = near_matches(name, config_lib.FIELDS)
+            raise ConfigError(f"config.{name}: no such field{near}")
+        type_ = config_lib.FIELDS[name].type
+        try:
+            overrides[name] = parsers[type_](text)
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"config.{name} = {text!r} is no value of type {type_.__name__}"
+            ) from error
+    return overrides
+
+
+def _parse_tuple(text: str) -> tuple:
+    value = ast.literal_eval(text)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def resolve(sweep: Sweep, run: Run, seed: int) -> ml_collections.ConfigDict:
@@ -179,6 +220,40 @@ def jobs(sweep: Sweep, workdir: str | pathlib.Path) -> list[Job]:
     ]
 
 
+def command(sweep: Sweep, job: Job) -> list[str]:
+    """The arguments of Python that train a job."""
+    fields = {**job.run.overrides, **sweep.overrides, "seed": job.seed}
+    return [
+        "-m",
+        "lsanet_jax.main",
+        f"--config={_find(job.run.config)}",
+        f"--workdir={job.workdir}",
+        *(
+            f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
+            for name, value in fields.items()
+        ),
+    ]
+
+
+def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
+    """Check that a folder is this sweep's, or free for it.
+
+    Raises:
+      WorkdirError: it holds another sweep, or something else.
+    """
+    path = pathlib.Path(workdir).absolute()
+    if (path / SWEEP).exists():
+        _check_same(sweep, path)
+    elif path.exists() and not path.is_dir():
+        raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
+    elif path.is_dir() and not all(
+        file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
+    ):
+        raise WorkdirError(
+            f"--workdir={workdir} is not empty and holds no {SWEEP}: it is no sweep's; choose another"
+        )
+
+
 def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """Make the folder of a sweep, or check that it is this sweep's.
 
@@ -186,13 +261,9 @@ def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
       WorkdirError: it holds another sweep, or something else; or it cannot be written to.
     """
     path = pathlib.Path(workdir).absolute()
+    check(sweep, path)
     if (path / SWEEP).exists():
-        _check_same(sweep, path)
         return
-    if path.is_dir() and any(path.iterdir()):
-        raise WorkdirError(
-            f"--workdir={workdir} is not empty and holds no {SWEEP}: it is no sweep's; choose another"
-        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / SWEEP, json_text(_description(sweep), indent=1))
@@ -230,7 +301,13 @@ def result(sweep: Sweep, job: Job) -> dict | None:
     if not file.exists():
         return None
     check_same_config(job.workdir, resolve(sweep, job.run, job.seed))
-    return read_json(file)
+    found = read_json(file)
+    if not isinstance(found.get("test"), dict) or not {"acc", "auc"} <= found["test"].keys():
+        raise WorkdirError(
+            f"{file} is damaged: it has no test.acc and test.auc. Restore it, or remove it to train "
+            "the run again"
+        )
+    return found
 
 
 def _description(sweep: Sweep) -> dict:
@@ -256,13 +333,19 @@ def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
             )
 
 
-def _import(file: str | pathlib.Path):
-    """Import a Python file by its path."""
+def _find(file: str | pathlib.Path) -> pathlib.Path:
+    """A file from the current folder or else from the repository."""
     path = pathlib.Path(file)
     if not path.exists() and (ROOT / path).exists():
         path = ROOT / path
     if not path.is_file():
         raise ConfigError(f"{file}: there is no such file")
+    return path.absolute()
+
+
+def _import(file: str | pathlib.Path):
+    """Import a Python file by its path."""
+    path = _find(file)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None:
         raise ConfigError(f"{file} is no Python file")

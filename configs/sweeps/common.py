@@ -8,6 +8,13 @@ from lsanet_jax.sweep import Run
 
 PAPER = pathlib.Path(lsanet_jax.__file__).with_name("paper.json")
 
+MODELS = {
+    "resnet": "ResNet-",
+    "wrn": "WRN-",
+    "resnext": "ResNeXt-",
+    "vgg": "VGG-",
+    "densenet": "DenseNet-",
+}
 METHODS = {
     "baseline": "Baseline",
     "dsn": "DSN",
@@ -23,11 +30,20 @@ def paper_table(number: int) -> dict:
     return json.loads(PAPER.read_text())["tables"][str(number)]
 
 
-def at_scale(scale: str) -> dict:
+def model(backbone: str) -> str:
+    """What the paper calls a backbone: "ResNet-18" for "resnet18"."""
+    family = backbone.rstrip("0123456789")
+    return MODELS[family] + backbone.removeprefix(family)
+
+
+def at_scale(scale: str, backbone: str) -> dict:
     """Overrides for a scale: at "28px" each run takes minutes on a CPU, not hours on a GPU."""
     if scale == "paper":
         return {}
-    return {"data.image_size": 28, "train.epochs": 30}
+    overrides = {"data.image_size": 28, "train.epochs": 30}
+    if backbone.startswith(("vgg", "densenet")):  # their other stem needs 32 and 29 pixels
+        overrides["model.stem"] = "small"
+    return overrides
 
 
 def run_of(row: dict, *, name: str, shown: dict, scale: str, baseline=None, **overrides) -> Run:
@@ -39,10 +55,10 @@ def run_of(row: dict, *, name: str, shown: dict, scale: str, baseline=None, **ov
         overrides={
             "data.name": row["dataset"],
             "model.objective": row["method"],
-            **at_scale(scale),
+            **at_scale(scale, row["backbone"]),
             **fields,
         },
         row=shown,
-        paper={key: row[key] for key in ("dataset", "acc", "auc")},
+        paper={key: row[key] for key in ("dataset", "acc", "auc")} if "acc" in row else None,
         baseline=baseline,
     )

@@ -1,0 +1,28 @@
+"""Table 4: auxiliary classifiers on different layers, ResNet-34 on DermaMNIST.
+
+python -m launch.sweep --sweep=configs/sweeps/table4.py --workdir=sweeps/table4
+24 runs, 8 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
+"""
+
+from configs.sweeps.common import paper_table, run_of
+from lsanet_jax.sweep import Sweep
+
+
+def get_sweep(scale):
+    """Return the sweep: LSANet on each combination of stages, and the baseline."""
+    table = paper_table(4)
+    runs = []
+    for row in table["rows"]:
+        baseline = row["method"] == "baseline"
+        nodes = "".join(f"C{tap}" for tap in row["taps"])
+        runs.append(
+            run_of(
+                row,
+                name="baseline" if baseline else nodes,
+                shown={"Model": f"Baseline (C{row['taps'][-1]})" if baseline else nodes},
+                scale=scale,
+                baseline=None if baseline else "baseline",
+                model__taps=tuple(row["taps"]),
+            )
+        )
+    return Sweep(name="table4", title=table["title"], runs=tuple(runs), scale=scale)
