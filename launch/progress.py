@@ -32,7 +32,7 @@ class Progress:
         self._outcomes, self._slots, self._pending = outcomes, slots, pending
         self._estimator = Estimator(sweep)
         self._log_sizes: dict[Job, int] = {}
-        self._seen: dict[Job, tuple[float, int]] = {}  # When a job was first seen running; epochs.
+        self._seen: dict[Job, tuple[float, int]] = {}  # When a job was first seen with some epochs.
         self._printed = -float("inf")
         self._bar = tqdm.tqdm(
             bar_format="{desc}", dynamic_ncols=True, disable=not sys.stderr.isatty(), leave=False
@@ -73,6 +73,8 @@ class Progress:
         for job in filter(self.is_running, self._pending.values()):
             epochs = _epochs(job)
             running.append(f"{job.name} {epochs}/{self._estimator.epochs(job)}")
+            if not epochs:  # the first one compiles
+                continue
             since, before = self._seen.setdefault(job, (self._printed, epochs))
             if epochs > before:
                 self._estimator.measure(job, (self._printed - since) / (epochs - before))

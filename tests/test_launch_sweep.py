@@ -153,7 +153,7 @@ class Launcher:
 
 def ended(process):
     try:
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"it hangs: {process.communicate()}") from None
@@ -175,14 +175,20 @@ def outcome(job):
 
 
 def processes(text):
-    """The command lines of the processes that have a text in theirs."""
+    """The numbers of the processes that have a text in their command line."""
     found = []
     for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if text in line and str(os.getpid()) != file.parent.name:
-                found.append(line)
+                found.append(int(file.parent.name))
     return found
+
+
+def parent(process):
+    """The number of a process's parent."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("PPid:")[2].split()[0])
 
 
 needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs /proc")
@@ -285,17 +291,28 @@ def undisturbed(folder, *args, **kwargs):
 
 
 @pytest.mark.slow
+@needs_proc
 def test_runs_of_a_dead_node_move_to_another_with_the_same_bits(tmp_path):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    tiny = Launcher(tmp_path / "cluster", REAL, seeds=(0, 1), epochs=20)
+    tiny = Launcher(tmp_path / "cluster", REAL, seeds=(0, 1), epochs=12)
     head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     machines = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = [machines.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
         process = tiny.start(f"--address={machines.address}", "--cpus_per_run=1")
-        running = lambda: [job for job in tiny.jobs if (job.workdir / "digests.jsonl").exists()]
-        wait_for(lambda: len(running()) >= 2 and not tiny.results())
-        raylet = nodes[0].all_processes["raylet"][0].process
+        training = lambda: [
+            job
+            for job in tiny.jobs
+            if (job.workdir / "digests.jsonl").exists() and job.name not in tiny.results()
+        ]
+        wait_for(training)
+        trainer = processes(
+            f"lsanet_jax.main --config={ROOT}/configs/quickstart.py "
+            f"--workdir={training()[0].workdir} "
+        )[0]
+        worker = parent(trainer)
+        raylets = {node.all_processes["raylet"][0].process for node in nodes}
+        raylet = next(raylet for raylet in raylets if raylet.pid == parent(worker))
         raylet.kill()
         raylet.wait()  # its workers look whether the process is there, be it a zombie
         code, output, errors = ended(process)
@@ -304,7 +321,7 @@ def test_runs_of_a_dead_node_move_to_another_with_the_same_bits(tmp_path):
     assert code == 0, errors
     assert output.count("done") == 6
     assert "starts again: its machine or process was lost" in errors
-    whole = undisturbed(tmp_path, REAL, seeds=(0, 1), epochs=20)
+    whole = undisturbed(tmp_path, REAL, seeds=(0, 1), epochs=12)
     assert {job.name: outcome(job) for job in tiny.jobs} == whole
     assert sum(tiny.count(job_lib.STARTED).values()) == 7
     assert set(tiny.count("result in").values()) == {1}
@@ -333,7 +350,7 @@ def test_runs_have_a_gpu_each_where_there_are_some(tmp_path):
 def test_an_interrupted_sweep_ends_with_the_same_bits(tmp_path):
     pytest.importorskip("ray")
     two = {name: REAL[name] for name in ("baseline", "lsanet")}
-    tiny = Launcher(tmp_path / "interrupted", two, epochs=20)
+    tiny = Launcher(tmp_path / "interrupted", two, epochs=12)
     process = tiny.start("--cpus_per_run=1")
     wait_for(lambda: any((job.workdir / "digests.jsonl").exists() for job in tiny.jobs))
     os.killpg(process.pid, signal.SIGINT)
@@ -341,7 +358,7 @@ def test_an_interrupted_sweep_ends_with_the_same_bits(tmp_path):
     assert code == 75, errors
     assert len(tiny.results()) < 2
     assert tiny.run("--cpus_per_run=1")[0] == 0
-    assert {job.name: outcome(job) for job in tiny.jobs} == undisturbed(tmp_path, two, epochs=20)
+    assert {job.name: outcome(job) for job in tiny.jobs} == undisturbed(tmp_path, two, epochs=12)
 
 
 # ------------------------------------------------------------------------------ one run, no Ray
