@@ -163,6 +163,17 @@ def in_torchs_layout(graphdef, state):
     return {name: np.asarray(v[...]).transpose(axes[v.ndim]) for name, v in variables.items()}
 
 
+def torchs_step(peer, optimizer, x, y):
+    """Train PyTorch's network on a batch; its loss."""
+    import torch
+
+    optimizer.zero_grad()
+    loss = torch.nn.functional.cross_entropy(peer(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 @pytest.mark.slow
 def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
     """In float32 rounding drives two libraries apart within some steps; this is what they compute."""
@@ -193,12 +204,9 @@ def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
         y = torch.tensor(labels, dtype=torch.int64)
         for indices in order:
             state, means, parts = train_step(state, means, *placed, indices[None])
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(peer(x[indices]), y[indices])
-            loss.backward()
-            optimizer.step()
+            loss = torchs_step(peer, optimizer, x[indices], y[indices])
             steps_down.step()
-            np.testing.assert_allclose(parts["loss"][0], loss.item(), rtol=1e-9)
+            np.testing.assert_allclose(parts["loss"][0], loss, rtol=1e-9)
         theirs = peer.state_dict()
         for name, found in in_torchs_layout(graphdef, state).items():
             largest = float(theirs[name].abs().max())
@@ -226,11 +234,8 @@ def test_losses_follow_pytorch():
     placed = pipeline.place(_Split(images, labels), mesh)
     for indices in order:
         state, means, parts = train_step(state, means, *placed, indices[None])
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(peer(x[indices]), y[indices])
-        loss.backward()
-        optimizer.step()
-        np.testing.assert_allclose(parts["loss"][0], loss.item(), rtol=2e-3)
+        loss = torchs_step(peer, optimizer, x[indices], y[indices])
+        np.testing.assert_allclose(parts["loss"][0], loss, rtol=2e-3)
     means_of_stats = np.asarray(state.batch_stats["backbone"]["bn1"]["mean"][...])
     np.testing.assert_allclose(means_of_stats, peer.bn1.running_mean.numpy(), rtol=1e-3, atol=1e-4)
 
