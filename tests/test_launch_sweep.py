@@ -191,6 +191,15 @@ def parent(process):
     return int(status.partition("PPid:")[2].split()[0])
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Ray's nodes that are started in this process take SIGTERM, and keep it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs /proc")
 
 
