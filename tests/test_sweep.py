@@ -99,6 +99,18 @@ def test_rows_are_named_as_the_paper_prints_them():
     assert rows["table6"][-1] == {"Attention Module": "+SRM", "Method": "LSANet"}
 
 
+@pytest.mark.parametrize("scale", sweep_lib.SCALES)
+def test_figure_2_trains_probes_and_deep_supervision_on_each_of_the_papers_sets(scale):
+    sweep = load("figure2", scale=scale)
+    configs = [sweep_lib.resolve(sweep, run, 0) for run in sweep.runs]
+    pairs = [(config.data.name, config.model.objective) for config in configs]
+    sets = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
+    assert pairs == [(name, objective) for name in sets for objective in ("probe", "dsn")]
+    assert {config.model.backbone for config in configs} == {"resnet50"}
+    assert {config.data.image_size for config in configs} == {28 if scale == "28px" else 224}
+    assert [run.row["Training"] for run in sweep.runs[:2]] == ["without DSL", "with DSL"]
+
+
 def test_names_in_table_1_say_the_dataset():
     assert "resnet18-lsanet-retinamnist" in [run.name for run in load("table1").runs]
 

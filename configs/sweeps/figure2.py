@@ -18,7 +18,11 @@ def get_sweep(scale):
         Run(
             name=f"{dataset}-{objective}",
             config="configs/resnet50.py",
-            overrides={"data.name": dataset, "model.objective": objective, **at_scale(scale)},
+            overrides={
+                "data.name": dataset,
+                "model.objective": objective,
+                **at_scale(scale, "resnet50"),
+            },
             row={"Data": dataset, "Training": training},
         )
         for dataset in DATASETS
