@@ -28,5 +28,5 @@ def get_sweep(scale):
         for dataset in DATASETS
         for objective, training in TRAINING.items()
     ]
-    title = "Training accuracy of four classifiers without and with deep supervision (Fig. 2)"
+    title = "Training accuracy without and with DSL"
     return Sweep(name="figure2", title=title, runs=tuple(runs), scale=scale, seeds=(0,))
