@@ -90,7 +90,7 @@ def training_images(config: ml_collections.ConfigDict) -> int | None:
     """How many images an epoch has; None for folders, or where the file is not there."""
     data = config.data
     if data.name in medmnist.NAMES:
-        facts = medmnist._facts(data.name)
+        facts = medmnist.info(data.name)
         count, classes = facts["n_samples"]["train"], len(facts["label"])
     elif data.name == "npz":
         count, classes = _rows(pathlib.Path(data.path).expanduser(), "train_images"), None

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lsanet_jax.statistics import Reliability
 
@@ -33,6 +33,7 @@ COLOURS = {
 _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, QUIET, LINE, BLUE = (_LIGHT[name] for name in ("ink", "quiet", "line", "blue"))
 _AUXILIARY = [_LIGHT[name] for name in ("blue", "orange", "green", "purple")]
+_METHODS = [_LIGHT[name] for name in ("quiet", "blue", "orange", "ink", "green", "purple")]
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
 _STYLE = {
@@ -206,6 +207,42 @@ def figure2(
             handles.append(Line2D([], [], color=QUIET, linewidth=1.5, linestyle=style, label=text))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, 3 * columns), fontsize=8
+        )
+        figure.suptitle(title, x=0.01, ha="left", size=10)
+    return figure
+
+
+def label_efficiency(
+    found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], title: str
+) -> Figure:
+    """Scores by the share of the training labels, a panel for each score and a line for each method.
+
+    Args:
+      found: by score and method: in percent, by percent of the labels, what each seed reached. Lines
+        are means, in a band from the lowest to the highest seed.
+      title: above all.
+    """
+    with matplotlib.rc_context({**_STYLE, "axes.titlesize": 9}):
+        figure = Figure(figsize=(3.7 * len(found), 3.3))
+        for axes, (score, methods) in zip(
+            figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+        ):
+            for i, (method, by_share) in enumerate(methods.items()):
+                shares = sorted(by_share)
+                seeds = [by_share[share] for share in shares]
+                colour = _METHODS[i % len(_METHODS)]
+                low, high = ([edge(x) for x in seeds] for edge in (min, max))
+                axes.fill_between(shares, low, high, color=colour, alpha=0.12, lw=0)
+                means = [np.mean(x) for x in seeds]
+                style = {"color": colour, "marker": "o^Dsv"[i % 5], "markersize": 4}
+                axes.plot(shares, means, label=method, linewidth=1.3, **style)
+            ticks = sorted({share for by_share in methods.values() for share in by_share})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{share:g}" for share in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set(title=f"{score}, %", xlabel="training labels, %")
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8
         )
         figure.suptitle(title, x=0.01, ha="left", size=10)
     return figure

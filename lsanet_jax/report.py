@@ -114,13 +114,12 @@ def make(swept: sweep.Sweep, workdir: str | pathlib.Path, *, resamples: int = 20
 def _warnings(cells: list[Cell]) -> list[str]:
     others = dict.fromkeys(dataset_title(c) for c in cells if "(paper: " in dataset_title(c))
     warnings = [f"Not the paper's data: {', '.join(others)}."] if others else []
-    changed = {}
-    for cell in cells:
-        for name, papers in PROTOCOL.items():
-            section, field = name.split(".")
-            value = cell.config[section][field]
-            if value != papers:
-                changed.setdefault(f"{name} = {value} (paper: {papers})", None)
+    changed = []
+    for name, papers in PROTOCOL.items():
+        section, field = name.split(".")
+        values = dict.fromkeys(cell.config[section][field] for cell in cells)
+        if papers not in values:  # where some have it, the sweep is about the field
+            changed += [f"{name} = {value} (paper: {papers})" for value in values]
     if changed:
         warnings.append(f"Not the paper's protocol: {', '.join(changed)}.")
     if warnings and any((cell.run.paper or {}).get("acc") for cell in cells):
@@ -286,15 +285,16 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
         if any(cell.run.baseline is not None for cell in report.cells):
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
-    figure2 = _figure2(report) if report.name == "figure2" else None
-    if figure2 is not None:
+    picture = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
+    figure = picture(report) if picture else None
+    if figure is not None:
         from lsanet_jax import figures  # matplotlib
 
-        contents["figure2.png"] = figures.png(figure2)
+        contents[f"{report.name}.png"] = figures.png(figure)
     if "html" in formats:
         from lsanet_jax import report_html
 
-        contents[f"{report.name}.html"] = report_html.page(report, figure2)
+        contents[f"{report.name}.html"] = report_html.page(report, figure)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -318,6 +318,20 @@ def _figure2(report: Report):
             percent = {stage: 100 * values for stage, values in curves.items()}
             found[training][dataset_title(cell)] = percent
     return figures.figure2(*found.values(), report.title) if any(found.values()) else None
+
+
+def _label_efficiency(report: Report):
+    """Scores by the share of labels; None where no run is finished."""
+    from lsanet_jax import figures
+
+    found = {"ACC": {}, "AUC": {}}
+    for cell in report.cells:
+        method = ", ".join(text for title, text in cell.run.row.items() if title != "Labels")
+        for score, methods in found.items():
+            if scores := cell.percent("test", score.lower()):
+                percent = 100 * cell.config.data.train_fraction
+                methods.setdefault(method, {})[percent] = scores
+    return figures.label_efficiency(found, report.title) if found["ACC"] else None
 
 
 def main() -> None:

@@ -95,13 +95,22 @@ $main
 """)
 
 
-def page(report, figure2: Figure | None = None) -> str:
-    """The page of a `report.Report`; `figure2` if it is of the paper's Figure 2."""
+_PICTURES = {  # of sweeps that have one: its title, and what it shows
+    "figure2": (
+        "Figure 2",
+        "Training accuracy of each classifier by epoch, without and with deep supervision",
+    ),
+    "label_efficiency": ("Scores by labels", "ACC and AUC of each method by the share of labels"),
+}
+
+
+def page(report, picture: Figure | None = None) -> str:
+    """The page of a `report.Report`, with the picture of its sweep above the tables, if it has one."""
     parts = []
-    if figure2 is not None:
-        label = "Training accuracy of each classifier by epoch, without and with deep supervision"
-        parts.append("<h2>Figure 2</h2>")
-        parts.append(_figure(figure2, label, "figure2", "", "wide"))
+    if picture is not None:
+        title, label = _PICTURES[report.name]
+        parts.append(f"<h2>{_text(title)}</h2>")
+        parts.append(_figure(picture, label, "picture", "", "wide"))
     for i, table in enumerate(report.tables):
         parts.append(f"<h2>{_text(table.title)}</h2>\n{_table(table)}")
         if i == 0 and report.problems:

@@ -83,7 +83,24 @@ def test_figure2_is_solid_without_and_dashed_with_deep_supervision():
     assert figures.png(figure).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["curves", "confusion", "reliability", "differences"])
+def test_label_efficiency_has_a_line_for_each_method():
+    acc = {"Baseline": {100.0: [80, 82], 1.0: [60, 70], 10.0: [75, 75]}, "DSN": {1.0: [66]}}
+    found = {"ACC": acc, "AUC": acc}
+    figure = figures.label_efficiency(found, "Label efficiency")
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        (baseline, dsn), band = axes.lines, axes.collections[0].get_paths()[0].vertices
+        assert list(baseline.get_xdata()) == [1, 10, 100]
+        assert list(baseline.get_ydata()) == [65, 75, 81] and list(dsn.get_ydata()) == [66]
+        for share, low, high in ((1, 60, 70), (10, 75, 75), (100, 80, 82)):
+            assert set(band[band[:, 0] == share][:, 1]) == {low, high}
+        assert baseline.get_color() != dsn.get_color()
+        assert baseline.get_marker() != dsn.get_marker()
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10", "100"]
+    assert {"Baseline", "DSN", "ACC, %", "AUC, %", "Label efficiency"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize("name", ["curves", "confusion", "reliability", "differences", "labels"])
 def test_svg_suits_a_page(name):
     make = {
         "curves": lambda: figures.curves(make_curves(epochs=100), "accuracy"),
@@ -95,6 +112,9 @@ def test_svg_suits_a_page(name):
         ),
         "differences": lambda: figures.differences(
             [figures.Difference("a", 1.0, 0.0, 2.0, 3.0)] * 5, "points"
+        ),
+        "labels": lambda: figures.label_efficiency(
+            {"ACC": {"DSN": {1.0: [60, 70], 100.0: [80, 82]}}}, "Label efficiency"
         ),
     }[name]
     text = figures.svg(make(), 'what it "shows" & more', "plot7")

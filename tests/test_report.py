@@ -520,6 +520,24 @@ def test_figure2_of_runs_without_its_curves_is_left_out(tmp_path):
     assert [file.name for file in files] == ["figure2.html"]
 
 
+def test_label_efficiency(tmp_path):
+    swept = sweep.load("configs/sweeps/label_efficiency.py", seeds=(0, 1))
+    labels = draw_labels("multi-class")
+    for method, share in itertools.product(("baseline", "lsanet"), (1, 10)):
+        for seed in swept.seeds:
+            p = draw_probabilities(labels, "multi-class", skill=share / 10, seed=seed)
+            finish(swept, tmp_path, f"{share}pct-{method}", seed, labels, p)
+    made = report.make(swept, tmp_path, resamples=20)
+    assert not made.warnings  # parts of the labels are what it is about
+    files = report.write(made, tmp_path / "out", report.FORMATS)
+    assert [f.name for f in files if f.suffix == ".png"] == ["label_efficiency.png"]
+    assert (tmp_path / "out/label_efficiency.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "out/label_efficiency.html").read_text()
+    picture = text.partition("<h2>Scores by labels</h2>")[2].partition("</figure>")[0]
+    assert ">LSANet</text>" in picture and ">Baseline</text>" in picture
+    assert ">DKS</text>" not in picture and ">training labels, %</text>" in picture
+
+
 def test_curves_are_by_stage_and_seed(tmp_path):
     swept, _, _ = finish_pair(tmp_path)
     (cell, _) = results.collect(swept, tmp_path)

@@ -52,7 +52,7 @@ def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -
         DataError: the file cannot be had, or it is not the official one.
     """
     _check_size(name, size)
-    facts = _facts(name)
+    facts = info(name)
     suffix = "" if size == 28 else f"_{size}"
     url, md5 = facts[f"url{suffix}"], facts[f"MD5{suffix}"]
     if mirror:
@@ -87,7 +87,7 @@ def prepared_folder(name: str, size: int, data_dir: str = "") -> pathlib.Path:
 
 
 def _check_size(name: str, size: int) -> None:
-    _facts(name)
+    info(name)
     if size not in SIZES:
         sizes = ", ".join(map(str, SIZES))
         raise ConfigError(f"data.size is {size}, expected one of {sizes} for {name}.")
@@ -107,8 +107,12 @@ def _check_md5(path: pathlib.Path, md5: str) -> None:
         )
 
 
-def _facts(name: str) -> dict:
-    """What the medmnist package says of a set: url, MD5, task, label names."""
+def info(name: str) -> dict:
+    """What the medmnist package says of a set: its files' URLs and MD5s, task, label names, counts.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
     if name not in NAMES:
         raise ConfigError(f"data.name is {name!r}, expected one of {', '.join(NAMES)}.")
     return _read_info()[name]

@@ -102,7 +102,7 @@ class MedMNIST2D(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        facts = medmnist._facts(config.set_name)
+        facts = medmnist.info(config.set_name)
         return tfds.core.DatasetInfo(
             builder=self,
             description=facts["description"],
@@ -225,7 +225,7 @@ def _label_feature(facts: dict) -> tfds.features.FeatureConnector:
 
 def _source(config: Config) -> dict[str, str]:
     """The url and md5 of the official file."""
-    facts = medmnist._facts(config.set_name)
+    facts = medmnist.info(config.set_name)
     suffix = "" if config.size == 28 else f"_{config.size}"
     return {"url": facts[f"url{suffix}"], "md5": facts[f"MD5{suffix}"]}
 
