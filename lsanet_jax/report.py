@@ -5,8 +5,8 @@ Example:
 
 Writes to --output (default: WORKDIR/report), named after the sweep: NAME.md, which is printed too;
 NAME.html, one page with all tables and plots; NAME.tex and NAME_differences.tex, for \input with
-booktabs; NAME_runs.csv, a row per run and seed, and NAME_summary.csv, a row per run. A sweep that is
-not finished is reported as far as it is.
+booktabs; NAME_runs.csv, a row per run and seed, and NAME_summary.csv, a row per run; and the picture of the
+sweeps figure2 and label_efficiency, NAME.png. A sweep that is not finished is reported as far as it is.
 """
 
 import argparse

@@ -340,7 +340,7 @@ def test_200_steps_on_ham10000_are_the_same_through_every_pipeline(shared, tmp_p
         shared / "data/ham10000_28.npz"
     )  # It has the layout of DermaMNIST, which may be prepared.
     (tmp_path / "dermamnist.npz").symlink_to(file)
-    facts = medmnist._facts("dermamnist") | {"MD5": hashlib.md5(file.read_bytes()).hexdigest()}
+    facts = medmnist.info("dermamnist") | {"MD5": hashlib.md5(file.read_bytes()).hexdigest()}
     monkeypatch.setitem(medmnist._read_info(), "dermamnist", facts)
     tfds_builder.prepare("dermamnist", 28, root=str(tmp_path), data_dir=str(tmp_path / "tfds"))
 

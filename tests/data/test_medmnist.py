@@ -85,7 +85,7 @@ def official(monkeypatch, server, content):
     monkeypatch.setattr(download, "_WAITS_SECONDS", (0.01, 0.02, 0.04))
     server.content = content
     md5 = hashlib.md5(content).hexdigest()
-    facts = dict(medmnist._facts("breastmnist"), url=server.url, MD5=md5)
+    facts = dict(medmnist.info("breastmnist"), url=server.url, MD5=md5)
     monkeypatch.setitem(medmnist._read_info(), "breastmnist", facts)
     return facts
 
@@ -113,7 +113,7 @@ def test_official_files(shared, name, task, class_names, counts, channels):
 def test_facts_of_all_sets():
     tasks = {}
     for name in medmnist.NAMES:
-        facts = medmnist._facts(name)
+        facts = medmnist.info(name)
         tasks[name] = facts["task"]
         for suffix in ("", "_64", "_128", "_224"):
             assert facts[f"url{suffix}"].startswith("https://")
@@ -148,7 +148,7 @@ def test_multi_label_is_called_so(monkeypatch, tmp_path):
         **{f"{key}_images": images for key in splits},
         **{f"{key}_labels": labels for key in splits},
     )
-    facts = dict(medmnist._facts("chestmnist"), MD5=hashlib.md5(path.read_bytes()).hexdigest())
+    facts = dict(medmnist.info("chestmnist"), MD5=hashlib.md5(path.read_bytes()).hexdigest())
     monkeypatch.setitem(medmnist._read_info(), "chestmnist", facts)
     dataset = medmnist.load_medmnist("chestmnist", root=str(tmp_path))
     assert dataset.task == "multi-label"

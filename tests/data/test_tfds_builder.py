@@ -39,7 +39,7 @@ def make(monkeypatch, tmp_path):
         images = {f"{key}_images": random.integers(0, 256, shape, np.uint8) for key in SPLITS}
         np.savez(path, **images, **{f"{key}_labels": labels for key in SPLITS})
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        facts = dict(medmnist._facts(name), MD5=md5, n_channels=channels)
+        facts = dict(medmnist.info(name), MD5=md5, n_channels=channels)
         monkeypatch.setitem(medmnist._read_info(), name, facts)
         return str(root)
 
@@ -113,7 +113,7 @@ def test_it_says_where_it_is_from(breast, data_dir):
     assert info.features["image"].shape == (28, 28, 1)
     assert info.supervised_keys == ("image", "label")
     assert set(info.splits) == {"train", "val", "test"}
-    assert info.metadata["md5"] == medmnist._facts("breastmnist")["MD5"]
+    assert info.metadata["md5"] == medmnist.info("breastmnist")["MD5"]
     assert info.metadata["url"].startswith("https://zenodo.org/")
     assert "BreastMNIST" in info.description
     assert "Scientific Data" in info.citation
@@ -246,7 +246,7 @@ def test_files_of_another_set_are_noticed(breast, data_dir):
 
 def test_a_set_made_from_another_version_of_the_file_is_not_used(breast, data_dir, monkeypatch):
     prepare(breast, data_dir)
-    facts = dict(medmnist._facts("breastmnist"), MD5="0123")
+    facts = dict(medmnist.info("breastmnist"), MD5="0123")
     monkeypatch.setitem(medmnist._read_info(), "breastmnist", facts)
     with pytest.raises(DataError, match="made from a file with md5 .*, expected 0123"):
         tfds_builder.load_prepared("breastmnist", 28, data_dir)
