@@ -61,6 +61,7 @@ svg text { font-family: inherit; }
 .two { grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); }
 .gap { margin-top: .75rem; }
 .wide { max-width: 52rem; }
+.half { max-width: 28rem; }
 details { border-top: 1px solid var(--line); }
 details:last-of-type { border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; padding: .55rem 0; }
@@ -110,7 +111,8 @@ def page(report, picture: Figure | None = None) -> str:
     if picture is not None:
         title, label = _PICTURES[report.name]
         parts.append(f"<h2>{_text(title)}</h2>")
-        parts.append(_figure(picture, label, "picture", "", "wide"))
+        width = "wide" if picture.get_figwidth() > 5 else "half"  # inches: two panels, or one
+        parts.append(_figure(picture, label, "picture", "", width))
     for i, table in enumerate(report.tables):
         parts.append(f"<h2>{_text(table.title)}</h2>\n{_table(table)}")
         if i == 0 and report.problems:
