@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import platform
@@ -169,7 +170,7 @@ class Workdir(contextlib.ExitStack):
         self._append(DIGESTS, record)
 
     def write_epoch(self, record: dict) -> None:
-        """Append a line to `metrics.jsonl`, and the numbers to TensorBoard at the epoch's step."""
+        """Append a line to `metrics.jsonl`, and what it defines to TensorBoard at the epoch's step."""
         if not self._writes:
             return
         self._append("metrics.jsonl", record)
@@ -178,7 +179,8 @@ class Workdir(contextlib.ExitStack):
             stage = f"stage{classifier['stage']}"
             val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
         others = {name: record[name] for name in ("learning_rate", "images_per_second")}
-        self.write_scalars(record["step"], val | others)
+        defined = {name: value for name, value in (val | others).items() if math.isfinite(value)}
+        self.write_scalars(record["step"], defined)
 
     def _append(self, name: str, record: dict) -> None:
         with self._writing(), (self.path / name).open("a") as stream:

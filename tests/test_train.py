@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -102,6 +103,23 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     assert train.train_and_evaluate(tiny, tmp_path / "run") == result
     assert capsys.readouterr().out == table
     assert (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_what_is_undefined_in_an_epoch_is_null_and_no_event(tiny, tmp_path, caplog):
+    # No AUC where the split lacks a class; no rate where all steps were done before a resume.
+    val = {"acc": 0.5, "auc": math.nan, "loss": 1.0, "classifiers": []}
+    with workdir.Workdir(tmp_path / "run", tiny) as run:
+        run.claim({})
+        run.write_epoch(
+            {"epoch": 1, "step": 3, "learning_rate": 0.1, "val": val, "images_per_second": math.nan}
+        )
+    (record,) = read_metrics(tmp_path / "run")
+    assert record["val"]["auc"] is None and record["images_per_second"] is None
+    (events,) = (tmp_path / "run/tensorboard").iterdir()
+    found = events.read_bytes()
+    assert all(name in found for name in (b"val/acc", b"val/loss", b"learning_rate"))
+    assert b"val/auc" not in found and b"images_per_second" not in found
+    assert not caplog.records
 
 
 def test_an_interrupted_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatch):
