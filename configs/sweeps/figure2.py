@@ -2,7 +2,7 @@
 
 python -m launch.sweep --sweep=configs/sweeps/figure2.py --workdir=sweeps/figure2
 8 runs of one seed. "Without": the network is the baseline's, and the three auxiliary classifiers are
-trained on its maps without changing it. With --scale=28px about 4 minutes each for RetinaMNIST on 2 CPU cores.
+trained on its maps without changing it. With --scale=28px 4 to 8 minutes each for RetinaMNIST on 2 CPU cores.
 """
 
 from configs.sweeps.common import at_scale
