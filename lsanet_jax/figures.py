@@ -83,6 +83,14 @@ class Difference(NamedTuple):
     paper: float
 
 
+class Picture(NamedTuple):
+    """The figure that a sweep is for, such as the paper's Figure 2."""
+
+    title: str  # of its section in a page
+    label: str  # what it shows, for those who do not see it
+    figure: Figure
+
+
 def curves(found: Curves, ylabel: str) -> Figure:
     """A line for each classifier: the mean over the seeds, in a band from the lowest to the highest."""
     with matplotlib.rc_context(_STYLE):

@@ -285,16 +285,16 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
         if any(cell.run.baseline is not None for cell in report.cells):
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
-    picture = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
-    figure = picture(report) if picture else None
-    if figure is not None:
+    draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
+    picture = draw(report) if draw else None
+    if picture is not None:
         from lsanet_jax import figures  # matplotlib
 
-        contents[f"{report.name}.png"] = figures.png(figure)
+        contents[f"{report.name}.png"] = figures.png(picture.figure)
     if "html" in formats:
         from lsanet_jax import report_html
 
-        contents[f"{report.name}.html"] = report_html.page(report, figure)
+        contents[f"{report.name}.html"] = report_html.page(report, picture)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -317,7 +317,10 @@ def _figure2(report: Report):
         if curves and training in found:
             percent = {stage: 100 * values for stage, values in curves.items()}
             found[training][dataset_title(cell)] = percent
-    return figures.figure2(*found.values(), report.title) if any(found.values()) else None
+    if not any(found.values()):
+        return None
+    label = "Training accuracy of each classifier by epoch, without and with deep supervision"
+    return figures.Picture("Figure 2", label, figures.figure2(*found.values(), report.title))
 
 
 def _label_efficiency(report: Report):
@@ -331,7 +334,11 @@ def _label_efficiency(report: Report):
             if scores := cell.percent("test", score.lower()):
                 percent = 100 * cell.config.data.train_fraction
                 methods.setdefault(method, {})[percent] = scores
-    return figures.label_efficiency(found, report.title) if found["ACC"] else None
+    if not found["ACC"]:
+        return None
+    label = "ACC and AUC of each method by the share of labels"
+    figure = figures.label_efficiency(found, report.title)
+    return figures.Picture("Scores by labels", label, figure)
 
 
 def main() -> None:

@@ -96,23 +96,14 @@ $main
 """)
 
 
-_PICTURES = {  # of sweeps that have one: its title, and what it shows
-    "figure2": (
-        "Figure 2",
-        "Training accuracy of each classifier by epoch, without and with deep supervision",
-    ),
-    "label_efficiency": ("Scores by labels", "ACC and AUC of each method by the share of labels"),
-}
-
-
-def page(report, picture: Figure | None = None) -> str:
+def page(report, picture: figures.Picture | None = None) -> str:
     """The page of a `report.Report`, with the picture of its sweep above the tables, if it has one."""
     parts = []
     if picture is not None:
-        title, label = _PICTURES[report.name]
+        title, label, figure = picture
         parts.append(f"<h2>{_text(title)}</h2>")
-        width = "wide" if picture.get_figwidth() > 5 else "half"  # inches: two panels, or one
-        parts.append(_figure(picture, label, "picture", "", width))
+        width = "wide" if figure.get_figwidth() > 5 else "half"  # inches: two panels, or one
+        parts.append(_figure(figure, label, "picture", "", width))
     for i, table in enumerate(report.tables):
         parts.append(f"<h2>{_text(table.title)}</h2>\n{_table(table)}")
         if i == 0 and report.problems:
