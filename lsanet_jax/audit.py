@@ -24,6 +24,7 @@ from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.files import json_text, read_json
+from lsanet_jax.workdir import CONFIG, MAY_CHANGE
 
 Record = dict[str, Any]  # of an epoch; see `manifest.make_record`
 
@@ -170,6 +171,11 @@ def audit(
             other = pathlib.Path(folder) / "again"
             _train(config, other, len(records))
             others = manifest.read_records(other)
+        if len(others) < len(records):
+            raise WorkdirError(
+                f"--against={other} has finished {len(others)} epochs, {path} {len(records)} that "
+                "are to be compared: finish it, or compare fewer with --epochs"
+            )
         difference = compare(records, others)
         measured, sentence = None, None
         if difference is not None:
@@ -184,7 +190,7 @@ def audit(
                 sentence += words
     return {
         "identical": difference is None,
-        "epochs": min(len(records), len(others)),
+        "epochs": len(records),
         "difference": sentence,
         "size": measured,
         "environment": environment,
@@ -192,11 +198,18 @@ def audit(
 
 
 def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.ConfigDict:
-    """The config of a run, after a look at whether its data is still the same."""
+    """The config of a run, after a look at whether its data is still the same.
+
+    Where the data lies is said by `config.json`, which a resumed run writes anew.
+    """
     try:
-        config, promised = config_lib.unflatten(about["config"]), about["dataset"]["fingerprint"]
-    except (KeyError, TypeError) as error:
+        fields, promised = dict(about["config"]), about["dataset"]["fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
         raise WorkdirError(f"{path / manifest.MANIFEST}: {error} is missing") from error
+    if (path / CONFIG).exists():
+        newest = read_json(path / CONFIG)
+        fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
+    config = config_lib.unflatten(fields)
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint
     if found != promised:

@@ -6,10 +6,12 @@ Examples:
   python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it, the
-data that the run was trained on. The CSV has a row per image: file, label, and a probability per class.
+data that the run was trained on, to whose size and channels all are brought first. The CSV has
+a row per image: file, label, and a probability per class.
 """
 
 import csv
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -30,16 +32,20 @@ from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.files import replacing
 from lsanet_jax.models import layers
 
+log = logging.getLogger(__name__)
+
 
 class Source:
     """Images to predict, decoded batch by batch.
 
     Attributes:
       names: what the CSV calls each image.
+      broken: what is wrong with the images that cannot be read, by their place, once they were tried.
     """
 
-    def __init__(self, names: list[str], read):
+    def __init__(self, names: list[str], read, broken: dict[int, DataError] | None = None):
         self.names = names
+        self.broken = {} if broken is None else broken
         self._read = read
 
     def batches(self, size: int) -> Iterator[UInt8[np.ndarray, "b h w c"]]:
@@ -49,54 +55,84 @@ class Source:
             yield self._read(indices)
 
 
-def open_source(path: pathlib.Path, trained: inference.TrainedModel, split: str) -> Source:
+def open_source(
+    path: pathlib.Path, trained: inference.TrainedModel, split: str, *, skip_broken: bool = False
+) -> Source:
     """Open a folder, an image or an npz file.
+
+    Args:
+      path: of it.
+      trained: whose training images say which size and channels all are brought to.
+      split: of an npz file.
+      skip_broken: put images that cannot be read into `Source.broken`, and black ones in their place.
 
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
     """
     height, width, channels = trained.dataset["stored_shape"]
-    if path.suffix == ".npz":
-        images = npz.read_images(path, split)
-        return from_array(images, f"{path.name}/{split}")
-    if path.is_dir():
-        files = sorted(
-            p
-            for p in path.rglob("*")
-            if p.suffix.lower() in image_files.SUFFIXES and not p.name.startswith(".")
-        )
-        if not files:
-            known = ", ".join(sorted(image_files.SUFFIXES))
-            raise DataError(f"--input={path}: found no images in it ({known})")
-        names = [p.relative_to(path).as_posix() for p in files]
-    elif path.exists():
-        files, names = [path], [path.name]
-    else:
-        raise DataError(f"--input={path}: found nothing there")
     if height != width:  # arrays of another shape can only come from an npz file
-        height = width = trained.dataset["image_shape"][0]
+        height = trained.dataset["image_shape"][0]
     data = trained.config.data
     # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
     resize = data.resize if data.name == "folder" else "bicubic"
-    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    form = {"size": height, "resize": resize, "channels": channels}
+    pool, broken = futures.ThreadPoolExecutor(os.cpu_count()), {}
 
-    def decode(file: pathlib.Path) -> UInt8[np.ndarray, "h w c"]:
-        return image_files.decode(
-            file,
-            size=height,
-            resize=resize,
-            channels=channels,
-            max_megapixels=data.max_megapixels,
-        )
+    if path.suffix == ".npz":
+        images, name = npz.read_images(path, split), f"{path.name}/{split}"
+        if len(images) == 0:
+            raise DataError(f"--input={path}: {split}_images holds no image")
+        if images.shape[1:] == tuple(trained.dataset["stored_shape"]):
+            return from_array(images, name)
+        names = [f"{name}/{i}" for i in range(len(images))]
+        read = lambda i: image_files.from_array(images[i], **form)
+    else:
+        names = list_images(path)
+        folder = path if path.is_dir() else path.parent
 
-    return Source(
-        names, lambda indices: np.stack(list(pool.map(decode, (files[i] for i in indices))))
+        def read(i: int) -> UInt8[np.ndarray, "h w c"]:
+            try:
+                return image_files.decode(
+                    folder / names[i], **form, max_megapixels=data.max_megapixels
+                )
+            except DataError as error:
+                if not skip_broken:
+                    raise DataError(f"{error} --skip_broken leaves such images out.") from error
+                broken[i] = error
+                return np.zeros((height, height, channels), np.uint8)
+
+    return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
+
+
+def list_images(path: pathlib.Path) -> list[str]:
+    """Names of the images in a folder and those below it, or of the one that the path leads to.
+
+    Raises:
+      DataError: there is none, or a name is not UTF-8.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"--input={path}: found nothing there")
+        return [path.name]
+    names = sorted(
+        p.relative_to(path).as_posix()
+        for p in path.rglob("*")
+        if p.suffix.lower() in image_files.SUFFIXES and not p.name.startswith(".")
     )
+    if not names:
+        known = ", ".join(sorted(image_files.SUFFIXES))
+        raise DataError(f"--input={path}: found no images in it ({known})")
+    for name in names:
+        image_files.check_name(path, name)
+    return names
 
 
-def from_array(images: UInt8[np.ndarray, "n h w c"], name: str) -> Source:
-    """Images in memory, called name/0, name/1, ..."""
-    return Source([f"{name}/{i}" for i in range(len(images))], lambda indices: images[indices])
+def from_array(
+    images: UInt8[np.ndarray, "n h w c"], name: str, names: tuple[str, ...] = ()
+) -> Source:
+    """Images of the form of the training images, called `names`, or else name/0, name/1, ..."""
+    names = list(names) or [f"{name}/{i}" for i in range(len(images))]
+    return Source(names, lambda indices: images[indices])
 
 
 def predict_to_file(
@@ -104,9 +140,10 @@ def predict_to_file(
     *,
     input: str | None = None,
     output: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     all_classifiers: bool = False,
     medmnist: bool = False,
+    skip_broken: bool = False,
     batch_size: int = 64,
     checkpoint: str = "selected",
 ) -> pathlib.Path:
@@ -120,6 +157,12 @@ def predict_to_file(
     """
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
+    if input and split and pathlib.Path(input).suffix != ".npz":
+        raise ConfigError(
+            f"--split={split} is of an npz file or of the run's data, but --input={input} is none: leave "
+            "one of them out"
+        )
+    split = split or "test"
     trained = inference.load(workdir, checkpoint)
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
@@ -128,19 +171,30 @@ def predict_to_file(
             f"one (this is on {config.data.name}), and without --input"
         )
     if input:
-        source = open_source(pathlib.Path(input), trained, split)
+        # As in training, where images of the same folders may be broken.
+        skip_broken = skip_broken or config.data.skip_broken
+        source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:
         own = data_lib.load(config.data, config.seed).split(split)
-        source, labels = from_array(own.images, split), own.labels
+        source, labels = from_array(own.images, split, own.names), own.labels
     probabilities, beta = predict(
         trained, source, batch_size=batch_size, all_classifiers=all_classifiers
     )
+    names = source.names
+    if source.broken:
+        number, first = len(source.broken), source.broken[min(source.broken)]
+        if number == len(names):
+            raise DataError(f"--input={input}: found no sound image; the first broken one: {first}")
+        log.warning("left out %d broken image(s), the first: %s", number, first)
+        sound = [i for i in range(len(names)) if i not in source.broken]
+        names, probabilities = [names[i] for i in sound], probabilities[:, sound]
+        beta = None if beta is None else beta[sound]
     if medmnist:
         return write_medmnist(
             pathlib.Path(output or workdir), trained, split, probabilities[-1], labels
         )
     file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
-    write_csv(file, source.names, trained, probabilities, beta)
+    write_csv(file, names, trained, probabilities, beta)
     return file
 
 
@@ -259,7 +313,12 @@ def main() -> None:
         "--output", help="CSV to write, or with --medmnist its folder (default: in the run)"
     )
     parser.add_argument(
-        "--split", default="test", choices=data_lib.SPLITS, help="of an npz file or the run's data"
+        "--split", choices=data_lib.SPLITS, help="of an npz file or the run's data (default: test)"
+    )
+    parser.add_argument(
+        "--skip_broken",
+        action="store_true",
+        help="leave out, and count, images that cannot be read (default: as in training)",
     )
     parser.add_argument(
         "--all_classifiers", action="store_true", help="also the auxiliary classifiers, and beta"

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from lsanet_jax import losses
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import layers
 
 
@@ -50,11 +51,20 @@ def init(
 
     Returns:
       The model's structure in training mode, and the state at step 0.
+
+    Raises:
+      ConfigError: the model has variables that are no `nnx.Param` or `nnx.BatchStat`.
     """
     # Not under one jit: a program that draws every parameter takes XLA most of a minute on CPU.
     model = create(nnx.Rngs(key))
     model.train()
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdef, params, batch_stats, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    for path, variable in nnx.to_flat_state(others):
+        where = ".".join(map(str, path))
+        raise ConfigError(
+            f"the network has a {type(variable).__name__} at {where}, expected parameters (Param) and "
+            "batch statistics (BatchStat) only; Dropout, for one, has others"
+        )
 
     def start(params, batch_stats):
         return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))

@@ -242,13 +242,15 @@ def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
       WorkdirError: it holds another sweep, or something else.
     """
     path = pathlib.Path(workdir).absolute()
+    if path.exists() and not path.is_dir():
+        raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
+    # Listed first: another job of the array may be writing the file now.
+    free = not path.exists() or all(
+        file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
+    )
     if (path / SWEEP).exists():
         _check_same(sweep, path)
-    elif path.exists() and not path.is_dir():
-        raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
-    elif path.is_dir() and not all(
-        file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
-    ):
+    elif not free:
         raise WorkdirError(
             f"--workdir={workdir} is not empty and holds no {SWEEP}: it is no sweep's; choose another"
         )

@@ -133,6 +133,7 @@ def train_and_evaluate(
                 outputs.append(eval_step(state.params, state.batch_stats, *batch))
             labels = dataset.split(name).labels
             predictions = metrics.gather(outputs, len(labels))
+            monitor.check(predictions, name)
             return metrics.summarize(predictions, labels, dataset.task, taps), predictions
 
         # ------------------------------------------------------------------------------ resume
@@ -296,14 +297,18 @@ def check_batch_sizes(config, num_devices: int) -> None:
 
 
 def learning_rate_schedule(config, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by step: constant, cosine, or times `decay` at each milestone."""
+    """Learning rate by step: constant, cosine, or times `decay` at each milestone.
+
+    A milestone is the last whole epoch before its fraction of all; before the first epoch there is none.
+    """
     if config.schedule == "cosine":
         return optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)
     milestones = config.milestones if config.schedule == "step" else ()
-    boundaries = [int(fraction * config.epochs) * steps_per_epoch for fraction in milestones]
-    counts = collections.Counter(boundaries)  # short runs: several milestones may fall together
+    epochs = [int(fraction * config.epochs + 1e-6) for fraction in milestones]  # .29 x 100 < 29
+    counts = collections.Counter(epochs)  # short runs: several milestones may fall together
     return optax.piecewise_constant_schedule(
-        config.learning_rate, {step: config.decay**n for step, n in counts.items()}
+        config.learning_rate,
+        {epoch * steps_per_epoch: config.decay**n for epoch, n in counts.items() if epoch},
     )
 
 
@@ -405,6 +410,18 @@ class StepMonitor:
         while self._in_flight:
             self._retire()
         return self._rate()
+
+    def check(self, predictions: metrics.Predictions, split: str) -> None:
+        """Check what the classifiers say of a split: a step's loss is that before its update.
+
+        Raises:
+          TrainingError: a probability is not finite.
+        """
+        if not np.isfinite(predictions.probabilities).all():
+            ce = np.mean(predictions.ce, axis=1)
+            names = [name for name in self._names if name.startswith("ce_")]
+            losses = dict(zip(names, ce, strict=True))
+            self._stop(f"the predictions of the {split} split are not finite", losses)
 
     def _rate(self) -> float:
         images = self._timed_steps * self._config.batch_size

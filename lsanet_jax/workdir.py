@@ -22,6 +22,7 @@ from lsanet_jax.metrics import Predictions
 
 log = logging.getLogger(__name__)
 
+CONFIG = "config.json"
 PREDICTIONS = "predictions.npz"
 LOCK = "lock"  # Held by the process that trains.
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
@@ -66,7 +67,7 @@ class Workdir(contextlib.ExitStack):
         self._writes = writes
         self._scalars, self._flushed = None, 0.0
         self._config = _as_json(config)
-        self._config_file = self.path / "config.json"
+        self._config_file = self.path / CONFIG
         if not writes:
             return
         if self._config_file.exists():
@@ -98,7 +99,11 @@ class Workdir(contextlib.ExitStack):
         file = self.path / MANIFEST
         found = read_json(file) if file.exists() else None
         if found is not None:
-            if changed := differences(found.get("dataset"), manifest["dataset"]):
+            # A file or folder that was moved may have another name.
+            then, now = (
+                {**(about.get("dataset") or {}), "name": ""} for about in (found, manifest)
+            )
+            if changed := differences(then, now):
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
                     "--workdir, or the same data to resume"
@@ -269,7 +274,7 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     Raises:
       WorkdirError: it is of another one, or its `config.json` is damaged.
     """
-    found, wanted = read_json(path / "config.json"), _as_json(config)
+    found, wanted = read_json(path / CONFIG), _as_json(config)
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
     if changed := differences(fixed(found), fixed(wanted)):
         raise WorkdirError(
@@ -284,7 +289,7 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     Raises:
       WorkdirError: there is none.
     """
-    file = path / "config.json"
+    file = path / CONFIG
     if not file.exists():
         raise WorkdirError(f"--workdir={path} holds no run: {file.name} is missing")
     return unflatten(read_json(file))

@@ -87,3 +87,11 @@ class TinyNet(nnx.Module):
     def __call__(self, x):
         first = jax.nn.relu(self.bn1(self.conv1(x)))
         return first, jax.nn.relu(self.bn2(self.conv2(first)))
+
+
+class DropoutNet(TinyNet):
+    """A backbone with variables that are no parameters and no batch statistics."""
+
+    def __init__(self, in_channels, rngs):
+        super().__init__(in_channels, rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)

@@ -183,6 +183,18 @@ def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
     assert sentence.endswith('"2.7" here')
 
 
+def test_fewer_epochs_than_asked_for_are_no_comparison(run, copy):
+    shorter = f"{copy} has finished {{}} epochs, {run[1]} 2 that are to be compared"
+    (copy / "result.json").unlink()
+    for number in (1, 0):
+        (copy / "digests.jsonl").write_text("".join(lines_of(copy)[:number]) + "\n" * number)
+        with pytest.raises(WorkdirError, match=shorter.format(number)):
+            audit.audit(run[1], against=copy)
+    (copy / "digests.jsonl").write_text(lines_of(run[1])[0] + "\n")
+    assert audit.audit(run[1], against=copy, epochs=1)["epochs"] == 1
+    assert audit.audit(copy, against=run[1])["epochs"] == 1
+
+
 def change_a_digit(file):
     text = file.read_text()
     place = text.index('"params": "') + len('"params": "')

@@ -287,6 +287,11 @@ def test_beta_matches_reference(reference, variant, x64):
     np.testing.assert_allclose(np.asarray(beta).sum(axis=1), 1, rtol=1e-6)
 
 
+def test_a_reduction_that_leaves_no_hidden_unit_is_named():
+    with pytest.raises(ConfigError, match=r"lsa\.reduction = 65 leaves no hidden unit.*at most 64"):
+        lsa.LayerSelectiveAttention(4, 16, reduction=65, rngs=nnx.Rngs(0))
+
+
 def test_betas_gradient_reaches_embedding_and_backbone():
     model = supervised.DeeplySupervised(
         resnet.ResNet(TINY, rngs=nnx.Rngs(0)),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -60,8 +61,45 @@ def test_folder_npz_and_single_images_are_predicted_alike(run, tmp_path):
     assert one == by_file["0.bmp"]
 
 
-def predicted(path, source, tmp_path):
-    return predict.predict_to_file(path, input=str(source), output=tmp_path / "predictions.csv")
+def predicted(path, source, tmp_path, **options):
+    file = tmp_path / "predictions.csv"
+    return predict.predict_to_file(path, input=str(source), output=file, **options)
+
+
+def without_names(file):
+    return [{k: v for k, v in row.items() if k != "file"} for row in read(file)]
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 3), (28, 28), (20, 35)])
+def test_arrays_are_brought_to_the_form_of_the_training_images_as_files_are(run, tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    np.savez(tmp_path / "some.npz", val_images=images)
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"images/{i}.png")
+    by_file = without_names(predicted(run[1], tmp_path / "images", tmp_path))
+    in_array = predicted(run[1], tmp_path / "some.npz", tmp_path, split="val")
+    assert without_names(in_array) == by_file
+    np.savez(tmp_path / "none.npz", test_images=images[:0])
+    with pytest.raises(DataError, match=r"none\.npz: test_images holds no image"):
+        predicted(run[1], tmp_path / "none.npz", tmp_path)
+
+
+def test_broken_images_are_left_out_if_asked(run, tmp_path, caplog):
+    test = data.load(run[0].data, run[0].seed).test
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(test.images[:4]):
+        Image.fromarray(image.squeeze()).save(folder / f"{i}.png")
+    whole = read(predicted(run[1], folder, tmp_path, all_classifiers=True))
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"1\.png: cannot be read .* --skip_broken leaves such"):
+        predicted(run[1], folder, tmp_path)
+    rows = read(predicted(run[1], folder, tmp_path, all_classifiers=True, skip_broken=True))
+    assert rows == [whole[0], *whole[2:]]
+    assert "left out 1 broken image(s), the first: " in caplog.text and "1.png" in caplog.text
+    with pytest.raises(DataError, match=r"found no sound image; the first broken one: .*1\.png"):
+        predicted(run[1], folder / "1.png", tmp_path, skip_broken=True)
 
 
 def test_all_classifiers_come_with_beta(run, tmp_path):
@@ -135,7 +173,13 @@ def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
         files = sorted(file for file, split in splits.items() if split == key)
         assert [names[k] for k in dataset.split(key).labels] == [truth[file] for file in files]
 
+    own = read(predict.predict_to_file(tmp_path / "run", split="val", output=tmp_path / "own.csv"))
+    assert [row["file"] for row in own] == sorted(
+        f for f, split in splits.items() if split == "val"
+    )
     predictions = read(predicted(tmp_path / "run", source, tmp_path))
+    of_file = {row["file"]: row["label"] for row in predictions}
+    assert all(row["label"] == of_file[row["file"]] for row in own)
     assert [row["file"] for row in predictions] == [row[0] for row in rows]
     result = json.loads((tmp_path / "run/result.json").read_text())
     test = [row for row in predictions if splits[row["file"]] == "test"]
@@ -151,6 +195,16 @@ def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
         ({"input": "broken.png"}, DataError, r"broken\.png"),
         ({"input": "broken.npz"}, DataError, r"broken\.npz"),
         ({"medmnist": True}, ConfigError, r"goes with a run on one \(this is on synthetic\)"),
+        (
+            {"input": "STRANGE"},
+            DataError,
+            r"STRANGE: found 'L\\udce4sion\.png', expected a name in UTF-8",
+        ),
+        (
+            {"input": "EMPTY", "split": "val"},
+            ConfigError,
+            "--split=val is of an npz file or of the",
+        ),
         ({"batch_size": 0}, ConfigError, "--batch_size=0: expected at least 1"),
         ({"output": "broken.png/p.csv"}, WorkdirError, "cannot write --output"),
     ],
@@ -158,11 +212,14 @@ def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
 def test_what_cannot_be_predicted_is_named(run, tmp_path, monkeypatch, arguments, error, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "STRANGE").mkdir()
+    (tmp_path / "STRANGE" / os.fsdecode(b"L\xe4sion.png")).touch()
     for name in ("broken.png", "broken.npz"):
         (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(error, match=message):
         predict.predict_to_file(run[1], **arguments)
-    assert {p.name for p in tmp_path.iterdir()} == {"EMPTY", "broken.png", "broken.npz"}
+    left = {"EMPTY", "STRANGE", "broken.png", "broken.npz"}
+    assert {p.name for p in tmp_path.iterdir()} == left
 
 
 def test_the_command_line_writes_into_the_run_and_fails_in_one_line(run, tmp_path):

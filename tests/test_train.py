@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import interrupts, main, manifest, metrics, train, workdir
+from lsanet_jax import audit, interrupts, main, manifest, metrics, train, workdir
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -295,6 +295,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*/[0-9]*"))
 
 
+def test_an_update_that_is_not_finite_stops_the_run_before_it_is_saved(tiny, tmp_path):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.update(learning_rate=1e30, optimizer="sgd", batch_size=40)  # one step an epoch
+    message = "predictions of the val split are not finite: ce_stage1 .*, ce_stage2 nan; no check"
+    with pytest.raises(TrainingError, match=message):
+        train.train_and_evaluate(tiny, tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert not list((tmp_path / "checkpoints").glob("*/[0-9]*"))
+
+
 @pytest.mark.parametrize("per_dispatch", [1, 3])
 def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypatch, per_dispatch):
     tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
@@ -410,7 +420,12 @@ def test_learning_rate_falls_at_the_milestones():
     np.testing.assert_allclose([rate(0), rate(249)], 1e-3)
     np.testing.assert_allclose([rate(250), rate(374)], 1e-4, rtol=1e-6)
     np.testing.assert_allclose([rate(375), rate(499)], 1e-5, rtol=1e-6)
-    config.schedule = "cosine"
+    config.milestones = (0.29, 0.57)  # in binary, times 100 a little less than 29 and 57
+    rate = train.learning_rate_schedule(config, steps_per_epoch=1)
+    np.testing.assert_allclose([rate(28), rate(29), rate(56), rate(57)], [1e-3, 1e-4, 1e-4, 1e-5])
+    config.update(epochs=1, milestones=(0.5, 0.75))  # none before the first step
+    assert train.learning_rate_schedule(config, steps_per_epoch=5)(4) == np.float32(1e-3)
+    config.update(schedule="cosine", epochs=100)
     rate = train.learning_rate_schedule(config, steps_per_epoch=5)
     np.testing.assert_allclose([rate(0), rate(250), rate(500)], [1e-3, 5e-4, 0], atol=1e-9)
 
@@ -492,6 +507,30 @@ def test_a_backbone_that_is_not_there_is_named(tiny, tmp_path, backbone, message
     with pytest.raises(ConfigError, match=rf"model\.backbone = '{backbone}': .*{message}"):
         train.train_and_evaluate(tiny, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_with_other_variables_than_ours_is_refused(tiny, tmp_path):
+    tiny.model.update(backbone="tests.networks:DropoutNet", taps=(1, 2))
+    with pytest.raises(ConfigError, match=r"has a Rng\w+ at backbone\.dropout\.rngs.*BatchStat"):
+        train.train_and_evaluate(tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_was_moved_are_the_same_data(tiny, tmp_path):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    arrays = {}
+    for i, split in enumerate(("train", "val", "test")):
+        noise = np.random.default_rng(i).integers(0, 256, (12, 8, 8), np.uint8)
+        arrays |= {f"{split}_images": noise, f"{split}_labels": np.arange(12) % 3}
+    before, after, run = tmp_path / "before.npz", tmp_path / "after.npz", tmp_path / "run"
+    np.savez(before, **arrays)
+    tiny.data.update(name="npz", path=str(before))
+    train.train_and_evaluate(tiny, run, epochs=1)
+    before.rename(after)
+    tiny.data.path = str(after)
+    assert train.train_and_evaluate(tiny, run)["last_epoch"]["epoch"] == 2
+    report = audit.audit(run)
+    assert (report["identical"], report["epochs"]) == (True, 2)
 
 
 def test_a_run_on_other_data_is_not_resumed(tiny, tmp_path):

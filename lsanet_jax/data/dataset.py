@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
@@ -23,10 +24,12 @@ class Split:
     Attributes:
         images: grey (c = 1) or RGB (c = 3), 0 to 255; in memory, or read when asked for.
         labels: [n] class indices, or [n, k] of 0 and 1 for multi-label.
+        names: of the images' files, relative to their folder; none where there are no files.
     """
 
     images: UInt8[np.ndarray, "n h w c"] | LazyImages
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Makes both arrays read-only, through views."""
@@ -42,7 +45,8 @@ class Split:
         """Only some of the samples."""
         lazy = isinstance(self.images, LazyImages)
         images = self.images.select(kept) if lazy else self.images[kept]
-        return Split(images, self.labels[kept])
+        names = tuple(itertools.compress(self.names, kept))
+        return Split(images, self.labels[kept], names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

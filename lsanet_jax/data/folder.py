@@ -32,7 +32,13 @@ from jaxtyping import Bool, Int32, UInt8
 from tqdm import tqdm
 
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
-from lsanet_jax.data.images import SUFFIXES, check_decoding, count_channels, decode
+from lsanet_jax.data.images import (
+    SUFFIXES,
+    check_decoding,
+    check_name,
+    count_channels,
+    decode,
+)
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.files import replacing
@@ -119,7 +125,7 @@ def load_folder(
     files = [file for key in SPLITS for file in listing.paths(key)]
     channels = count_channels(files, max_megapixels)
     decode_one = functools.partial(
-        decode, size=size, resize=resize, channels=channels, max_megapixels=max_megapixels
+        _decode, size=size, resize=resize, channels=channels, max_megapixels=max_megapixels
     )
     held = len(files) * size * size * channels <= memory_mb * 2**20
     splits, errors = {}, []
@@ -141,7 +147,7 @@ def load_folder(
                 f"{listing.root}: found no sound image of {what}, expected at least one though"
                 f" data.skip_broken is set; the first broken one: {errors[0]}"
             )
-        split = Split(images, labels)
+        split = Split(images, labels, listing.split(key).files)
         splits[key] = split if kept.all() else split.select(kept)
     if errors:
         log.warning("Left out %d broken image(s), the first: %s", len(errors), errors[0])
@@ -268,6 +274,13 @@ def draw_splits(
     return [keys[split] for split in drawn]
 
 
+def _decode(file: pathlib.Path, **options: Any) -> UInt8[np.ndarray, "h w c"]:
+    try:
+        return decode(file, **options)
+    except DataError as error:
+        raise DataError(f"{error} data.skip_broken=True leaves such images out.") from error
+
+
 def _room(shape: tuple[int, ...], key: str) -> UInt8[np.ndarray, "n h w c"]:
     try:
         return np.zeros(shape, np.uint8)
@@ -364,8 +377,7 @@ def _entries(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pat
     images = set(entries) - set(folders)
     images = sorted(entry for entry in images if entry.suffix.lower() in SUFFIXES)
     for entry in (*folders, *images):
-        if any("\ud800" <= character <= "\udfff" for character in entry.name):
-            raise DataError(f"{folder}: found {entry.name!r}, expected a name in UTF-8: rename it.")
+        check_name(folder, entry.name)
     return folders, images
 
 

@@ -69,9 +69,23 @@ def decode(
     check_decoding(size, resize, channels)
     with _opened(file, max_megapixels) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        image = _over_black(_eight_bit(image, file)).convert("L" if channels == 1 else "RGB")
-        image = image.resize((size, size), RESIZES[resize])
-        return np.asarray(image).reshape(size, size, channels)
+        return _squash(_over_black(_eight_bit(image, file)), size, resize, channels)
+
+
+def from_array(
+    array: UInt8[np.ndarray, "h w c"], *, size: int, resize: str = "bicubic", channels: int = 3
+) -> UInt8[np.ndarray, "{size} {size} {channels}"]:
+    """What `decode` makes of a file with these pixels."""
+    check_decoding(size, resize, channels)
+    return _squash(
+        Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), size, resize, channels
+    )
+
+
+def check_name(folder: str | os.PathLike, name: str) -> None:
+    """Raises DataError for the name of a file in a folder if no CSV could hold it."""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"{folder}: found {name!r}, expected a name in UTF-8: rename it.")
 
 
 @contextlib.contextmanager
@@ -80,8 +94,8 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[Image.Im
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_megapixels * 1e6)
     too_large = (
-        f"expected at most {max_megapixels:g} megapixels: shrink the image, or raise"
-        " data.max_megapixels."
+        f"expected at most {max_megapixels:g} megapixels (data.max_megapixels): shrink the image, or"
+        " take it out."
     )
     try:
         with open(file, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
@@ -103,8 +117,7 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[Image.Im
         if isinstance(error, UnidentifiedImageError):
             reason = f"not a sound {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} file"
         raise DataError(
-            f"{file}: cannot be read as an image ({reason}): write or copy it again, take it out,"
-            " or set data.skip_broken=True to leave such images out."
+            f"{file}: cannot be read as an image ({reason}): write or copy it again, or take it out."
         ) from error
 
 
@@ -118,6 +131,13 @@ def _eight_bit(image: Image.Image, file: str | os.PathLike) -> Image.Image:
             " to 65535): rescale it."
         )
     return Image.fromarray(_EIGHT_OF_16_BITS[values])
+
+
+def _squash(
+    image: Image.Image, size: int, resize: str, channels: int
+) -> UInt8[np.ndarray, "h w c"]:
+    image = image.convert("L" if channels == 1 else "RGB").resize((size, size), RESIZES[resize])
+    return np.asarray(image).reshape(size, size, channels)
 
 
 def _over_black(image: Image.Image) -> Image.Image:

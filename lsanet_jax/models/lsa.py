@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.attention import convolve_channels
 from lsanet_jax.models.layers import BatchNorm, Conv, uniform_fan_in
 
@@ -75,9 +76,17 @@ class LayerSelectiveAttention(nnx.Module):
           reduction: r of "fc": the hidden layer has L C / r units.
           kernel_size: taps of "conv", odd.
           rngs: source of the initial parameters.
+
+        Raises:
+          ConfigError: the hidden layer of "fc" would have no unit.
         """
         self.kind = kind
         width = num_stages * channels
+        if kind == "fc" and reduction > width:
+            raise ConfigError(
+                f"config.model.lsa.reduction = {reduction} leaves no hidden unit for {num_stages} "
+                f"stages of config.model.lsa.channels = {channels}: expected at most {width}"
+            )
         shapes = {
             "fc": {"w1": (width, width // reduction), "w2": (width // reduction, width)},
             "conv": {"kernel": (kernel_size,)},
