@@ -25,16 +25,20 @@ def torch_step(args):
     """Return a function that does n PyTorch steps."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = ResNet18(CLASSES, args.stem).to(memory_format=torch.channels_last)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"  # the same as ours
+    model = ResNet18(CLASSES, args.stem).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    x = torch.randn(args.batch, 3, args.size, args.size).to(memory_format=torch.channels_last)
-    y = torch.randint(CLASSES, (args.batch,))
+    x = torch.randn(args.batch, 3, args.size, args.size)
+    x = x.to(device, memory_format=torch.channels_last)
+    y = torch.randint(CLASSES, (args.batch,), device=device)
 
     def run(n):
         for _ in range(n):
             optimizer.zero_grad(set_to_none=True)
             torch.nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 

@@ -98,7 +98,8 @@ class Outcome:
         """
         if attempt.exit_code == 0:
             self.state, self.result = "done", attempt.result
-            error_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Nothing that the other runs should end for.
+                error_file.unlink(missing_ok=True)
             return False
         if attempt.exit_code == INTERRUPTED:
             self.state = "missing"
@@ -119,8 +120,9 @@ class Outcome:
             "attempts": self.attempts,
             "exit_code": attempt.exit_code,
         }
-        error_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(error_file, json_text(why, indent=1))
+        with contextlib.suppress(OSError):  # The disk may be full; the table says why, too.
+            error_file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(error_file, json_text(why, indent=1))
         return False
 
 

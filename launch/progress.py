@@ -108,13 +108,18 @@ class Progress:
 
 
 def _size(file: pathlib.Path) -> int:
-    return file.stat().st_size if file.exists() else 0
+    try:
+        return file.stat().st_size
+    except OSError:  # It is not there yet, or the network disk is away for a moment.
+        return 0
 
 
 def _epochs(job: Job) -> int:
     """How many epochs a job has trained."""
-    file = job.workdir / "metrics.jsonl"
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
+    try:
+        return len((job.workdir / "metrics.jsonl").read_bytes().splitlines())
+    except OSError:
+        return 0
 
 
 def _percent(outcome: Outcome, score: str) -> str:

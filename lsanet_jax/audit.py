@@ -198,7 +198,7 @@ def audit(
 
 
 def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.ConfigDict:
-    """The config of a run, after a look at whether its data is still the same.
+    """The config of a run, after a look at whether its data and weights are still the same.
 
     Where the data lies is said by `config.json`, which a resumed run writes anew.
     """
@@ -216,6 +216,12 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         raise WorkdirError(
             f"--workdir={path} cannot be audited, its data was another one: the fingerprint is "
             f"{promised} in {manifest.MANIFEST} and {found} here. Bring back the data of then"
+        )
+    file, weights = config.model.init_from, about.get("weights")
+    if weights and weights != {"sha256": manifest.sha256_of_file(file)}:
+        raise WorkdirError(
+            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is not "
+            "the file of weights that it began with. Bring back that one"
         )
     return config
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from lsanet_jax import manifest
 from lsanet_jax.errors import WorkdirError
@@ -168,11 +169,13 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint away, so that the one before it is the newest."""
         damaged = self.folder / "damaged"
-        damaged.mkdir(exist_ok=True)
-        number = sum(1 for _ in damaged.glob(f"{step}.*"))
-        place = (self.folder / "last" / str(step)).rename(damaged / f"{step}.{number}")
+        if jax.process_index() == 0:
+            damaged.mkdir(exist_ok=True)
+            number = sum(1 for _ in damaged.glob(f"{step}.*"))
+            (self.folder / "last" / str(step)).rename(damaged / f"{step}.{number}")
+        multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
         self._last.reload()
-        log.warning("moved it to %s; going on from the one before, %d", place, self.last_step)
+        log.warning("moved it to %s; going on from the one before, %d", damaged, self.last_step)
 
     def restore_best(self, epoch: int, state: TrainState) -> TrainState:
         """Restore the parameters and batch statistics of the best epoch into `state`.
@@ -217,9 +220,18 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
                 f"cannot restore the checkpoint {manager.directory / str(number)}: "
-                f"{_reason(error)}; it is damaged or of another network. Move it away to resume from "
-                "the one before it"
+                f"{_reason(error)}; it is damaged or of another network. "
+                + (
+                    "Move it away to resume from the one before it"
+                    if manager is self._last
+                    else "Bring it back from a copy, or train again in another --workdir"
+                )
             ) from error
+
+
+def any_to_resume(folder: pathlib.Path) -> bool:
+    """Whether a folder of checkpoints has one to resume from."""
+    return any(place.name.isdecimal() for place in (folder / "last").glob("*"))
 
 
 def kept_model(folder: pathlib.Path, *, epoch: int, step: int) -> pathlib.Path | None:

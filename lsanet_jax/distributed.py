@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import socket
 import threading
 
@@ -52,7 +53,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         launcher, num_processes, process_id = _launcher()
         if num_processes == 1:
             return
-        arguments = {"local_device_ids": _slurm_devices() if launcher == "Slurm" else None}
+        arguments = {"local_device_ids": _gpus(launcher)}
     else:
         _check(coordinator, num_processes, process_id)
         if num_processes == 1:
@@ -99,17 +100,25 @@ def _launcher() -> tuple[str | None, int, int]:
     return None, 1, 0
 
 
-def _slurm_devices() -> list[int] | None:
-    """Returns the GPUs of a Slurm task; None leaves it to jax, which takes that of its local number.
+def _gpus(launcher: str) -> list[int] | None:
+    """Returns the GPUs of a process; None leaves it to jax, which takes that of its local number.
 
-    That is right where the tasks of a node see all its GPUs; a task that is alone on its node, or
-    that Slurm shows no other GPU than its own, takes all that it sees.
+    That is right where the processes of a node see all its GPUs; one that is alone on its node, or that
+    is shown no other GPU than its own, takes all that it sees.
     """
-    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ["SLURM_STEP_NUM_TASKS"]
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ or not (alone or len(visible) == 1):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = _count_gpus() if visible is None else sum(map(bool, visible.split(",")))
+    if launcher == "Slurm":
+        alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ["SLURM_STEP_NUM_TASKS"]
+    else:
+        alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or not (alone or count == 1):
         return None
-    return list(range(len(visible))) or None
+    return list(range(count)) or None
+
+
+def _count_gpus() -> int:
+    return len(list(pathlib.Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

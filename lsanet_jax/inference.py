@@ -14,6 +14,7 @@ from lsanet_jax import keys, models, steps, train
 from lsanet_jax.checkpoint import Checkpoints
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.files import read_json
+from lsanet_jax.manifest import MANIFEST, RESULT
 from lsanet_jax.workdir import read_config
 
 
@@ -39,13 +40,13 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
     path = pathlib.Path(workdir).absolute()
     config = read_config(path)
     config_lib.validate(config)
-    manifest, result = path / "manifest.json", path / "result.json"
+    manifest, result = path / MANIFEST, path / RESULT
     if not manifest.exists():
-        raise WorkdirError(f"--workdir={path} holds no manifest.json: its training never started")
+        raise WorkdirError(f"--workdir={path} holds no {MANIFEST}: its training never started")
     dataset = read_json(manifest)["dataset"]
     if checkpoint == "selected" and not result.exists():
         raise WorkdirError(
-            f"--workdir={path} holds no result.json: the run is not finished, so no epoch is selected "
+            f"--workdir={path} holds no {RESULT}: the run is not finished, so no epoch is selected "
             "yet. Resume it, or take the newest checkpoint with --checkpoint=last"
         )
 
@@ -62,6 +63,12 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
             state = checkpoints.restore_best(epoch, state)
         elif checkpoints.last_step is not None:
             state, _, meta = checkpoints.restore_last(state)
+            if epoch not in (None, meta["epoch"]):
+                raise WorkdirError(
+                    f"--workdir={path} holds no checkpoint of epoch {epoch}, which {RESULT} reports: "
+                    f"bring back checkpoints/best/{epoch} or checkpoints/last, or take the newest, of "
+                    f"epoch {meta['epoch']}, with --checkpoint=last"
+                )
             epoch = meta["epoch"]
         else:
             raise WorkdirError(f"--workdir={path} holds no checkpoint yet")

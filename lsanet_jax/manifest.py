@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from lsanet_jax.data.lazy import usable_cores
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.files import read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
@@ -139,6 +139,19 @@ def make_record(
 def sha256(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(file: str | pathlib.Path) -> str:
+    """SHA-256 in hex of a file's bytes.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ selects another; mean ± sample standard deviation over the seeds. The paper's a
 the best of the runs that share a baseline.
 Differences: percentage points, with 95 % intervals by a percentile bootstrap of test images and of \
 seeds (2000 resamples), paired in both. Of S seeds it finds (S - 1) / S of the variance between seeds; \
-with one seed the interval is for that seed only.
+with one seed the interval is for that seed only. (1 of 3): of the one seed of three that both have.
 DeLong: p, two-sided, of DeLong's test for the AUC in a majority of seeds and one direction, that is n / k \
 times the k-th smallest of the n p-values, k the least majority: valid although the seeds share their test \
 images. Beside it, in how many seeds p < .05 in the direction of the mean. Not corrected for the number \
@@ -120,6 +120,11 @@ def _warnings(cells: list[Cell]) -> list[str]:
         values = dict.fromkeys(cell.config[section][field] for cell in cells)
         if papers not in values:  # where some have it, the sweep is about the field
             changed += [f"{name} = {value} (paper: {papers})" for value in values]
+    small = [cell for cell in cells if cell.config.model.stem == "small"]
+    if small:
+        backbones = ", ".join(dict.fromkeys(cell.config.model.backbone for cell in small))
+        where = "" if len(small) == len(cells) else f" of {backbones}"
+        changed.append(f"model.stem{where} = small (paper: imagenet)")
     if changed:
         warnings.append(f"Not the paper's protocol: {', '.join(changed)}.")
     if warnings and any((cell.run.paper or {}).get("acc") for cell in cells):
@@ -149,7 +154,6 @@ def _problems(swept: sweep.Sweep, cells: list[Cell]) -> list[str]:
 
 def _facts(swept: sweep.Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
     trained = [each for cell in cells for each in cell.trained]
-    environments = [each.manifest["environment"] for each in trained]
     data = []
     for cell in cells:
         if cell.trained:
@@ -171,11 +175,10 @@ def _facts(swept: sweep.Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
     if swept.overrides:
         given = ", ".join(f"{name} = {value}" for name, value in swept.overrides.items())
         facts.append(("Overrides", given))
-    if environments:
+    if trained:
         facts += [
-            ("Devices", _tally(map(_device, environments))),
-            ("Versions", _tally(map(_versions, environments))),
-            ("Code", _tally(map(_revision, environments))),
+            (title, _tally(" then ".join(dict.fromkeys(map(of, t.environments))) for t in trained))
+            for title, of in (("Devices", _device), ("Versions", _versions), ("Code", _revision))
         ]
     return [*facts, ("Date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")]
 
@@ -202,7 +205,8 @@ def _tally(values: Iterable[str]) -> str:
     counts = collections.Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
+    runs = lambda count: "1 run" if count == 1 else f"{count} runs"
+    return "; ".join(f"{value} ({runs(count)})" for value, count in counts.most_common())
 
 
 # ------------------------------------------------------------------------------ files
@@ -249,6 +253,7 @@ def to_csv(report: Report) -> tuple[str, str]:
             for name, of in (("acc", found.acc), ("auc", found.auc)):
                 values = {"difference": of.difference, "low": of.low, "high": of.high}
                 row |= {f"{name}_{key}": value for key, value in values.items()}
+            row["difference_seeds"] = " ".join(map(str, found.seeds))
             if found.delong:
                 row["delong_p"] = statistics.majority_p_value(found.delong)
                 row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)

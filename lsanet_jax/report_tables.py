@@ -73,7 +73,8 @@ def main_table(cells: list[Cell]) -> Table:
     """The paper's own layout: runs that differ in nothing but their dataset share a line."""
     columns, lines = {}, []  # of a line: its row, and its cells by dataset
     for cell in cells:
-        key = asked_dataset(cell) or cell.dataset
+        asked = asked_dataset(cell)
+        key = asked if asked in PAPERS_SETS else cell.dataset  # "npz" and "folder" may be several
         columns.setdefault(key, dataset_title(cell))
         for row, of in lines:
             if row == row_of(cell) and key not in of:
@@ -133,8 +134,12 @@ def _best(cells: list[Cell]) -> set[tuple[str, str, str]]:
     return best
 
 
+def _num_seeds(cell: Cell) -> int:
+    return len(cell.trained) + len(cell.failed) + len(cell.missing)
+
+
 def _score(cell: Cell, name: str) -> str:
-    seeds = len(cell.trained) + len(cell.failed) + len(cell.missing)
+    seeds = _num_seeds(cell)
     if not cell.trained and cell.failed:
         return "failed"
     text = spread(cell.percent("test", name))
@@ -153,7 +158,10 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         row = [", ".join(against) or baseline.run.name]
         for name in ("acc", "auc"):
             papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]
-            row += [_interval(found and getattr(found, name)), _signed(papers[1] - papers[0])]
+            interval = _interval(found and getattr(found, name))
+            if found and len(found.seeds) < _num_seeds(cell):
+                interval += f" ({len(found.seeds)} of {_num_seeds(cell)})"
+            row += [interval, _signed(papers[1] - papers[0])]
         row += _significance(found)
         rows.append([*_labels(cells, cell), *map(Entry, row)])
     return Table(

@@ -7,18 +7,19 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
 from lsanet_jax import metrics, statistics, sweep
+from lsanet_jax.config import flatten
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.files import read_json
 from lsanet_jax.manifest import MANIFEST, RESULT
-from lsanet_jax.workdir import PREDICTIONS
+from lsanet_jax.workdir import ENVIRONMENTS, PREDICTIONS
 
 METRICS = "metrics.jsonl"
 
@@ -36,6 +37,7 @@ class Trained(NamedTuple):
     job: sweep.Job
     result: dict
     manifest: dict
+    environments: list[dict]  # in which it was started, and resumed
     epochs: list[dict]  # the lines of metrics.jsonl; none if there is no such file
     predictions: Predictions | None  # None if it was trained before they were written
 
@@ -68,8 +70,9 @@ class Cell:
         """The name of the data really used, or else of those that are asked for."""
         if self.trained:
             return " and ".join(dict.fromkeys(each.result["dataset"] for each in self.trained))
-        data = self.config.data
-        return pathlib.Path(data.path).stem if data.name in ("npz", "folder") else data.name
+        data, path = self.config.data, pathlib.Path(self.config.data.path).expanduser()
+        named = {"npz": lambda: path.stem, "folder": lambda: path.resolve().name}
+        return named.get(data.name, lambda: data.name)()
 
     @property
     def predicted(self) -> tuple[Trained, ...]:
@@ -117,7 +120,27 @@ def collect(swept: sweep.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
                 missing.append(job.seed)
         config = sweep.resolve(swept, run, swept.seeds[0])
         cells.append(Cell(run, config, tuple(trained), failed, tuple(missing)))
+    _check_same_data(cells)
     return cells
+
+
+def _check_same_data(cells: list[Cell]) -> None:
+    """Check that runs that ask for the same data had the same, also if a file was replaced between."""
+    first = {}
+    for cell in cells:
+        data = cell.config.data
+        drawn = data.train_fraction != 1 or data.train_per_class
+        for each in cell.trained:
+            if (fingerprint := each.manifest["dataset"].get("fingerprint")) is None:
+                continue
+            asked = str(sorted(flatten(data))), each.job.seed if drawn else None
+            other, known = first.setdefault(asked, (each, fingerprint))
+            if fingerprint != known:
+                raise WorkdirError(
+                    f"{other.job.name} and {each.job.name} were not trained on the same data, though "
+                    f"they ask for the same: the fingerprints in their {MANIFEST} differ. Remove "
+                    "those on data that you do not want from the workdir, and train them again"
+                )
 
 
 def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison | None:
@@ -213,7 +236,13 @@ def _read(job: sweep.Job, result: dict) -> Trained:
         manifest.get("dataset"), dict
     ):
         raise _damaged(job, MANIFEST, "it has no dataset or no environment")
-    return Trained(job, result, manifest, _read_epochs(job), _read_predictions(job, result))
+    environments = [manifest["environment"]]
+    for number, line in enumerate(_read_lines(job, ENVIRONMENTS), start=1):
+        if not isinstance(line, dict):
+            raise _damaged(job, ENVIRONMENTS, f"line {number} is no object")
+        environments.append(line)
+    predictions = _read_predictions(job, result)
+    return Trained(job, result, manifest, environments, _read_epochs(job), predictions)
 
 
 def _check_result(job: sweep.Job, result: dict) -> None:
@@ -240,25 +269,34 @@ def _check_result(job: sweep.Job, result: dict) -> None:
         raise _damaged(job, RESULT, error) from error
 
 
-def _read_epochs(job: sweep.Job) -> list[dict]:
-    file = job.workdir / METRICS
+def _read_lines(job: sweep.Job, name: str) -> list[Any]:
+    """What the lines of a file of JSON hold; none if there is no such file."""
+    file = job.workdir / name
     if not file.exists():
         return []
-    epochs = []
     try:
-        lines = file.read_text().splitlines()
+        texts = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(job, METRICS, error) from error
-    for number, text in enumerate(lines, start=1):
+        raise _damaged(job, name, error) from error
+    lines = []
+    for number, text in enumerate(texts, start=1):
         try:
-            line = json.loads(text)
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise _damaged(job, name, f"line {number}: {error}") from error
+    return lines
+
+
+def _read_epochs(job: sweep.Job) -> list[dict]:
+    lines = _read_lines(job, METRICS)
+    for number, line in enumerate(lines, start=1):
+        try:
             stages = [classifier["stage"] for classifier in line["val"]["classifiers"]]
             if not stages or not isinstance(line["train"], dict) or line["epoch"] != number:
                 raise ValueError("not what an epoch looks like")
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(job, METRICS, f"line {number}: {error}") from error
-        epochs.append(line)
-    return epochs
+    return lines
 
 
 def _read_predictions(job: sweep.Job, result: dict) -> Predictions | None:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax import determinism, keys, manifest, metrics, models, steps
-from lsanet_jax.checkpoint import Checkpoints
+from lsanet_jax.checkpoint import Checkpoints, any_to_resume
 from lsanet_jax.data import pipeline
 from lsanet_jax.data.augment import Augmentation
 from lsanet_jax.errors import ConfigError, Interrupted, TrainingError
@@ -90,10 +90,14 @@ def train_and_evaluate(
         )
 
         # ------------------------------------------------------------------------------ model
+        # What they gave is in the checkpoint, if there is one.
+        resumes = any_to_resume(run.path / "checkpoints")
+        weights = "" if resumes else config.model.init_from
+
         def create(rngs: nnx.Rngs) -> nnx.Module:
             model = models.create_model(config.model, dataset.num_classes, image_shape, rngs)
-            if config.model.init_from:
-                for note in pretrained.init_from(model, config.model.init_from):
+            if weights:
+                for note in pretrained.init_from(model, weights):
                     log.info(note)
             return model
 
@@ -145,7 +149,10 @@ def train_and_evaluate(
             "image_shape": list(image_shape),
             "fingerprint": dataset.fingerprint,
         }
-        run.claim({"dataset": about_data, "environment": manifest.environment()})
+        about = {"dataset": about_data, "environment": manifest.environment()}
+        if weights:
+            about["weights"] = {"sha256": manifest.sha256_of_file(weights)}
+        run.claim(about)
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         interrupts = run.enter_context(Interrupts(mesh))
         history, done = History(), 0  # steps of the epoch that was under way
@@ -213,9 +220,11 @@ def train_and_evaluate(
             )
             digests = manifest.tensor_digests(state)
             run.write_digests(digests, epoch=epoch, step=first + done, loss=train_means["loss"])
-            if history.best_epoch == epoch:
+            best = history.best_epoch == epoch
+            if best:
                 checkpoints.save_best(epoch, state, digests)
-            if epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
+            # Also after a best epoch: what a resumed run takes for the best must be one that is kept.
+            if best or epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
                 checkpoints.save_last(first + done, state, no_means(), vars(history), digests)
             means, done = no_means(), 0
         bar.close()

@@ -23,6 +23,7 @@ from lsanet_jax.metrics import Predictions
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+ENVIRONMENTS = "environments.jsonl"  # Those in which it was resumed, where they were others.
 PREDICTIONS = "predictions.npz"
 LOCK = "lock"  # Held by the process that trains.
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
@@ -82,12 +83,13 @@ class Workdir(contextlib.ExitStack):
         """Make the folder and write its config and manifest: from now on it belongs to this run.
 
         Args:
-          manifest: `dataset` and `environment`, as JSON has them. A resumed run keeps its own; that
-            its environment was another one is a warning, since its bits may then differ.
+          manifest: `dataset`, `environment` and, where it starts from a file of weights, `weights`, as
+            JSON has them. A resumed run keeps its own; that its environment was another one is a
+            warning, since its bits may then differ.
 
         Raises:
           WorkdirError: it cannot be written to, another process is training in it, or its run was
-            started on other data.
+            started on other data or with other weights.
         """
         if not self._writes:
             return
@@ -108,12 +110,27 @@ class Workdir(contextlib.ExitStack):
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
                     "--workdir, or the same data to resume"
                 )
-            for sentence in differences(found.get("environment"), manifest["environment"]):
+            if "weights" in manifest and manifest["weights"] != found.get("weights"):
+                raise WorkdirError(
+                    f"{self.path} holds a run that began with other weights: by its SHA-256, "
+                    "config.model.init_from was another file. Use another --workdir, or that file"
+                )
+            changed = differences(found.get("environment"), manifest["environment"])
+            for sentence in changed:
                 log.warning("resuming in another environment: %s", sentence)
+            if changed:
+                self._add_environment(json_text(manifest["environment"]))
         with self._writing():
             write_atomically(self._config_file, json_text(self._config, indent=1))
             if found is None:
                 write_atomically(file, json_text({"config": self._config} | manifest, indent=1))
+
+    def _add_environment(self, line: str) -> None:
+        file = self.path / ENVIRONMENTS
+        with self._writing():
+            known = file.read_text() if file.exists() else ""
+            if line not in known.splitlines(keepends=True):
+                write_atomically(file, known + line)
 
     def _lock(self) -> None:
         stream = self.enter_context((self.path / LOCK).open("a+"))
@@ -255,7 +272,7 @@ class Workdir(contextlib.ExitStack):
 
 def _temporary(file: pathlib.Path) -> bool:
     """Whether `files.replacing` made it, for one of our files."""
-    ours = r"\.(config|manifest|metrics|digests|result|predictions)\.(jsonl?|npz)\.\d+\.tmp"
+    ours = r"\.(config|manifest|metrics|digests|result|predictions|environments)\.(jsonl?|npz)\.\d+\.tmp"
     return bool(re.fullmatch(ours, file.name))
 
 

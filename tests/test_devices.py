@@ -130,6 +130,27 @@ def test_two_processes_train_as_one_does(four, tmp_path, pipeline):
 
 
 @pytest.mark.slow
+def test_two_processes_set_a_damaged_checkpoint_aside(four, tmp_path):
+    processes = start_two(tmp_path / "run")
+    with killed_at_the_end(processes):
+        wait_for(tmp_path / "run/checkpoints/last/2", processes)  # of 2 steps an epoch
+        processes[0].send_signal(signal.SIGTERM)
+        ended(*processes, codes=(0, 75))
+    (tmp_path / "run/result.json").unlink(missing_ok=True)
+    steps = sorted(int(place.name) for place in (tmp_path / "run/checkpoints/last").iterdir())
+    assert len(steps) == 2
+    for file in (tmp_path / f"run/checkpoints/last/{steps[1]}").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    processes = start_two(tmp_path / "run")
+    with killed_at_the_end(processes):
+        outputs = ended(*processes)
+    assert "checkpoints/damaged; going on from the one before" in outputs[0]
+    assert (tmp_path / f"run/checkpoints/damaged/{steps[1]}.0").is_dir()
+    assert_same_training(tmp_path / "run", four)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other_and_the_restart_resumes(four, tmp_path, lost):
     processes = start_two(tmp_path / "run", "--config.train.epochs=3")

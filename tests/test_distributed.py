@@ -142,11 +142,28 @@ def test_a_slurm_task_takes_its_gpus(calls, monkeypatch, step, devices):
     assert "coordinator_address" not in arguments
 
 
-def test_open_mpi_is_detected(calls, monkeypatch):
+@pytest.mark.parametrize(
+    ("on_the_node", "visible", "devices"),
+    [
+        (1, None, [0, 1, 2, 3]),
+        (1, "2,3", [0, 1]),
+        (2, None, None),  # left to jax: one by number
+        (2, "3", [0]),  # shown its own only
+        (1, "", None),
+    ],
+)
+def test_an_open_mpi_process_takes_its_gpus(calls, monkeypatch, on_the_node, visible, devices):
+    monkeypatch.setattr(distributed, "_count_gpus", lambda: 4)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(on_the_node))
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     distributed.initialize(None, None, None)
-    assert len(calls) == 1
+    (arguments,) = calls
+    assert arguments["local_device_ids"] == devices
 
 
 def test_a_launcher_that_jax_cannot_ask_is_one_error(monkeypatch):

@@ -483,6 +483,19 @@ def test_a_run_that_loses_its_machine_again_and_again_fails_in_the_end(tmp_path)
     assert "21 times" in json.loads((tmp_path / "error.json").read_text())["error"]
 
 
+@pytest.mark.parametrize("exit_code", [0, 2])
+def test_a_disk_that_fails_ends_no_sweep(tmp_path, exit_code):
+    (tmp_path / "gone").write_text("")  # in place of a folder
+    outcome = job_lib.Outcome()
+    attempt = job_lib.Attempt(exit_code, "no space left")
+    assert not outcome.take(attempt, tmp_path / "gone/error.json", retries=2)
+    assert (outcome.state, outcome.error) == {0: ("done", ""), 2: ("failed", "no space left")}[
+        exit_code
+    ]
+    assert progress._size(tmp_path / "gone/log") == 0
+    assert progress._epochs(types.SimpleNamespace(workdir=tmp_path / "gone")) == 0
+
+
 def test_the_lock_tells_tasks_whether_their_sweep_still_runs(tmp_path):
     with owner.running(tmp_path) as token:
         assert owner.owns(tmp_path, token)

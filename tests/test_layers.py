@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lsanet_jax.models import layers
+from tests.conftest import ROOT
 
 # name: n, h, w, in, out, kernel, stride, padding, groups
 CONVOLUTIONS = {
@@ -184,6 +188,25 @@ def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32():
 
 
 def test_layers_under_jit_over_a_mesh_equal_those_on_one_device():
+    command = [sys.executable, "-m", "tests.test_layers"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compiler_options_are_ones_that_jit_takes():
+    assert layers.compiler_options()  # none, where XLA does not know them any more
+    assert jax.jit(lambda x: x + 1, compiler_options=layers.compiler_options())(1) == 2
+
+
+def test_initialisers_have_torchvisions_spread():
+    conv = layers.Conv(64, 128, 3, rngs=nnx.Rngs(0))
+    assert abs(float(conv.kernel[...].std()) / np.sqrt(2 / (9 * 128)) - 1) < 0.02
+    linear = layers.Linear(400, 100, rngs=nnx.Rngs(0))
+    assert 0.049 < float(jnp.abs(linear.kernel[...]).max()) <= 0.05
+    assert 0.04 < float(jnp.abs(linear.bias[...]).max()) <= 0.05
+
+
+def compare_over_a_mesh():
     devices = jax.devices()
     mesh = Mesh(devices, ("data",))
     (x,) = arrays((4 * len(devices), 4, 4, 8), dtype=np.float32)
@@ -207,13 +230,7 @@ def test_layers_under_jit_over_a_mesh_equal_those_on_one_device():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_compiler_options_are_ones_that_jit_takes():
-    assert jax.jit(lambda x: x + 1, compiler_options=layers.compiler_options())(1) == 2
-
-
-def test_initialisers_have_torchvisions_spread():
-    conv = layers.Conv(64, 128, 3, rngs=nnx.Rngs(0))
-    assert abs(float(conv.kernel[...].std()) / np.sqrt(2 / (9 * 128)) - 1) < 0.02
-    linear = layers.Linear(400, 100, rngs=nnx.Rngs(0))
-    assert 0.049 < float(jnp.abs(linear.kernel[...]).max()) <= 0.05
-    assert 0.04 < float(jnp.abs(linear.bias[...]).max()) <= 0.05
+if __name__ == "__main__":  # a process of its own, for it needs four devices
+    jax.config.update("jax_num_cpu_devices", 4)
+    assert len(jax.devices()) == 4
+    compare_over_a_mesh()

@@ -1,6 +1,7 @@
 """Weights in and out: names, layouts, strictness, and what is left as it was initialised."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import safetensors.numpy
 from flax import nnx
 
 from configs import quickstart
-from lsanet_jax import export, inference, models, train
+from lsanet_jax import audit, export, inference, models, train
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.models import pretrained
 from tests.networks import abstract_model, filled_like, model_config
@@ -107,12 +108,10 @@ def test_a_file_without_attention_leaves_the_modules_new(tmp_path, small_familie
     model = make(attention="se")
     (note,) = pretrained.init_from(model, write(tensors, tmp_path / "w.safetensors"))
     assert note.startswith("the attention modules are new")
-    assert_holds(make_loaded(make(), tensors), tensors)
-
-
-def make_loaded(model, tensors):
-    pretrained.load_torchvision(model, tensors)
-    return model
+    found = pretrained.torchvision_tensors(model)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], np.float32(tensor))
+    assert all(".attention." in name for name in found.keys() - tensors.keys())
 
 
 def test_a_grey_stem_sums_the_kernel_over_rgb(tmp_path, small_families):
@@ -194,6 +193,43 @@ def test_a_run_is_exported_and_comes_back(run, checkpoint, tmp_path):
     model.eval()
     x = jax.random.normal(jax.random.key(0), (2, 28, 28, 3))
     np.testing.assert_array_equal(model.predict(x), trained.model.predict(x))
+
+
+def test_another_epoch_than_the_selected_is_not_taken_for_it(run, tmp_path):
+    path = shutil.copytree(run[1], tmp_path / "run")
+    for place in (path / "checkpoints/best").iterdir():
+        shutil.rmtree(place)
+    epoch = json.loads((path / "result.json").read_text())["last_epoch"]["epoch"]
+    result = json.loads((path / "result.json").read_text()) | {"best_epoch": epoch}
+    (path / "result.json").write_text(json.dumps(result))
+    assert inference.load(path).epoch == epoch  # the last one is the selected
+    result["best_epoch"] = epoch - 1
+    (path / "result.json").write_text(json.dumps(result))
+    with pytest.raises(WorkdirError, match=r"no checkpoint of epoch 1, which .*best/1 .*=last"):
+        inference.load(path)
+    assert inference.load(path, "last").epoch == epoch
+
+
+def test_a_run_that_began_with_weights_resumes_without_them(run, tmp_path):
+    config = run[0].copy_and_resolve_references()
+    file = export.export(run[1], tmp_path / "w.safetensors")
+    config.model.init_from = str(file)
+    path, weights = tmp_path / "run", file.read_bytes()
+    train.train_and_evaluate(config, path, epochs=1)
+    assert audit.audit(path)["identical"]
+    file.write_bytes(weights[:-4] + bytes(4))  # another number
+    with pytest.raises(WorkdirError, match="is not the file of weights that it began with"):
+        audit.audit(path)
+    file.unlink()
+    assert train.train_and_evaluate(config, path)["last_epoch"]["epoch"] == 2
+    file.write_bytes(weights)
+    assert audit.audit(path)["identical"]
+
+    (path / "result.json").unlink()
+    shutil.rmtree(path / "checkpoints")  # as if it was lost before its first checkpoint
+    file.write_bytes(weights[:-4] + bytes(4))
+    with pytest.raises(WorkdirError, match="holds a run that began with other weights"):
+        train.train_and_evaluate(config, path)
 
 
 def test_export_says_what_is_missing(run, tmp_path):

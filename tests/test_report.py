@@ -17,8 +17,10 @@ import pytest
 
 from lsanet_jax import metrics, report, report_tables, results, statistics, sweep
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.files import json_text
 from lsanet_jax.report_tables import Entry, Table
-from tests.fake_runs import draw_labels, draw_probabilities, fail, finish
+from lsanet_jax.workdir import Workdir
+from tests.fake_runs import ENVIRONMENT, draw_labels, draw_probabilities, fail, finish
 
 TABLE3 = "configs/sweeps/table3.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +82,15 @@ def test_numbers_are_those_of_the_predictions(tmp_path):
     recall = np.mean([statistics.recall_per_class(labels, p, "multi-class") for p in own], axis=0)
     assert row[1] == f"{np.mean(balanced):.2f} ± {np.std(balanced, ddof=1):.2f}"
     assert row[3:] == [f"{100 * value:.2f}" for value in recall]
-    assert texts(made.tables[3])[0][1] == "3, 3, 3" and texts(made.tables[3])[0][4] == "1.5"
+    own = [found["plain", seed][-1] for seed in range(3)]
+    acc = [100 * np.mean(p.argmax(1) == labels) for p in own]
+    auc = [100 * metrics.auc(labels, p, "multi-class") for p in own]
+    last = [f"{np.mean(x):.2f} ± {np.std(x, ddof=1):.2f}" for x in 0.9 * np.array([acc, auc])]
+    assert texts(made.tables[3])[0] == ["plain", "3, 3, 3", *last, "1.5"]
+    runs, _ = (list(csv.DictReader(text.splitlines())) for text in report.to_csv(made))
+    for row, *expected in zip(runs[:3], acc, auc, strict=True):  # of the first run
+        found = [float(row[name]) for name in ("acc", "auc", "last_acc", "last_auc")]
+        np.testing.assert_allclose(found, np.outer([1, 0.9], expected).ravel(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
@@ -174,13 +184,16 @@ def test_missing_and_failed_seeds_are_told(tmp_path):
     assert shown[0][1].endswith("(2 of 3)") and re.fullmatch(r"\d+\.\d\d \(1 of 3\)", shown[1][1])
     assert [row[1] for row in shown[2:]] == ["failed", "– (0 of 3)"]
     assert made.comparisons["ours"].seeds == (1,)
-    assert texts(made.tables[1])[1][2:] == ["–", "+0.00", "–", "+0.00", "–", "–"]
+    ours, later = texts(made.tables[1])
+    assert all(re.fullmatch(r"[+−].* \[.*\] \(1 of 3\)", ours[i]) for i in (2, 4))
+    assert later[2:] == ["–", "+0.00", "–", "+0.00", "–", "–"]
     assert made.problems[1] == "broken/seed1 failed: the loss is not finite at step 1"
     assert made.problems[-1] == "not finished: plain/seed2, ours/seed0, ours/seed2, later"
     runs, summary = (list(csv.DictReader(text.splitlines())) for text in report.to_csv(made))
     assert [row["state"] for row in runs].count("failed") == 3 and len(runs) == 12
     assert float(runs[0]["acc"]) == pytest.approx(made.cells[0].percent("test", "acc")[0])
     assert [row["seeds"] for row in summary] == ["2", "1", "0", "0"]
+    assert [row["difference_seeds"] for row in summary] == ["", "1", "", ""]
 
 
 def test_nothing_is_finished(tmp_path):
@@ -206,6 +219,74 @@ def test_other_data_and_another_protocol_are_told_first(tmp_path):
     assert facts["Devices"] == "1 x cpu, 2 cores" and "jax 0.10.2" in facts["Versions"]
     everything = report.to_markdown(made)
     assert everything.count("DermaMNIST") == everything.count("ham10000_28 (paper: DermaMNIST)")
+
+
+def test_sets_of_ones_own_have_columns_of_their_own(tmp_path):
+    runs = [
+        sweep.Run(
+            name=f"{method}-{data}",
+            config="configs/resnet18.py",
+            overrides={"data.name": "npz", "data.path": f"/somewhere/{data}.npz"},
+            row={"Method": method},
+        )
+        for method in ("plain", "ours")
+        for data in ("a", "b")
+    ]
+    swept = make_sweep(*runs, seeds=(0,))
+    labels = draw_labels("multi-class")
+    for run in runs[:3]:
+        p = draw_probabilities(labels, "multi-class", skill=len(run.name) / 20)
+        finish(swept, tmp_path, run.name, 0, labels, p, dataset=run.name[-1])
+    main = report.make(swept, tmp_path).tables[0]
+    assert main.groups == [("a", 2), ("b", 2)]
+    assert [row[0] for row in texts(main)] == ["plain", "ours"]
+    assert texts(main)[1][3:] == ["– (0 of 1)"] * 2
+
+
+def test_a_folder_is_called_the_same_before_and_after_its_runs(tmp_path):
+    (tmp_path / "ham.v2").mkdir()
+    (tmp_path / "current").symlink_to("ham.v2")
+    swept = make_sweep(*PAIR, overrides={"data.name": "folder", "data.path": f"{tmp_path}/current"})
+    assert [cell.dataset for cell in results.collect(swept, tmp_path / "runs")] == ["ham.v2"] * 2
+
+
+def test_runs_on_data_that_were_replaced_between_are_no_table(tmp_path):
+    swept, labels, found = finish_pair(tmp_path, seeds=(0, 1), fingerprint="old")
+    assert report.make(swept, tmp_path, resamples=5).tables
+    shutil.rmtree(tmp_path / "ours/seed1")
+    finish(swept, tmp_path, "ours", 1, labels, found["ours", 1], fingerprint="new")
+    with pytest.raises(WorkdirError, match="plain/seed0 and ours/seed1 were not trained on the sa"):
+        report.make(swept, tmp_path)
+
+    parts = make_sweep(*PAIR, seeds=(0, 1), overrides={"data.train_fraction": 0.1})
+    for (name, seed), p in found.items():  # each seed has images of its own
+        finish(parts, tmp_path / "parts", name, seed, labels, p, fingerprint=f"of {seed}")
+    assert report.make(parts, tmp_path / "parts", resamples=5).tables
+
+
+def test_where_runs_were_resumed_is_told(tmp_path):
+    swept, _, _ = finish_pair(tmp_path)
+    other = ENVIRONMENT | {"device": "gpu", "device_kind": "H100", "revision": "f" * 40}
+    for environment in (other, ENVIRONMENT, other):
+        with Workdir(tmp_path / "ours/seed1", sweep.resolve(swept, PAIR[1], 1)) as run:
+            run.claim(
+                json.loads((run.path / "manifest.json").read_text()) | {"environment": environment}
+            )
+    assert (tmp_path / "ours/seed1/environments.jsonl").read_text() == json_text(other)
+    facts = dict(report.make(swept, tmp_path, resamples=5).facts)
+    assert facts["Devices"] == "1 x cpu, 2 cores (5 runs); 1 x cpu, 2 cores then 1 x H100 (1 run)"
+    assert facts["Code"] == "0123456789ab (5 runs); 0123456789ab then ffffffffffff (1 run)"
+    (tmp_path / "ours/seed1/environments.jsonl").write_text("7\n")
+    with pytest.raises(WorkdirError, match=r"environments\.jsonl is damaged .*line 1"):
+        report.make(swept, tmp_path)
+
+
+def test_stems_that_differ_are_told(tmp_path):
+    swept = sweep.load("configs/sweeps/table5.py", scale="28px")
+    (warning,) = (w for w in report.make(swept, tmp_path).warnings if "protocol" in w)
+    assert warning.endswith(
+        "model.stem of vgg16, vgg19, densenet121, densenet169, densenet201 = small (paper: imagenet)."
+    )
 
 
 def test_older_runs_without_predictions_have_no_intervals(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -43,6 +44,7 @@ def setup(
     blocks=(1, 1, 1, 1),
     stem="imagenet",
     dtype=np.float32,
+    remat=False,
     prepare=PREPARE,
 ):
     """A tiny residual network ready to train: (graphdef, state, means, train_step, mesh)."""
@@ -53,7 +55,9 @@ def setup(
 
     def create(rngs):
         return supervised.DeeplySupervised(
-            resnet.ResNet(resnet.Spec(resnet.BasicBlock, blocks), stem=stem, rngs=rngs),
+            resnet.ResNet(
+                resnet.Spec(resnet.BasicBlock, blocks), stem=stem, remat=remat, rngs=rngs
+            ),
             classes,
             taps=taps,
             dks=dks,
@@ -155,6 +159,15 @@ def test_several_steps_in_one_program_are_the_same_steps():
     together, state2, _ = train("baseline", num_steps=4, per_dispatch=4)
     np.testing.assert_allclose(together, one_by_one, rtol=1e-4)
     assert int(state.step) == int(state2.step) == 4
+
+
+def test_bfloat16_and_recomputed_blocks_train_in_a_program_of_several_steps():
+    wide, *_ = train("lsanet", num_steps=1)
+    losses, state, _ = train("lsanet", num_steps=12, per_dispatch=4, dtype=jnp.bfloat16, remat=True)
+    np.testing.assert_allclose(losses[0], wide[0], rtol=0.02)
+    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    narrow = [x.dtype for x in jax.tree.leaves(state) if x.dtype not in (jnp.float32, jnp.int32)]
+    assert not narrow
 
 
 def in_torchs_layout(graphdef, state):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, interrupts, main, manifest, metrics, train, workdir
+from lsanet_jax import audit, checkpoint, interrupts, main, manifest, metrics, train, workdir
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -255,7 +255,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(tiny, tmp_p
     with caplog.at_level("WARNING", logger="lsanet_jax"):
         resumed = train.train_and_evaluate(tiny, run)
     assert "cannot restore the checkpoint" in caplog.text
-    assert f"moved it to {run / 'checkpoints/damaged/6.0'}" in caplog.text
+    assert f"moved it to {run / 'checkpoints/damaged'}; going on from" in caplog.text
     assert (run / "checkpoints/damaged/6.0").is_dir()
     assert resumed["last_digest"] == whole["last_digest"]
     assert digests(run) == digests(tmp_path / "whole")
@@ -265,6 +265,20 @@ def damage(checkpoint):
     for file in checkpoint.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_the_best_epoch_that_a_checkpoint_tells_of_is_kept(tiny, tmp_path, monkeypatch):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.update(epochs=9, checkpoint_every_epochs=4)
+    aucs = iter([0.1, 0.2, 0.3, 0.2, 0.4, 0.5, 0.1])
+    summarize = metrics.summarize
+    monkeypatch.setattr(metrics, "summarize", lambda *a: summarize(*a) | {"auc": next(aucs)})
+    with pytest.raises(StopIteration):  # in epoch 8
+        train.train_and_evaluate(tiny, tmp_path)
+    with checkpoint.Checkpoints(tmp_path / "checkpoints", writes=False) as checkpoints:
+        assert checkpoints.last_step == 3 * 6
+        assert checkpoints.has_best(6)
+    assert len(read_metrics(tmp_path)) == 7
 
 
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
