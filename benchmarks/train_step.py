@@ -64,6 +64,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="about, per turn")
     args = parser.parse_args()
+    if jax.default_backend() == "gpu" and not torch.cuda.is_available():
+        parser.error("jax is on a GPU and this PyTorch has no CUDA: install one of its CUDA builds")
 
     contenders = {
         "pytorch": torch_step(args),

@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
     train.max_skipped_steps = 10  # skip: stop after all if there are more, in the whole run
     train.steps_per_dispatch = 1  # steps in one device program; 10 or so saves launch gaps on a GPU
     train.log_every_steps = 10  # steps between two points in TensorBoard
-    train.checkpoint_every_epochs = 1  # to resume from; after each best epoch so far, too
+    train.checkpoint_every_epochs = 1  # epochs between two to resume from; each best has one, too
 
     config.eval = evaluation = ConfigDict()
     evaluation.batch_size = 256  # images per evaluation step; changes speed and memory only

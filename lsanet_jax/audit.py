@@ -149,8 +149,8 @@ def audit(
       about what differs in the environment and, with `against`, the config and the data.
 
     Raises:
-      LSANetError: a run is not there or damaged, its chain is broken, its data is another one, or it
-        cannot be trained.
+      LSANetError: a run is not there or damaged, its chain is broken, its data or initial weights
+        are others, it cannot be trained, or the one `against` it has fewer epochs.
     """
     path = pathlib.Path(workdir).absolute()
     records = manifest.read_records(path)
@@ -218,10 +218,10 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
             f"{promised} in {manifest.MANIFEST} and {found} here. Bring back the data of then"
         )
     file, weights = config.model.init_from, about.get("weights")
-    if weights and weights != {"sha256": manifest.sha256_of_file(file)}:
+    if weights and weights != {"sha256": manifest.weights_sha256(file)}:
         raise WorkdirError(
-            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is not "
-            "the file of weights that it began with. Bring back that one"
+            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is "
+            "not the file of weights that it began with. Bring back that one"
         )
     return config
 

@@ -103,8 +103,8 @@ def _launcher() -> tuple[str | None, int, int]:
 def _gpus(launcher: str) -> list[int] | None:
     """Returns the GPUs of a process; None leaves it to jax, which takes that of its local number.
 
-    That is right where the processes of a node see all its GPUs; one that is alone on its node, or that
-    is shown no other GPU than its own, takes all that it sees.
+    That is right where the processes of a node see all its GPUs; one that is alone on its node, or
+    that is shown no other GPU than its own, takes all that it sees.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = _count_gpus() if visible is None else sum(map(bool, visible.split(",")))

@@ -65,9 +65,9 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
             state, _, meta = checkpoints.restore_last(state)
             if epoch not in (None, meta["epoch"]):
                 raise WorkdirError(
-                    f"--workdir={path} holds no checkpoint of epoch {epoch}, which {RESULT} reports: "
-                    f"bring back checkpoints/best/{epoch} or checkpoints/last, or take the newest, of "
-                    f"epoch {meta['epoch']}, with --checkpoint=last"
+                    f"--workdir={path} holds no checkpoint of epoch {epoch}, which {RESULT} "
+                    f"reports: bring back checkpoints/best/{epoch} or checkpoints/last, or take the "
+                    f"newest, of epoch {meta['epoch']}, with --checkpoint=last"
                 )
             epoch = meta["epoch"]
         else:

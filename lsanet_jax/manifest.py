@@ -141,8 +141,8 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_of_file(file: str | pathlib.Path) -> str:
-    """SHA-256 in hex of a file's bytes.
+def weights_sha256(file: str | pathlib.Path) -> str:
+    """SHA-256 in hex of the file of weights that a run begins with.
 
     Raises:
       DataError: it cannot be read.
@@ -151,7 +151,9 @@ def sha256_of_file(file: str | pathlib.Path) -> str:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        raise DataError(
+            f"{file}, config.model.init_from, cannot be read ({error.strerror}): bring it back"
+        ) from error
 
 
 def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:

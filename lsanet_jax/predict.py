@@ -7,7 +7,7 @@ Examples:
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it, the
 data that the run was trained on, to whose size and channels all are brought first. The CSV has
-a row per image: file, label, and a probability per class.
+a row per image that can be read: file, label, and a probability per class.
 """
 
 import csv
@@ -40,7 +40,7 @@ class Source:
 
     Attributes:
       names: what the CSV calls each image.
-      broken: what is wrong with the images that cannot be read, by their place, once they were tried.
+      broken: what is wrong with the images that cannot be read, by their place; once read.
     """
 
     def __init__(self, names: list[str], read, broken: dict[int, DataError] | None = None):
@@ -64,7 +64,7 @@ def open_source(
       path: of it.
       trained: whose training images say which size and channels all are brought to.
       split: of an npz file.
-      skip_broken: put images that cannot be read into `Source.broken`, and black ones in their place.
+      skip_broken: put images that cannot be read into `Source.broken`; black ones stand for them.
 
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
@@ -113,6 +113,7 @@ def list_images(path: pathlib.Path) -> list[str]:
     if not path.is_dir():
         if not path.exists():
             raise DataError(f"--input={path}: found nothing there")
+        image_files.check_name(path.parent, path.name)
         return [path.name]
     names = sorted(
         p.relative_to(path).as_posix()
@@ -159,8 +160,8 @@ def predict_to_file(
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
     if input and split and pathlib.Path(input).suffix != ".npz":
         raise ConfigError(
-            f"--split={split} is of an npz file or of the run's data, but --input={input} is none: leave "
-            "one of them out"
+            f"--split={split} is of an npz file or of the run's data, but --input={input} is none: "
+            "leave one of them out"
         )
     split = split or "test"
     trained = inference.load(workdir, checkpoint)

@@ -104,7 +104,7 @@ def collect(swept: sweep.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
 
     Raises:
       WorkdirError: a file is damaged, does not fit another one of its run, or is of a run of another
-        config. The file is named.
+        config; it is named. Or data were replaced between two runs.
     """
     jobs = sweep.jobs(swept, workdir)
     cells = []
@@ -137,9 +137,9 @@ def _check_same_data(cells: list[Cell]) -> None:
             other, known = first.setdefault(asked, (each, fingerprint))
             if fingerprint != known:
                 raise WorkdirError(
-                    f"{other.job.name} and {each.job.name} were not trained on the same data, though "
-                    f"they ask for the same: the fingerprints in their {MANIFEST} differ. Remove "
-                    "those on data that you do not want from the workdir, and train them again"
+                    f"{other.job.name} and {each.job.name} were not trained on the same data, "
+                    f"though they ask for the same: the fingerprints in their {MANIFEST} differ. "
+                    "Remove those on data that you do not want from the workdir, and train again"
                 )
 
 

@@ -62,8 +62,8 @@ def init(
     for path, variable in nnx.to_flat_state(others):
         where = ".".join(map(str, path))
         raise ConfigError(
-            f"the network has a {type(variable).__name__} at {where}, expected parameters (Param) and "
-            "batch statistics (BatchStat) only; Dropout, for one, has others"
+            f"the network has a {type(variable).__name__} at {where}, expected parameters (Param) "
+            "and batch statistics (BatchStat) only; Dropout, for one, has others"
         )
 
     def start(params, batch_stats):

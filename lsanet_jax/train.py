@@ -46,7 +46,8 @@ def train_and_evaluate(
       The contents of `result.json`; accuracies and AUCs in [0, 1]. None if it stopped before.
 
     Raises:
-      LSANetError: the config, the data or the workdir does not fit, or the loss is not finite.
+      LSANetError: the config, the data or the workdir does not fit, or a loss or a prediction is
+        not finite.
       Interrupted: SIGTERM or SIGINT came; all is saved, and the same call resumes.
     """
     config_lib.validate(config)
@@ -90,7 +91,7 @@ def train_and_evaluate(
         )
 
         # ------------------------------------------------------------------------------ model
-        # What they gave is in the checkpoint, if there is one.
+        # What the weights gave is in the checkpoint, if there is one.
         resumes = any_to_resume(run.path / "checkpoints")
         weights = "" if resumes else config.model.init_from
 
@@ -151,7 +152,7 @@ def train_and_evaluate(
         }
         about = {"dataset": about_data, "environment": manifest.environment()}
         if weights:
-            about["weights"] = {"sha256": manifest.sha256_of_file(weights)}
+            about["weights"] = {"sha256": manifest.weights_sha256(weights)}
         run.claim(about)
         checkpoints = run.enter_context(Checkpoints(run.path / "checkpoints"))
         interrupts = run.enter_context(Interrupts(mesh))
@@ -223,7 +224,7 @@ def train_and_evaluate(
             best = history.best_epoch == epoch
             if best:
                 checkpoints.save_best(epoch, state, digests)
-            # Also after a best epoch: what a resumed run takes for the best must be one that is kept.
+            # After a best epoch, too: what a resumed run takes for the best must still be kept.
             if best or epoch % config.train.checkpoint_every_epochs == 0 or epoch == last_epoch:
                 checkpoints.save_last(first + done, state, no_means(), vars(history), digests)
             means, done = no_means(), 0
@@ -308,7 +309,7 @@ def check_batch_sizes(config, num_devices: int) -> None:
 def learning_rate_schedule(config, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate by step: constant, cosine, or times `decay` at each milestone.
 
-    A milestone is the last whole epoch before its fraction of all; before the first epoch there is none.
+    A milestone falls after the last whole epoch at or before its fraction of all; after none, never.
     """
     if config.schedule == "cosine":
         return optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)

@@ -1,4 +1,4 @@
-"""The folder of a run: config, manifest, metrics, digests, events, predictions and result."""
+"""The folder of a run: config, manifest, environments, metrics, digests, events, predictions, result."""
 
 import contextlib
 import json
@@ -83,9 +83,9 @@ class Workdir(contextlib.ExitStack):
         """Make the folder and write its config and manifest: from now on it belongs to this run.
 
         Args:
-          manifest: `dataset`, `environment` and, where it starts from a file of weights, `weights`, as
-            JSON has them. A resumed run keeps its own; that its environment was another one is a
-            warning, since its bits may then differ.
+          manifest: `dataset`, `environment` and, where it starts from a file of weights, `weights`,
+            as JSON has them. A resumed run keeps its own; another environment is a warning, since
+            bits may then differ, and is added to `environments.jsonl`.
 
         Raises:
           WorkdirError: it cannot be written to, another process is training in it, or its run was
@@ -102,15 +102,14 @@ class Workdir(contextlib.ExitStack):
         found = read_json(file) if file.exists() else None
         if found is not None:
             # A file or folder that was moved may have another name.
-            then, now = (
-                {**(about.get("dataset") or {}), "name": ""} for about in (found, manifest)
-            )
-            if changed := differences(then, now):
+            changed = differences(found.get("dataset"), manifest["dataset"])
+            if changed := [sentence for sentence in changed if not sentence.startswith("name is ")]:
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
                     "--workdir, or the same data to resume"
                 )
-            if "weights" in manifest and manifest["weights"] != found.get("weights"):
+            weights = found.get("weights")
+            if weights and manifest.get("weights", weights) != weights:
                 raise WorkdirError(
                     f"{self.path} holds a run that began with other weights: by its SHA-256, "
                     "config.model.init_from was another file. Use another --workdir, or that file"

@@ -201,6 +201,11 @@ def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
             r"STRANGE: found 'L\\udce4sion\.png', expected a name in UTF-8",
         ),
         (
+            {"input": os.fsdecode(b"L\xe4sion.png")},
+            DataError,
+            "expected a name in UTF-8: rename it",
+        ),
+        (
             {"input": "EMPTY", "split": "val"},
             ConfigError,
             "--split=val is of an npz file or of the",
@@ -213,12 +218,14 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, monkeypatch, arguments
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "STRANGE").mkdir()
-    (tmp_path / "STRANGE" / os.fsdecode(b"L\xe4sion.png")).touch()
+    strange = os.fsdecode(b"L\xe4sion.png")
+    for folder in (tmp_path, tmp_path / "STRANGE"):
+        (folder / strange).touch()
     for name in ("broken.png", "broken.npz"):
         (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(error, match=message):
         predict.predict_to_file(run[1], **arguments)
-    left = {"EMPTY", "STRANGE", "broken.png", "broken.npz"}
+    left = {"EMPTY", "STRANGE", "broken.png", "broken.npz", strange}
     assert {p.name for p in tmp_path.iterdir()} == left
 
 

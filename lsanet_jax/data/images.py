@@ -75,7 +75,7 @@ def decode(
 def from_array(
     array: UInt8[np.ndarray, "h w c"], *, size: int, resize: str = "bicubic", channels: int = 3
 ) -> UInt8[np.ndarray, "{size} {size} {channels}"]:
-    """What `decode` makes of a file with these pixels."""
+    """What `decode` makes of a file with these pixels; raises ConfigError likewise."""
     check_decoding(size, resize, channels)
     return _squash(
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), size, resize, channels
