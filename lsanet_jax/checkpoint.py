@@ -172,10 +172,11 @@ class Checkpoints:
         if jax.process_index() == 0:
             damaged.mkdir(exist_ok=True)
             number = sum(1 for _ in damaged.glob(f"{step}.*"))
-            (self.folder / "last" / str(step)).rename(damaged / f"{step}.{number}")
+            place = (self.folder / "last" / str(step)).rename(damaged / f"{step}.{number}")
+            log.warning("moved it to %s", place)
         multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
         self._last.reload()
-        log.warning("moved it to %s; going on from the one before, %d", damaged, self.last_step)
+        log.warning("going on from the one before, %d", self.last_step)
 
     def restore_best(self, epoch: int, state: TrainState) -> TrainState:
         """Restore the parameters and batch statistics of the best epoch into `state`.

@@ -71,8 +71,9 @@ class Cell:
         if self.trained:
             return " and ".join(dict.fromkeys(each.result["dataset"] for each in self.trained))
         data, path = self.config.data, pathlib.Path(self.config.data.path).expanduser()
-        named = {"npz": lambda: path.stem, "folder": lambda: path.resolve().name}
-        return named.get(data.name, lambda: data.name)()
+        if data.name == "folder":
+            return path.resolve().name
+        return path.stem if data.name == "npz" else data.name
 
     @property
     def predicted(self) -> tuple[Trained, ...]:

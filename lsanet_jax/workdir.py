@@ -102,8 +102,9 @@ class Workdir(contextlib.ExitStack):
         found = read_json(file) if file.exists() else None
         if found is not None:
             # A file or folder that was moved may have another name.
-            changed = differences(found.get("dataset"), manifest["dataset"])
-            if changed := [sentence for sentence in changed if not sentence.startswith("name is ")]:
+            nameless = lambda about: about | {"name": ""} if isinstance(about, dict) else about
+            then, now = nameless(found.get("dataset")), nameless(manifest["dataset"])
+            if changed := differences(then, now):
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
                     "--workdir, or the same data to resume"

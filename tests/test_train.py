@@ -255,7 +255,8 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(tiny, tmp_p
     with caplog.at_level("WARNING", logger="lsanet_jax"):
         resumed = train.train_and_evaluate(tiny, run)
     assert "cannot restore the checkpoint" in caplog.text
-    assert f"moved it to {run / 'checkpoints/damaged'}; going on from" in caplog.text
+    assert f"moved it to {run / 'checkpoints/damaged/6.0'}" in caplog.text
+    assert "going on from the one before, 3" in caplog.text
     assert (run / "checkpoints/damaged/6.0").is_dir()
     assert resumed["last_digest"] == whole["last_digest"]
     assert digests(run) == digests(tmp_path / "whole")
