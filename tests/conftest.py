@@ -1,6 +1,7 @@
 """What every test runs under, and the reference data that some compare with."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +15,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["TFDS_DATA_DIR"] = str(ROOT / ".cache/none")  # sets that the user has prepared
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+# A shell starts what it puts in the background with SIGINT ignored, and the tests' children inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
