@@ -14,7 +14,8 @@ import time
 from unittest import mock
 
 from configs import resnet18
-from lsanet_jax import manifest, train, workdir
+from lsanet_jax import train
+from lsanet_jax.runs import manifest, workdir
 
 
 def main():

@@ -4,7 +4,7 @@ Over one folder of JPEG files, PyTorch's DataLoader and our pipelines take turns
 one process, so that a noisy machine disturbs them alike; a ratio is the median over the rounds. What a
 number includes:
 
-    DataLoader            decode and resize each file (lsanet_jax.data.images.decode, as ours does), make
+    DataLoader            decode and resize each file (lsanet_jax.data.sources.images.decode, as ours does), make
                           uint8 batches in the host's memory
     Grain, processes      the same, and the batch is put on the device; as many workers
     Grain, threads        the same in threads of the training process, one per core
@@ -39,9 +39,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.memory import process_tree
-from lsanet_jax.data import folder, pipeline, synthetic
 from lsanet_jax.data.dataset import SPLITS, Dataset
-from lsanet_jax.data.images import decode
+from lsanet_jax.data.feed.order import Plan
+from lsanet_jax.data.feed.resident import Resident
+from lsanet_jax.data.preprocess import preprocess
+from lsanet_jax.data.sources import folder, synthetic
+from lsanet_jax.data.sources.images import decode
 
 # Torch and Grain are imported where they are used: each worker process runs the lines up here.
 
@@ -114,10 +117,10 @@ def all_epochs(feed):
 
 
 def grain_batches(dataset: Dataset, workers: int, args):
-    from lsanet_jax.data import streaming
+    from lsanet_jax.data.feed import streaming
 
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-    feed = streaming.Streamed(dataset, mesh, workers=workers, epochs=10**6, **feed_options(args))
+    feed = streaming.Streamed(dataset, plan(dataset, args), mesh, workers=workers)
     try:
         for batch in all_epochs(feed):
             yield jax.block_until_ready(batch)
@@ -127,21 +130,20 @@ def grain_batches(dataset: Dataset, workers: int, args):
 
 def device_batches(dataset: Dataset, args):
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-    feed = pipeline.Resident(dataset, mesh, **feed_options(args))
+    feed = Resident(dataset, plan(dataset, args), mesh)
     prepare = preprocessor(dataset.train.images.shape[1])
     gather = jax.jit(lambda images, labels, indices: (prepare(images[indices]), labels[indices]))
     for images, labels, indices in all_epochs(feed):
         yield jax.block_until_ready(gather(images, labels, indices[0]))
 
 
-def feed_options(args) -> dict:
-    batches = {"batch_size": args.batch, "eval_batch_size": args.batch}
-    return {"seed": 0, "steps_per_dispatch": 1, **batches}
+def plan(dataset: Dataset, args) -> Plan:
+    return Plan(0, 10**6, len(dataset.train), batch_size=args.batch, eval_batch_size=args.batch)
 
 
 def preprocessor(size: int):
     return functools.partial(
-        pipeline.preprocess, image_size=size, resize="nearest", as_rgb=True, mean=MEAN, std=STD
+        preprocess, image_size=size, resize="nearest", as_rgb=True, mean=MEAN, std=STD
     )
 
 
@@ -248,7 +250,7 @@ def step_runner(args, dataset: Dataset, resident: bool):
         resident=resident,
     )
     means = metrics.training_means(steps.part_names(args.objective, names)).empty()
-    batches = all_epochs(pipeline.Resident(dataset, mesh, **feed_options(args)))
+    batches = all_epochs(Resident(dataset, plan(dataset, args), mesh))
     if not resident:
         images, labels, (indices,) = next(batches)
         ready = jax.jit(prepare)(images[indices])[None], labels[indices][None]

@@ -15,7 +15,8 @@ import tqdm
 
 from benchmarks.torch_resnet import ResNet18
 from lsanet_jax import metrics
-from lsanet_jax.data import medmnist, pipeline
+from lsanet_jax.data.feed.order import epoch_order
+from lsanet_jax.data.sources import medmnist
 
 
 def main():
@@ -62,7 +63,7 @@ def main():
 
     best, started = None, time.perf_counter()
     for epoch in tqdm.trange(1, args.epochs + 1, mininterval=30):
-        order = pipeline.epoch_order(args.seed, epoch, len(labels), args.batch)
+        order = epoch_order(args.seed, epoch, len(labels), args.batch)
         for i, batch in enumerate(order):
             if args.short_batch:
                 batch = batch[: len(labels) - i * args.batch]

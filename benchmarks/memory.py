@@ -39,7 +39,7 @@ def write_images(root: pathlib.Path, counts: dict[str, int], distinct: int) -> N
     from PIL import Image
     from tqdm import tqdm
 
-    from lsanet_jax.data import synthetic
+    from lsanet_jax.data.sources import synthetic
 
     options = {"num_train": distinct, "num_val": 1, "num_test": 1, "size": SIZE}
     made = synthetic.make_synthetic(task="multi-class", num_classes=CLASSES, **options).train

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from configs import common
 from lsanet_jax import metrics, models, steps
-from lsanet_jax.data import pipeline
+from lsanet_jax.data import preprocess as preprocessing
 
 CLASSES = 7
 
@@ -21,7 +21,7 @@ def our_step(objective: str, args, backbone: str = "resnet18"):
     config.model.update(objective=objective, stem=args.stem, backbone=backbone)
     mesh = Mesh(jax.devices(), ("data",))
     prepare = functools.partial(
-        pipeline.preprocess,
+        preprocessing.preprocess,
         image_size=args.size,
         resize="nearest",
         as_rgb=True,

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from lsanet_jax import checkpoint, cli, determinism, manifest
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
-from lsanet_jax.files import json_text, read_json
-from lsanet_jax.workdir import CONFIG, MAY_CHANGE
+from lsanet_jax.runs import checkpoint, manifest
+from lsanet_jax.runs.workdir import CONFIG, MAY_CHANGE
+from lsanet_jax.runtime import cli, determinism
+from lsanet_jax.runtime.files import json_text, read_json
 
 Record = dict[str, Any]  # of an epoch; see `manifest.make_record`
 

@@ -13,9 +13,9 @@ import json
 import pathlib
 
 import lsanet_jax
-from lsanet_jax import cli
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.files import replacing
+from lsanet_jax.runtime import cli
+from lsanet_jax.runtime.files import replacing
 
 
 def export(
@@ -38,8 +38,8 @@ def export(
     """
     import safetensors.numpy
 
-    from lsanet_jax import inference
     from lsanet_jax.models import pretrained
+    from lsanet_jax.runs import trained as inference
 
     trained = inference.load(workdir, checkpoint)
     config, dataset = trained.config, trained.dataset

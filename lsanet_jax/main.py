@@ -11,8 +11,8 @@ with the same workdir resumes an interrupted run.
 from absl import app, flags
 from ml_collections import config_flags
 
-from lsanet_jax import cli, determinism, distributed
 from lsanet_jax.errors import near_matches
+from lsanet_jax.runtime import cli, determinism, distributed
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/resnet18.py.", lock_config=True

@@ -23,14 +23,17 @@ import tqdm
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from lsanet_jax import cli, inference, metrics
 from lsanet_jax import data as data_lib
-from lsanet_jax.data import images as image_files
-from lsanet_jax.data import npz, pipeline
-from lsanet_jax.data.medmnist import NAMES as MEDMNIST_NAMES
+from lsanet_jax import metrics
+from lsanet_jax.data import preprocess as preprocessing
+from lsanet_jax.data.sources import images as image_files
+from lsanet_jax.data.sources import npz
+from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
-from lsanet_jax.files import replacing
 from lsanet_jax.models import layers
+from lsanet_jax.runs import trained as inference
+from lsanet_jax.runtime import cli
+from lsanet_jax.runtime.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +220,7 @@ def predict(
     Raises:
       DataError: an image cannot be read.
     """
-    preprocess = pipeline.preprocessor(trained.config.data)
+    preprocess = preprocessing.preprocessor(trained.config.data)
     multilabel = trained.dataset["task"] == "multi-label"
     graphdef, state = nnx.split(trained.model)
 

@@ -16,14 +16,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
-from lsanet_jax import determinism, keys, manifest, metrics, models, steps
-from lsanet_jax.checkpoint import Checkpoints, any_to_resume
-from lsanet_jax.data import pipeline
+from lsanet_jax import keys, metrics, models, steps
+from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.augment import Augmentation
+from lsanet_jax.data.feed import make_feed
+from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError, Interrupted, TrainingError
-from lsanet_jax.interrupts import Interrupts
 from lsanet_jax.models import pretrained
-from lsanet_jax.workdir import Workdir
+from lsanet_jax.runs import manifest
+from lsanet_jax.runs.checkpoint import Checkpoints, any_to_resume
+from lsanet_jax.runs.workdir import Workdir
+from lsanet_jax.runtime import determinism
+from lsanet_jax.runtime.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +69,20 @@ def train_and_evaluate(
 
         # ------------------------------------------------------------------------------ data
         dataset = data_lib.load(config.data, config.seed)
-        steps_per_epoch = math.ceil(len(dataset.train) / config.train.batch_size)
-        prepare = pipeline.preprocessor(config.data)
+        prepare = preprocessing.preprocessor(config.data)
         stored_shape = dataset.train.images.shape[1:]
         stored = jax.ShapeDtypeStruct((1, *stored_shape), np.uint8)
         image_shape = jax.eval_shape(prepare, stored).shape[1:]
-        feed = pipeline.make_feed(
-            dataset,
-            config.data,
-            mesh,
+        plan = Plan(
             seed=config.seed,
+            epochs=config.train.epochs,
+            num_train=len(dataset.train),
             batch_size=config.train.batch_size,
             eval_batch_size=config.eval.batch_size,
-            epochs=config.train.epochs,
             steps_per_dispatch=config.train.steps_per_dispatch,
         )
+        feed = make_feed(dataset, plan, config.data, mesh)
+        steps_per_epoch = plan.steps_per_epoch
         run.callback(feed.close)
         log.info(
             "%s: %s, %d classes, %d / %d / %d images; the network sees %s",
@@ -342,7 +345,7 @@ def make_augment(config, prepare, num_classes: int) -> steps.Augment | None:
     root = keys.stream(config.seed, "augment")
 
     def augment(step, images, labels):
-        return pipeline.training_batch(
+        return preprocessing.training_batch(
             jax.random.fold_in(root, step),
             images,
             labels,

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from lsanet_jax import metrics, sweep
-from lsanet_jax.files import json_text
-from lsanet_jax.workdir import Workdir
+from lsanet_jax import metrics
+from lsanet_jax.runs.workdir import Workdir
+from lsanet_jax.runtime.files import json_text
+from lsanet_jax.sweeps import spec as sweep
 
 ENVIRONMENT = {
     "python": "3.11.7",

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsanet_jax import audit, checkpoint, manifest, train
+from lsanet_jax import audit, train
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.runs import checkpoint, manifest
 
 
 @pytest.fixture

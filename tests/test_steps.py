@@ -16,13 +16,16 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lsanet_jax import metrics, steps
-from lsanet_jax.data import dataset, pipeline
+from lsanet_jax.data import dataset
+from lsanet_jax.data.feed.order import Plan, epoch_order
+from lsanet_jax.data.feed.resident import Resident, place
+from lsanet_jax.data.preprocess import preprocess
 from lsanet_jax.losses import OBJECTIVES
 from lsanet_jax.models import pretrained, resnet, supervised
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 PREPARE = functools.partial(
-    pipeline.preprocess, image_size=28, resize="nearest", as_rgb=True, mean=(0.5,), std=(0.5,)
+    preprocess, image_size=28, resize="nearest", as_rgb=True, mean=(0.5,), std=(0.5,)
 )
 
 
@@ -84,10 +87,10 @@ def train(objective, devices=None, *, num_steps=20, batch=16, per_dispatch=1, **
     images, labels = samples()
     if kwargs.get("multilabel"):
         labels = np.stack([labels > 0, labels > 1, labels == 0], axis=1).astype(np.int32)
-    images, labels = pipeline.place(_Split(images, labels), mesh)
-    order = np.concatenate(
-        [pipeline.epoch_order(0, e, len(images), batch) for e in range(num_steps)]
-    )[:num_steps]
+    images, labels = place(_Split(images, labels), mesh)
+    order = np.concatenate([epoch_order(0, e, len(images), batch) for e in range(num_steps)])[
+        :num_steps
+    ]
     losses = []
     for i in range(0, num_steps, per_dispatch):
         indices = order[i : i + per_dispatch]
@@ -146,7 +149,7 @@ def test_multilabel_learns():
 
 def test_parts_add_up_and_are_named():
     _, state, means, train_step, mesh = setup("lsanet")
-    images, labels = pipeline.place(_Split(*samples()), mesh)
+    images, labels = place(_Split(*samples()), mesh)
     indices = np.arange(16, dtype=np.int32)[None]
     _, means, parts = train_step(state, means, images, labels, indices)
     assert set(parts) == set(steps.part_names("lsanet", STAGES)) == set(means.compute())
@@ -195,7 +198,7 @@ def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
 
     pixels = lambda images: (images / 255 - 0.5) / 0.5
     images, labels = samples()
-    order = np.concatenate([pipeline.epoch_order(0, e, len(images), 16) for e in range(1, 5)])
+    order = np.concatenate([epoch_order(0, e, len(images), 16) for e in range(1, 5)])
     with jax.enable_x64(True):
         schedule = optax.piecewise_constant_schedule(1e-3, {6: 0.1})
         graphdef, state, means, train_step, mesh = setup(
@@ -212,7 +215,7 @@ def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
         peer.load_state_dict({n: torch.tensor(a) for n, a in start.items()}, strict=False)
         optimizer = torch.optim.Adam(peer.parameters(), 1e-3)
         steps_down = torch.optim.lr_scheduler.MultiStepLR(optimizer, [6])
-        placed = pipeline.place(_Split(images, labels), mesh)
+        placed = place(_Split(images, labels), mesh)
         x = torch.tensor(pixels(images.transpose(0, 3, 1, 2).astype(np.float64)))
         y = torch.tensor(labels, dtype=torch.int64)
         for indices in order:
@@ -235,7 +238,7 @@ def test_losses_follow_pytorch():
         "baseline", tx=optax.sgd(rate, momentum=0.9), blocks=(2, 2, 2, 2)
     )
     images, labels = samples()
-    order = pipeline.epoch_order(0, 1, len(images), 16)
+    order = epoch_order(0, 1, len(images), 16)
 
     peer = ResNet18(3)
     tensors = in_torchs_layout(graphdef, state)
@@ -244,7 +247,7 @@ def test_losses_follow_pytorch():
     x = torch.tensor((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5, dtype=torch.float32)
     y = torch.tensor(labels, dtype=torch.int64)
 
-    placed = pipeline.place(_Split(images, labels), mesh)
+    placed = place(_Split(images, labels), mesh)
     for indices in order:
         state, means, parts = train_step(state, means, *placed, indices[None])
         loss = torchs_step(peer, optimizer, x[indices], y[indices])
@@ -281,8 +284,8 @@ def digest_of_batches(devices):
     images, labels = samples()
     split = dataset.Split(images, labels)
     whole = dataset.Dataset("cells", "multi-class", ("a", "b", "c"), split, split, split)
-    options = {"seed": 5, "batch_size": 16, "eval_batch_size": 16, "steps_per_dispatch": 2}
-    feed = pipeline.Resident(whole, Mesh(devices, ("data",)), **options)
+    plan = Plan(5, 3, len(split), batch_size=16, eval_batch_size=16, steps_per_dispatch=2)
+    feed = Resident(whole, plan, Mesh(devices, ("data",)))
     digest = hashlib.sha256()
     for epoch in (1, 2, 3):
         for *_, indices in feed.train(epoch):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, checkpoint, interrupts, main, manifest, metrics, train, workdir
+from lsanet_jax import audit, main, metrics, train
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -26,6 +26,8 @@ from lsanet_jax.errors import (
     WorkdirError,
 )
 from lsanet_jax.models import resnet
+from lsanet_jax.runs import checkpoint, manifest, workdir
+from lsanet_jax.runtime import interrupts
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -377,7 +379,7 @@ def test_both_pipelines_end_with_the_same_bits(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_200_steps_on_ham10000_are_the_same_through_every_pipeline(shared, tmp_path, monkeypatch):
-    from lsanet_jax.data import medmnist, tfds_builder
+    from lsanet_jax.data.sources import medmnist, tfds_builder
 
     file = (
         shared / "data/ham10000_28.npz"

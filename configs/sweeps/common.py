@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import lsanet_jax
-from lsanet_jax.sweep import Run
+from lsanet_jax.sweeps.spec import Run
 
 PAPER = pathlib.Path(lsanet_jax.__file__).with_name("paper.json")
 

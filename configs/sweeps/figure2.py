@@ -1,12 +1,12 @@
 """Figure 2: training accuracy of the four classifiers of ResNet-50, without and with deep supervision.
 
-python -m launch.sweep --sweep=configs/sweeps/figure2.py --workdir=sweeps/figure2
+python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/figure2.py --workdir=sweeps/figure2
 8 runs of one seed. "Without": the network is the baseline's, and the three auxiliary classifiers are
 trained on its maps without changing it. With --scale=28px 4 to 8 minutes each for RetinaMNIST on 2 CPU cores.
 """
 
 from configs.sweeps.common import at_scale
-from lsanet_jax.sweep import Run, Sweep
+from lsanet_jax.sweeps.spec import Run, Sweep
 
 DATASETS = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
 TRAINING = {"probe": "without DSL", "dsn": "with DSL"}

@@ -1,6 +1,6 @@
 """Label efficiency: the methods on 1 % to all of the training labels, ResNet-18 on DermaMNIST.
 
-python -m launch.sweep --sweep=configs/sweeps/label_efficiency.py --workdir=sweeps/label_efficiency
+python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/label_efficiency.py --workdir=sweeps/label_efficiency
 72 runs, 24 with each of three seeds. With --scale=28px on 2 CPU cores from seconds to 5 minutes
 each, 3.5 hours in all.
 
@@ -9,7 +9,7 @@ subsets are stratified; for one seed they lie inside each other, the same ones f
 """
 
 from configs.sweeps.common import METHODS, paper_table, run_of
-from lsanet_jax.sweep import Sweep
+from lsanet_jax.sweeps.spec import Sweep
 
 PERCENT = (1, 5, 10, 25, 50, 100)
 

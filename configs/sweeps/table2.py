@@ -1,11 +1,11 @@
 """Table 2: implementations of layer selective attention, ResNet-34 on DermaMNIST.
 
-python -m launch.sweep --sweep=configs/sweeps/table2.py --workdir=sweeps/table2
+python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table2.py --workdir=sweeps/table2
 24 runs, 8 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
 from configs.sweeps.common import paper_table, run_of
-from lsanet_jax.sweep import Sweep
+from lsanet_jax.sweeps.spec import Sweep
 
 # By the kind in the paper's numbers: what the table prints, and the field of its option.
 KINDS = {

@@ -1,11 +1,11 @@
 """Table 3: feature-level and prediction-level supervision, ResNet-34 on DermaMNIST.
 
-python -m launch.sweep --sweep=configs/sweeps/table3.py --workdir=sweeps/table3
+python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table3.py --workdir=sweeps/table3
 15 runs, 5 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
 from configs.sweeps.common import METHODS, paper_table, run_of
-from lsanet_jax.sweep import Sweep
+from lsanet_jax.sweeps.spec import Sweep
 
 
 def get_sweep(scale):

@@ -4,8 +4,9 @@ import math
 
 import ml_collections
 
-from lsanet_jax.data import folder, medmnist, npz, subset, synthetic
+from lsanet_jax.data import subset
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
+from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
 from lsanet_jax.errors import ConfigError, near_matches
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
@@ -39,7 +40,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     memory_mb = {"device": math.inf, "auto": config.device_budget_mb, "grain": 0}[config.pipeline]
     if config.name in medmnist.NAMES:
         if medmnist.prepared_folder(config.name, config.size, config.tfds_dir).exists():
-            from lsanet_jax.data import tfds_builder  # it takes a second
+            from lsanet_jax.data.sources import tfds_builder
 
             dataset = tfds_builder.load_prepared(
                 config.name, config.size, config.tfds_dir, memory_mb

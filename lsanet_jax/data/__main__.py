@@ -10,8 +10,8 @@ Training needs no prepared set: it reads the npz file itself.
 
 import argparse
 
-from lsanet_jax import cli
-from lsanet_jax.data import medmnist
+from lsanet_jax.data.sources import medmnist
+from lsanet_jax.runtime import cli
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from lsanet_jax.data import tfds_builder
+    from lsanet_jax.data.sources import tfds_builder
 
     print(
         tfds_builder.prepare(

@@ -1,13 +1,14 @@
 """Images that are read when they are asked for: sets that do not fit into memory."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from tqdm import tqdm
+
+from lsanet_jax.runtime.cores import usable_cores
 
 _CHUNK = 64  # Images read at a time.
 
@@ -75,10 +76,3 @@ class LazyImages:
             for chunk in chunks.to_iter_dataset(options):
                 yield chunk
                 bar.update(len(chunk))
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -55,7 +55,7 @@ def test_medmnist(shared):
 
 
 def test_a_prepared_set_is_preferred(shared, tmp_path):
-    from lsanet_jax.data import tfds_builder
+    from lsanet_jax.data.sources import tfds_builder
 
     root = str(shared / "data")
     folder = tfds_builder.prepare("breastmnist", 28, root=root, data_dir=str(tmp_path))
@@ -115,7 +115,7 @@ def test_loading_an_npz_file_imports_no_heavy_packages(tmp_path):
         **{f"{key}_labels": labels for key in splits},
     )
     program = (
-        f"import sys; from lsanet_jax.data import npz; npz.load_npz({str(path)!r});"
+        f"import sys; from lsanet_jax.data.sources import npz; npz.load_npz({str(path)!r});"
         "heavy = {'medmnist', 'torch', 'sklearn', 'pandas', 'tensorflow_datasets', 'grain'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

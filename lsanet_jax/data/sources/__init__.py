@@ -1,0 +1,1 @@
+"""One loader for each kind of data; each returns a `Dataset`."""

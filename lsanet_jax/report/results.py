@@ -1,0 +1,350 @@
+"""The finished runs of a sweep: read, checked against each other, and compared."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float, Int
+
+from lsanet_jax import metrics
+from lsanet_jax.config import flatten
+from lsanet_jax.data.dataset import TASKS
+from lsanet_jax.errors import DataError, WorkdirError
+from lsanet_jax.evaluation import statistics
+from lsanet_jax.runs.manifest import MANIFEST, RESULT
+from lsanet_jax.runs.workdir import ENVIRONMENTS, PREDICTIONS
+from lsanet_jax.runtime.files import read_json
+from lsanet_jax.sweeps import spec as sweep
+
+METRICS = "metrics.jsonl"
+
+
+class Predictions(NamedTuple):
+    """What the classifiers of a run say of the test split, at the epoch that it reports."""
+
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
+    probabilities: Float[np.ndarray, "l n k"]  # shallow to deep; the last is the network's own
+
+
+class Trained(NamedTuple):
+    """A finished training run."""
+
+    job: sweep.Job
+    result: dict
+    manifest: dict
+    environments: list[dict]  # in which it was started, and resumed
+    epochs: list[dict]  # the lines of metrics.jsonl; none if there is no such file
+    predictions: Predictions | None  # None if it was trained before they were written
+
+    @property
+    def own(self) -> Float[np.ndarray, "n k"]:
+        """The probabilities that the network itself gives."""
+        return self.predictions.probabilities[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a sweep with all of its seeds.
+
+    Attributes:
+      run: of the sweep.
+      config: of its first seed.
+      trained: the finished ones, in the order of the seeds.
+      failed: why, by seed, for those that failed.
+      missing: the seeds that are not finished.
+    """
+
+    run: sweep.Run
+    config: ml_collections.ConfigDict
+    trained: tuple[Trained, ...]
+    failed: dict[int, str]
+    missing: tuple[int, ...]
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data really used, or else of those that are asked for."""
+        if self.trained:
+            return " and ".join(dict.fromkeys(each.result["dataset"] for each in self.trained))
+        data, path = self.config.data, pathlib.Path(self.config.data.path).expanduser()
+        if data.name == "folder":
+            return path.resolve().name
+        return path.stem if data.name == "npz" else data.name
+
+    @property
+    def predicted(self) -> tuple[Trained, ...]:
+        """Those of `trained` that have predictions."""
+        return tuple(each for each in self.trained if each.predictions is not None)
+
+    def percent(self, *path: str) -> list[float]:
+        """A score of each finished run in percent, such as ("test", "auc"); nan if undefined."""
+        scores = []
+        for each in self.trained:
+            value = each.result
+            for key in path:
+                value = value[key]
+            scores.append(math.nan if value is None else 100 * value)
+        return scores
+
+
+class Comparison(NamedTuple):
+    """A run against its baseline, with the seeds that both have; differences in percent points."""
+
+    seeds: tuple[int, ...]
+    acc: statistics.Bootstrap  # the interval is nan where predictions are missing
+    auc: statistics.Bootstrap
+    delong: tuple[statistics.Difference, ...]  # of the AUC, by seed; none without predictions
+
+
+def collect(swept: sweep.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
+    """Read all that a sweep's workdir holds of its runs, in the order of the table.
+
+    Raises:
+      WorkdirError: a file is damaged, does not fit another one of its run, or is of a run of another
+        config; it is named. Or data were replaced between two runs.
+    """
+    jobs = sweep.jobs(swept, workdir)
+    cells = []
+    for run in swept.runs:
+        trained, failed, missing = [], {}, []
+        for job in (job for job in jobs if job.run is run):
+            result = sweep.result(swept, job)
+            if result is not None:
+                trained.append(_read(job, result))
+            elif job.error.exists():
+                failed[job.seed] = str(read_json(job.error).get("error", "no reason is given"))
+            else:
+                missing.append(job.seed)
+        config = sweep.resolve(swept, run, swept.seeds[0])
+        cells.append(Cell(run, config, tuple(trained), failed, tuple(missing)))
+    _check_same_data(cells)
+    return cells
+
+
+def _check_same_data(cells: list[Cell]) -> None:
+    """Check that runs that ask for the same data had the same, also if a file was replaced between."""
+    first = {}
+    for cell in cells:
+        data = cell.config.data
+        drawn = data.train_fraction != 1 or data.train_per_class
+        for each in cell.trained:
+            if (fingerprint := each.manifest["dataset"].get("fingerprint")) is None:
+                continue
+            asked = str(sorted(flatten(data))), each.job.seed if drawn else None
+            other, known = first.setdefault(asked, (each, fingerprint))
+            if fingerprint != known:
+                raise WorkdirError(
+                    f"{other.job.name} and {each.job.name} were not trained on the same data, "
+                    f"though they ask for the same: the fingerprints in their {MANIFEST} differ. "
+                    "Remove those on data that you do not want from the workdir, and train again"
+                )
+
+
+def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison | None:
+    """Compare a run with its baseline; None if no seed is finished in both.
+
+    Intervals are by `statistics.paired_bootstrap`, over test samples and seeds.
+
+    Raises:
+      WorkdirError: the two were tested on different images.
+    """
+    of = {each.job.seed: each for each in baseline.trained}
+    pairs = [(of[each.job.seed], each) for each in cell.trained if each.job.seed in of]
+    if not pairs:
+        return None
+    seeds = tuple(each.job.seed for _, each in pairs)
+    if any(each.predictions is None for pair in pairs for each in pair):
+        acc, auc = (_difference_of_means(cell, baseline, seeds, name) for name in ("acc", "auc"))
+        return Comparison(seeds, acc, auc, ())
+    first = pairs[0][0]
+    for each in (each for pair in pairs for each in pair):
+        same = np.array_equal(first.predictions.labels, each.predictions.labels)
+        if not same or first.result["task"] != each.result["task"]:
+            raise WorkdirError(
+                f"{first.job.name} and {each.job.name} were not tested on the same images: the "
+                f"labels in their {PREDICTIONS} differ. Train one of them again, with the data of "
+                "the other"
+            )
+    labels, task = first.predictions.labels, first.result["task"]
+
+    def terms(each: Trained) -> Float[np.ndarray, "n 1"]:
+        right = metrics.right(labels, each.own, task)
+        return right.reshape(len(labels), -1).mean(axis=1, keepdims=True)
+
+    a, b = zip(*pairs, strict=True)
+    acc = statistics.paired_bootstrap(
+        lambda _, values: values.mean(),
+        labels,
+        [terms(each) for each in a],
+        [terms(each) for each in b],
+        resamples=resamples,
+    )
+    auc = statistics.paired_bootstrap_auc(
+        labels, [each.own for each in a], [each.own for each in b], task, resamples=resamples
+    )
+    tests = [statistics.delong_difference(labels, x.own, y.own, task) for x, y in pairs]
+    return Comparison(seeds, _percent(acc), _percent(auc), tuple(tests))
+
+
+def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:
+    """What `read(line, stage)` finds in each line of metrics.jsonl, for the stages that have it."""
+    logs = [each.epochs for each in cell.trained if each.epochs]
+    if not logs:
+        return {}
+    found = {}
+    length = min(map(len, logs))
+    for stage in (c["stage"] for c in cell.trained[0].result["classifiers"]):
+        try:
+            rows = [[read(line, stage) for line in log[:length]] for log in logs]
+        except (KeyError, StopIteration):
+            continue
+        found[stage] = np.array(rows, np.float64)
+    return found
+
+
+def train_curve(name: str):
+    """For `curves`: a mean over each training epoch, such as "acc" or "beta"."""
+    return lambda line, stage: line["train"][f"{name}_stage{stage}"]
+
+
+def val_curve(name: str):
+    """For `curves`: a score on the validation split, such as "auc"."""
+    return lambda line, stage: next(
+        c[name] for c in line["val"]["classifiers"] if c["stage"] == stage
+    )
+
+
+def _difference_of_means(cell, baseline, seeds: Sequence[int], name) -> statistics.Bootstrap:
+    means = []
+    for each in (baseline, cell):
+        pairs = zip(each.trained, each.percent("test", name), strict=True)
+        means.append(np.mean([score for trained, score in pairs if trained.job.seed in seeds]))
+    return statistics.Bootstrap(float(means[1] - means[0]), math.nan, math.nan, 0)
+
+
+def _percent(found: statistics.Bootstrap) -> statistics.Bootstrap:
+    return statistics.Bootstrap(*(100 * value for value in found[:3]), found.dropped)
+
+
+def _read(job: sweep.Job, result: dict) -> Trained:
+    _check_result(job, result)
+    manifest = read_json(job.workdir / MANIFEST)
+    if not isinstance(manifest.get("environment"), dict) or not isinstance(
+        manifest.get("dataset"), dict
+    ):
+        raise _damaged(job, MANIFEST, "it has no dataset or no environment")
+    environments = [manifest["environment"]]
+    for number, line in enumerate(_read_lines(job, ENVIRONMENTS), start=1):
+        if not isinstance(line, dict):
+            raise _damaged(job, ENVIRONMENTS, f"line {number} is no object")
+        environments.append(line)
+    predictions = _read_predictions(job, result)
+    return Trained(job, result, manifest, environments, _read_epochs(job), predictions)
+
+
+def _check_result(job: sweep.Job, result: dict) -> None:
+    try:
+        scores = [result["test"], result["last_epoch"]["test"], *result["classifiers"]]
+        fractions = [score["acc"] for score in scores]
+        fractions += [score["auc"] for score in scores if score["auc"] is not None]
+        wrong = [value for value in fractions if not 0 <= value <= 1]
+        stages = [classifier["stage"] for classifier in result["classifiers"]]
+        if wrong or not stages:
+            raise ValueError(f"{wrong[0]} is no fraction" if wrong else "it has no classifiers")
+        if result["task"] not in TASKS or not isinstance(result["dataset"], str):
+            raise ValueError(f"task {result['task']!r} of dataset {result['dataset']!r}")
+        if result["seed"] != job.seed:
+            raise ValueError(f"its seed is {result['seed']}")
+        if [result["test"][key] for key in ("acc", "auc")] != [
+            result["classifiers"][-1][key] for key in ("acc", "auc")
+        ]:
+            raise ValueError("test is not what the last of classifiers has")
+        float(result["seconds"]), int(result["best_epoch"])
+    except KeyError as error:
+        raise _damaged(job, RESULT, f"{error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise _damaged(job, RESULT, error) from error
+
+
+def _read_lines(job: sweep.Job, name: str) -> list[Any]:
+    """What the lines of a file of JSON hold; none if there is no such file."""
+    file = job.workdir / name
+    if not file.exists():
+        return []
+    try:
+        texts = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(job, name, error) from error
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise _damaged(job, name, f"line {number}: {error}") from error
+    return lines
+
+
+def _read_epochs(job: sweep.Job) -> list[dict]:
+    lines = _read_lines(job, METRICS)
+    for number, line in enumerate(lines, start=1):
+        try:
+            stages = [classifier["stage"] for classifier in line["val"]["classifiers"]]
+            if not stages or not isinstance(line["train"], dict) or line["epoch"] != number:
+                raise ValueError("not what an epoch looks like")
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(job, METRICS, f"line {number}: {error}") from error
+    return lines
+
+
+def _read_predictions(job: sweep.Job, result: dict) -> Predictions | None:
+    file = job.workdir / PREDICTIONS
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            labels, probabilities = arrays["labels"], arrays["probabilities"]
+            epoch = int(arrays["epoch"])
+    except KeyError as error:
+        raise _damaged(job, PREDICTIONS, error.args[0]) from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(job, PREDICTIONS, error) from error
+    task, shape = result["task"], probabilities.shape
+    names = len(result["classifiers"])
+    wanted = shape[1:] if task == "multi-label" else shape[1:2]
+    if len(shape) != 3 or 0 in shape or shape[0] != names or labels.shape != wanted:
+        found = f"labels of shape {labels.shape} and probabilities of shape {shape}"
+        raise _damaged(job, PREDICTIONS, f"{found} for {names} classifiers and {task}")
+    if epoch != result["best_epoch"]:
+        found = f"they are of epoch {epoch}, {RESULT} of epoch {result['best_epoch']}"
+        raise _damaged(job, PREDICTIONS, found)
+    for classifier, own in zip(result["classifiers"], probabilities, strict=True):
+        try:
+            statistics.recall_per_class(labels, own, task)  # which checks both
+        except DataError as error:
+            raise _damaged(job, PREDICTIONS, error) from error
+        auc, _ = statistics.auc_variance(labels, own, task)
+        acc = metrics.accuracy(labels, own, task)
+        for name, here, there in (
+            ("accuracy", acc, classifier["acc"]),
+            ("AUC", auc, math.nan if classifier["auc"] is None else classifier["auc"]),
+        ):
+            if not np.isclose(here, there, rtol=0, atol=1e-5, equal_nan=True):
+                found = (
+                    f"the {name} of stage {classifier['stage']} is {here:.6f} by them and "
+                    f"{there:.6f} in {RESULT}"
+                )
+                raise _damaged(job, PREDICTIONS, found)
+    return Predictions(labels, probabilities)
+
+
+def _damaged(job: sweep.Job, name: str, found) -> WorkdirError:
+    return WorkdirError(
+        f"{job.workdir / name} is damaged or of another run ({found}); restore it, or remove "
+        f"{job.workdir} and train {job.name} again"
+    )

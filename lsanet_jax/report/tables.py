@@ -1,0 +1,355 @@
+"""The tables of a report, and how Markdown and LaTeX write them."""
+
+import collections
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lsanet_jax.evaluation import statistics
+from lsanet_jax.report import results
+from lsanet_jax.report.results import Cell, Comparison
+
+NONE = "–"
+PAPERS_SETS = {
+    f"{name.lower()}mnist": f"{name}MNIST" for name in ("Path", "Derma", "Retina", "Blood")
+}
+
+
+class Entry(NamedTuple):
+    """What stands in one place of a table."""
+
+    text: str
+    bold: bool = False
+
+
+class Table(NamedTuple):
+    """A table: on the left what is shown of a run, then numbers as text.
+
+    Attributes:
+      title: above it.
+      labels: titles of the columns on the left.
+      columns: titles of the others.
+      rows: of each run or line, as many as `labels` and `columns` together.
+      groups: titles above `columns`, and how many of them each spans; none if empty.
+    """
+
+    title: str
+    labels: list[str]
+    columns: list[str]
+    rows: list[list[Entry]]
+    groups: Sequence[tuple[str, int]] = ()
+
+    def same_as_above(self, i: int) -> bool:
+        """Whether row i has the first label of the row above, which is not repeated then."""
+        return i > 0 and len(self.labels) > 1 and self.rows[i][0] == self.rows[i - 1][0]
+
+    def starts_group(self, i: int) -> bool:
+        """Whether a rule stands above row i: groups of rows have one first label."""
+        grouped = any(map(self.same_as_above, range(len(self.rows))))
+        return grouped and i > 0 and not self.same_as_above(i)
+
+
+def asked_dataset(cell: Cell) -> str | None:
+    """The dataset that the paper has in a run's place, whatever was really used."""
+    return (cell.run.paper or {}).get("dataset") or cell.run.overrides.get("data.name")
+
+
+def dataset_title(cell: Cell) -> str:
+    """The data that a run used, and those of the paper where they are others."""
+    papers = PAPERS_SETS.get(asked_dataset(cell))
+    used = PAPERS_SETS.get(cell.dataset, cell.dataset)
+    return used if papers in (None, used) else f"{used} (paper: {papers})"
+
+
+def row_of(cell: Cell) -> dict[str, str]:
+    """What the table shows of a run on its left; its data are those used."""
+    row = dict(cell.run.row)
+    return row | {"Data": dataset_title(cell)} if "Data" in row else row
+
+
+def main_table(cells: list[Cell]) -> Table:
+    """The paper's own layout: runs that differ in nothing but their dataset share a line."""
+    columns, lines = {}, []  # of a line: its row, and its cells by dataset
+    for cell in cells:
+        asked = asked_dataset(cell)
+        key = asked if asked in PAPERS_SETS else cell.dataset  # "npz" and "folder" may be several
+        columns.setdefault(key, dataset_title(cell))
+        for row, of in lines:
+            if row == row_of(cell) and key not in of:
+                of[key] = cell
+                break
+        else:
+            lines.append((row_of(cell), {key: cell}))
+    if all(len(of) == 1 for _, of in lines) and "Data" in _titles(cells):
+        columns = {None: ""}  # the rows tell of the data
+        lines = [(row, {None: next(iter(of.values()))}) for row, of in lines]
+    best = _best(cells)
+    with_papers = any((cell.run.paper or {}).get("acc") for cell in cells)
+    parts = ["ACC", "paper", "AUC", "paper"] if with_papers else ["ACC", "AUC"]
+    rows = []
+    for row, of in lines:
+        entries = []
+        for key in columns:
+            if (cell := of.get(key)) is None:
+                entries += [Entry("")] * len(parts)
+                continue
+            for name in ("acc", "auc"):
+                ours, papers = ((side, cell.run.name, name) in best for side in "op")
+                entries.append(Entry(_score(cell, name), ours))
+                if with_papers:
+                    entries.append(Entry(_number((cell.run.paper or {}).get(name)), papers))
+        rows.append([Entry(row.get(title, "")) for title in _titles(cells)] + entries)
+    return Table(
+        title="Results",
+        labels=_titles(cells),
+        groups=[(title, len(parts)) for title in columns.values()],
+        columns=parts * len(columns),
+        rows=rows,
+    )
+
+
+def _titles(cells: list[Cell]) -> list[str]:
+    return list(dict.fromkeys(title for cell in cells for title in cell.run.row))
+
+
+def _best(cells: list[Cell]) -> set[tuple[str, str, str]]:
+    """(o for ours or p for the paper's, run, score): the best of those that share a baseline."""
+    groups = collections.defaultdict(list)
+    baselines = {cell.run.baseline for cell in cells}
+    for cell in cells:
+        own = cell.run.name if cell.run.name in baselines else None
+        groups[cell.run.baseline or own, dataset_title(cell)].append(cell)
+    best = set()
+    for group in groups.values():
+        for name in ("acc", "auc"):
+            ours = {c.run.name: _mean(c.percent("test", name)) for c in group}
+            papers = {c.run.name: (c.run.paper or {}).get(name, math.nan) for c in group}
+            for side, scores in (("o", ours), ("p", papers)):
+                scores = {run: round(x, 2) for run, x in scores.items() if math.isfinite(x)}
+                if len(scores) > 1:
+                    highest = max(scores.values())
+                    best |= {(side, run, name) for run, x in scores.items() if x == highest}
+    return best
+
+
+def _num_seeds(cell: Cell) -> int:
+    return len(cell.trained) + len(cell.failed) + len(cell.missing)
+
+
+def _score(cell: Cell, name: str) -> str:
+    seeds = _num_seeds(cell)
+    if not cell.trained and cell.failed:
+        return "failed"
+    text = spread(cell.percent("test", name))
+    return text if len(cell.trained) == seeds else f"{text} ({len(cell.trained)} of {seeds})"
+
+
+def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
+    """Each run against its baseline, if it has one."""
+    by_name = {cell.run.name: cell for cell in cells}
+    rows = []
+    for cell in cells:
+        if cell.run.baseline is None:
+            continue
+        baseline, found = by_name[cell.run.baseline], comparisons.get(cell.run.name)
+        against = [v for k, v in row_of(baseline).items() if v != row_of(cell).get(k)]
+        row = [", ".join(against) or baseline.run.name]
+        for name in ("acc", "auc"):
+            papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]
+            interval = _interval(found and getattr(found, name))
+            if found and len(found.seeds) < _num_seeds(cell):
+                interval += f" ({len(found.seeds)} of {_num_seeds(cell)})"
+            row += [interval, _signed(papers[1] - papers[0])]
+        row += _significance(found)
+        rows.append([*_labels(cells, cell), *map(Entry, row)])
+    return Table(
+        title="Difference to the baseline",
+        labels=[*_label_titles(cells), "compared with"],
+        columns=["ACC [95 %]", "paper", "AUC [95 %]", "paper", "DeLong p", "p < .05"],
+        rows=rows,
+    )
+
+
+def _significance(found: Comparison | None) -> tuple[str, str]:
+    if found is None or not found.delong:
+        return NONE, NONE
+    p = statistics.majority_p_value(found.delong)
+    text = NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    # Those that contradict the mean difference are no support for it.
+    small = [
+        t for t in found.delong if t.p_value < 0.05 and t.difference * found.auc.difference > 0
+    ]
+    return text, f"{len(small)} of {len(found.delong)}"
+
+
+def per_class(cells: list[Cell]) -> list[Table]:
+    """Balanced accuracy, calibration and recall: a table for each dataset."""
+    by_classes = collections.defaultdict(list)
+    for cell in cells:
+        if cell.predicted:
+            by_classes[dataset_title(cell), class_names(cell)].append(cell)
+    tables = []
+    for (data, names), alike in by_classes.items():
+        rows = []
+        for cell in alike:
+            scores = [per_run(each) for each in cell.predicted]
+            texts = [spread([score[key] for score in scores]) for key in ("balanced_acc", "ece")]
+            texts += map(_number, np.mean([score["recall"] for score in scores], axis=0))
+            rows.append([*_labels(alike, cell), *map(Entry, texts)])
+        tables.append(
+            Table(
+                title=f"Balanced accuracy, calibration, recall of each class: {data}",
+                labels=_label_titles(alike),
+                groups=[("", 2), ("recall", len(names))],
+                columns=["balanced ACC", "ECE", *names],
+                rows=rows,
+            )
+        )
+    return tables
+
+
+def per_run(each: results.Trained) -> dict[str, Any]:
+    """`balanced_acc`, `ece` and `recall` of each class, in percent, of a run with predictions."""
+    labels, task = each.predictions.labels, each.result["task"]
+    return {
+        "balanced_acc": 100 * statistics.balanced_accuracy(labels, each.own, task),
+        "ece": 100 * statistics.expected_calibration_error(labels, each.own),
+        "recall": 100 * statistics.recall_per_class(labels, each.own, task),
+    }
+
+
+def class_names(cell: Cell) -> tuple[str, ...]:
+    """The classes that the predictions of a run are for; their numbers where names are unknown."""
+    if not cell.predicted:
+        return ()
+    first = cell.predicted[0]
+    names = first.manifest["dataset"].get("class_names") or []
+    count = first.own.shape[1]
+    return tuple(map(str, names)) if len(names) == count else tuple(map(str, range(count)))
+
+
+def epochs(cells: list[Cell]) -> Table:
+    """Which epochs were selected, and what the last ones score instead."""
+    rows = []
+    for cell in cells:
+        chosen = ", ".join(str(each.result["best_epoch"]) for each in cell.trained) or NONE
+        last = [spread(cell.percent("last_epoch", "test", name)) for name in ("acc", "auc")]
+        minutes = _mean([each.result["seconds"] / 60 for each in cell.trained])
+        time = NONE if math.isnan(minutes) else f"{minutes:.1f}"
+        rows.append([*_labels(cells, cell), *map(Entry, (chosen, *last, time))])
+    return Table(
+        title="Selected epoch, and the last one instead",
+        labels=_label_titles(cells),
+        columns=["epoch, by seed", "ACC, last", "AUC, last", "minutes"],
+        rows=rows,
+    )
+
+
+def _label_titles(cells: list[Cell]) -> list[str]:
+    titles = _titles(cells)
+    several = len({dataset_title(cell) for cell in cells}) > 1
+    return [*titles, "Data"] if several and "Data" not in titles else titles
+
+
+def _labels(cells: list[Cell], cell: Cell) -> list[Entry]:
+    row = row_of(cell) | {"Data": dataset_title(cell)}
+    return [Entry(row.get(title, "")) for title in _label_titles(cells)]
+
+
+def label_of(cells: list[Cell], cell: Cell) -> str:
+    """What tells a run from the others, in a line; its data are those used."""
+    return ", ".join(entry.text.split(" (paper: ")[0] for entry in _labels(cells, cell))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return NONE if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation."""
+    mean, std = statistics.mean_and_std(values) if values else (math.nan, math.nan)
+    return _number(mean) + (f" ± {std:.2f}" if math.isfinite(std) else "")
+
+
+def _interval(found: statistics.Bootstrap | None) -> str:
+    if found is None or math.isnan(found.low):
+        return _signed(found.difference) if found else NONE
+    return f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
+
+
+# ------------------------------------------------------------------------------ text
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub's Markdown; a group's title stands before each of its columns'."""
+    groups = [title for title, span in table.groups for _ in range(span)] or [""] * len(
+        table.columns
+    )
+    several = len(set(groups)) > 1
+    columns = [
+        f"{group} {column}".strip() if several else column
+        for group, column in zip(groups, table.columns, strict=True)
+    ]
+    plain = lambda text: re.sub(r"[\\|*_`]|<(?=\S)", r"\\\g<0>", " ".join(text.split()))
+    lines = [[plain(title) for title in (*table.labels, *columns)]]
+    lines.append(["---"] * len(table.labels) + ["---:"] * len(columns))
+    for row in table.rows:
+        lines.append([f"**{plain(text)}**" if bold else plain(text) for text, bold in row])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "[": "{[}",  # after a line's end it would be an option of it
+    "]": "{]}",
+}
+
+
+def latex(table: Table, comment: str) -> str:
+    r"""The table as a LaTeX `tabular` with the rules of booktabs, for \input."""
+    escape = lambda text: "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+    cell = lambda entry: rf"\textbf{{{escape(entry.text)}}}" if entry.bold else escape(entry.text)
+    line = lambda texts: " & ".join(texts) + r" \\"
+    lines = [
+        f"% {' '.join(comment.split())}: {table.title}. Needs \\usepackage{{booktabs}}.",
+        rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * len(table.columns)}}}",
+        r"\toprule",
+    ]
+    if any(title for title, _ in table.groups):
+        first, rules = len(table.labels) + 1, []
+        spans = []
+        for title, span in table.groups:
+            spans.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(title)}}}")
+            if title:
+                rules.append(rf"\cmidrule(lr){{{first}-{first + span - 1}}}")
+            first += span
+        lines += [line([""] * len(table.labels) + spans), " ".join(rules)]
+    lines += [line(map(escape, [*table.labels, *table.columns])), r"\midrule"]
+    for i, row in enumerate(table.rows):
+        texts = list(map(cell, row))
+        if table.starts_group(i):
+            lines.append(r"\midrule")
+        if table.same_as_above(i):
+            texts[0] = ""
+        lines.append(line(texts))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

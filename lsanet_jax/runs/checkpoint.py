@@ -1,0 +1,314 @@
+"""Checkpoints of a run, written by Orbax in the background.
+
+`checkpoints/last/STEP` holds the whole training state after so many steps, to resume from;
+`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
+each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
+of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
+"""
+
+import contextlib
+import json
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from lsanet_jax.runs import manifest
+from lsanet_jax.errors import WorkdirError
+from lsanet_jax.steps import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints below a folder; a context manager that waits for writes to end."""
+
+    def __init__(self, folder: str | pathlib.Path, *, writes: bool = True):
+        """Open or create the folder.
+
+        Args:
+          folder: of the checkpoints.
+          writes: False to leave all as it is, since a run may be writing there.
+
+        Raises:
+          WorkdirError: it cannot be written to.
+        """
+        self.folder = pathlib.Path(folder).absolute()
+        self._writes = writes
+        options = ocp.CheckpointManagerOptions(
+            read_only=not writes,
+            preservation_policy=ocp.checkpoint_managers.LatestN(2),
+            enable_async_checkpointing=True,
+            # Where a folder cannot be made, the thread that made it would be waited for for minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            cleanup_tmp_directories=True,  # what a crash or a full disk left
+        )
+        with self._writing():
+            self._last = ocp.CheckpointManager(self.folder / "last", options=options)
+            self._best = ocp.CheckpointManager(self.folder / "best", options=options)
+
+    def __enter__(self):
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_only_what_we_raise())
+        return self
+
+    def __exit__(self, kind, *_):
+        for manager in (self._last, self._best):
+            try:
+                with self._writing():
+                    manager.close()
+            except WorkdirError as error:
+                if kind is None:
+                    raise
+                log.warning("%s", error)  # What ends the block says more.
+        if kind is None:  # Otherwise writes may still be failing.
+            self._quiet.close()
+
+    @property
+    def last_step(self) -> int | None:
+        """The step to resume after, or None."""
+        return self._last.latest_step()
+
+    def has_best(self, epoch: int) -> bool:
+        """Whether this epoch was the best when it was saved, and is still kept."""
+        return epoch in self._best.all_steps()
+
+    def save_last(
+        self,
+        step: int,
+        state: TrainState,
+        means,
+        meta: dict,
+        digests: dict[str, str] | None = None,
+    ) -> None:
+        """Save the state after a step, and what the loop must remember, in the background.
+
+        Args:
+          step: steps done; if there is such a checkpoint, it stays as it is.
+          state: all that changes during training.
+          means: a pytree of arrays: the means over the epoch so far.
+          meta: what JSON can hold.
+          digests: `manifest.tensor_digests` of the state, where they are known.
+
+        Raises:
+          WorkdirError: it cannot be written; or an earlier one could not.
+        """
+        if step in self._last.all_steps():
+            return
+        items = {"state": state, "means": jax.tree.leaves(means)}
+        digests = {
+            "state": digests or manifest.tensor_digests(state),
+            "means": manifest.tensor_digests(items["means"]),
+        }
+        with self._writing():
+            self._last.save(step, args=_save(meta, items, digests))
+
+    def save_best(
+        self, epoch: int, state: TrainState, digests: dict[str, str] | None = None
+    ) -> None:
+        """Save the parameters of the best epoch so far, in the background.
+
+        Args:
+          epoch: counted from 1.
+          state: after it.
+          digests: as in `save_last`.
+
+        Raises:
+          WorkdirError: they cannot be written; or an earlier checkpoint could not.
+        """
+        model = {"params": state.params, "batch_stats": state.batch_stats}
+        if digests is None:
+            digests = manifest.tensor_digests(model)
+        else:
+            digests = {
+                f"['{part}']{name}": digest
+                for part in sorted(model)  # as jax sorts the keys of `model`
+                for name, digest in manifest.part_digests(digests, part).items()
+            }
+        with self._writing():
+            # There are some from before a crash that lost these epochs' "last".
+            for later in [e for e in self._best.all_steps() if e >= epoch]:
+                self._best.delete(later)
+            self._best.save(epoch, args=_save({}, {"model": model}, {"model": digests}))
+
+    def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:
+        """Restore the newest state that is sound; newer ones are set aside with a warning.
+
+        Args:
+          state: one of the same structure, shapes and shardings; its values are not used.
+          means: likewise; () leaves them alone.
+
+        Returns:
+          (state, means, meta).
+
+        Raises:
+          WorkdirError: none is sound, or they are of another network.
+        """
+        leaves, structure = jax.tree.flatten(means)
+        items = {"state": state} | ({"means": leaves} if leaves else {})
+        *newer, oldest = sorted(self._last.all_steps(), reverse=True)
+        for step in newer:
+            try:
+                restored = self._restore(self._last, step, items)
+                break
+            except WorkdirError as error:
+                log.warning("%s", error)
+                if self._writes:
+                    self._set_aside(step)
+        else:
+            restored = self._restore(self._last, oldest, items)
+        means = jax.tree.unflatten(structure, restored["means"]) if leaves else means
+        return restored["state"], means, restored["meta"]
+
+    def _set_aside(self, step: int) -> None:
+        """Move a damaged checkpoint away, so that the one before it is the newest."""
+        damaged = self.folder / "damaged"
+        if jax.process_index() == 0:
+            damaged.mkdir(exist_ok=True)
+            number = sum(1 for _ in damaged.glob(f"{step}.*"))
+            place = (self.folder / "last" / str(step)).rename(damaged / f"{step}.{number}")
+            log.warning("moved it to %s", place)
+        multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
+        self._last.reload()
+        log.warning("going on from the one before, %d", self.last_step)
+
+    def restore_best(self, epoch: int, state: TrainState) -> TrainState:
+        """Restore the parameters and batch statistics of the best epoch into `state`.
+
+        Raises:
+          WorkdirError: the checkpoint is missing, damaged, or of another network.
+        """
+        model = {"params": state.params, "batch_stats": state.batch_stats}
+        return state._replace(**self._restore(self._best, epoch, {"model": model})["model"])
+
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+          WorkdirError: something could not be written.
+        """
+        with self._writing():
+            self._last.wait_until_finished()
+            self._best.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise WorkdirError(
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Make room or mend "
+                "the disk, and resume with the same command: the last whole checkpoint is kept"
+            ) from error
+
+    def _restore(self, manager: ocp.CheckpointManager, number: int, items: dict) -> dict:
+        abstract = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in items.items()}
+        args = ocp.args.Composite(sealed=ocp.args.JsonRestore(), **abstract)
+        try:
+            restored = manager.restore(number, args=args)
+            trees, sealed = {name: restored[name] for name in items}, restored.sealed
+            found = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
+            for name, digest in _seal(sealed["meta"], found).items():
+                if digest != sealed["sha256"][name]:
+                    raise ValueError(f"by its SHA-256, {name} is not what was saved")
+            return trees | {"meta": sealed["meta"]}
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise WorkdirError(
+                f"cannot restore the checkpoint {manager.directory / str(number)}: "
+                f"{_reason(error)}; it is damaged or of another network. "
+                + (
+                    "Move it away to resume from the one before it"
+                    if manager is self._last
+                    else "Bring it back from a copy, or train again in another --workdir"
+                )
+            ) from error
+
+
+def any_to_resume(folder: pathlib.Path) -> bool:
+    """Whether a folder of checkpoints has one to resume from."""
+    return any(place.name.isdecimal() for place in (folder / "last").glob("*"))
+
+
+def kept_model(folder: pathlib.Path, *, epoch: int, step: int) -> pathlib.Path | None:
+    """Where the parameters and batch statistics after an epoch are kept, if they are.
+
+    Args:
+      folder: of the checkpoints.
+      epoch: counted from 1.
+      step: steps done after it.
+    """
+    places = (folder / "best" / str(epoch) / "model", folder / "last" / str(step) / "state")
+    return next((place for place in places if place.is_dir()), None)
+
+
+def read_arrays(place: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint's item, read without its network and not checked.
+
+    Returns:
+      Arrays by their path, such as "params/fc/kernel/value".
+
+    Raises:
+      WorkdirError: it is damaged.
+    """
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        # As NumPy's, they need no devices like those of the run.
+        as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+        restore_args = jax.tree.map(as_numpy, handler.metadata(place).tree)
+        tree = handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise WorkdirError(f"cannot read the checkpoint {place}: {_reason(error)}") from error
+    finally:
+        handler.close()
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+@contextlib.contextmanager
+def _only_what_we_raise() -> Iterator[None]:
+    """Keeps Orbax from logging a write that fails, and TensorStore from printing all after it."""
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    worth_it = lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    logging.getLogger("absl").addFilter(worth_it)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        logging.getLogger("absl").removeFilter(worth_it)
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    if len(text) > 300:  # What it was about comes first, the operating system's reason last.
+        text = f"{text[:150]} ... {text[-150:]}"
+    return f"{type(error).__name__}: {text}"
+
+
+def _save(
+    meta: dict, trees: dict[str, Any], digests: dict[str, dict[str, str]]
+) -> ocp.args.Composite:
+    """What Orbax is to save: trees of arrays, and as `sealed` the meta and the SHA-256 of all."""
+    return ocp.args.Composite(
+        sealed=ocp.args.JsonSave({"meta": meta, "sha256": _seal(meta, digests)}),
+        **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+    )
+
+
+def _seal(meta: dict, digests: dict[str, dict[str, str]]) -> dict[str, str]:
+    contents = digests | {"meta": meta}
+    return {name: manifest.sha256(json.dumps(c).encode()) for name, c in contents.items()}
+
+
+def _abstract(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

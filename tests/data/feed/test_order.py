@@ -1,0 +1,78 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lsanet_jax.data.feed.order import Plan, epoch_order, eval_batches
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (12, 4), (1, 1), (3, 8), (5, 2)])
+def test_an_epoch_is_a_permutation_completed_with_its_own_start(num_samples, batch_size):
+    order = epoch_order(0, 3, num_samples, batch_size)
+    assert order.dtype == np.int32
+    assert order.shape == (-(-num_samples // batch_size), batch_size)
+    flat = order.ravel()
+    assert sorted(flat[:num_samples]) == list(range(num_samples))
+    for position in range(num_samples, flat.size):
+        assert flat[position] == flat[position - num_samples]
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    def order(seed, epoch):
+        return tuple(epoch_order(seed, epoch, 100, 10).ravel().tolist())
+
+    orders = [order(seed, epoch) for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == 9
+    assert order(1, 2) == orders[5]
+
+
+def test_the_batch_size_does_not_change_the_permutation():
+    a, b = (epoch_order(0, 0, 24, batch_size).ravel() for batch_size in (4, 8))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_order_does_not_depend_on_devices_or_flags():
+    program = (
+        "import jax; from lsanet_jax.data.feed.order import epoch_order;"
+        "print(jax.device_count(), epoch_order(5, 6, 50, 8).tolist())"
+    )
+    expected = str(epoch_order(5, 6, 50, 8).tolist())
+    for count, flags in ((1, {}), (4, {"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_ENABLE_X64": "1"})):
+        env = os.environ | {"JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"} | flags
+        env["JAX_DEFAULT_PRNG_IMPL"] = "rbg"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env
+        )
+        assert done.stdout.strip() == f"{count} {expected}"
+
+
+@pytest.mark.parametrize("num_samples", [1, 7, 8, 9])
+def test_evaluation_is_in_order_and_padded_with_the_last_sample(num_samples):
+    batches = eval_batches(num_samples, 4)
+    assert batches.dtype == np.int32
+    flat = batches.ravel()
+    assert flat.size % 4 == 0
+    assert flat.size - num_samples < 4
+    np.testing.assert_array_equal(flat[:num_samples], np.arange(num_samples))
+    assert set(flat[num_samples:]) <= {num_samples - 1}
+
+
+def test_a_plan_has_each_epoch_in_dispatches():
+    plan = Plan(
+        seed=3, epochs=2, num_train=21, batch_size=4, eval_batch_size=5, steps_per_dispatch=4
+    )
+    assert (plan.steps_per_epoch, plan.dispatches_per_epoch) == (6, 2)
+    for epoch in (1, 2):
+        parts = list(plan.epoch(epoch))
+        assert [len(part) for part in parts] == [4, 2]
+        np.testing.assert_array_equal(np.concatenate(parts), epoch_order(3, epoch, 21, 4))
+        np.testing.assert_array_equal(next(iter(plan.epoch(epoch, 4))), parts[1])
+    assert [plan.position(1), plan.position(1, 4), plan.position(2), plan.position(3)] == [
+        0,
+        1,
+        2,
+        4,
+    ]
+    np.testing.assert_array_equal(plan.evaluation(7), eval_batches(7, 5))

@@ -1,0 +1,379 @@
+"""Statistics against scikit-learn, naive formulas, published results and simulated test splits."""
+
+import math
+import textwrap
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, recall_score
+
+from lsanet_jax import metrics
+from lsanet_jax.errors import DataError
+from lsanet_jax.evaluation import statistics
+
+SINGLE_LABEL = ("multi-class", "binary-class", "ordinal-regression")
+TASKS = (*SINGLE_LABEL, "multi-label")
+
+
+def draw(task, n=200, k=4, seed=0):
+    """Labels, unevenly frequent, and probabilities, float32 and with ties, that know of them."""
+    rng = np.random.default_rng(seed)
+    if task == "multi-label":
+        labels = (rng.uniform(size=(n, k)) < np.linspace(0.2, 0.7, k)).astype(int)
+        logits = 2 * labels - 1 + rng.normal(size=(n, k))
+        return labels, np.round(1 / (1 + np.exp(-logits)), 2).astype(np.float32)
+    k = 2 if task == "binary-class" else k
+    labels = rng.choice(k, size=n, p=np.arange(1, k + 1) / (k * (k + 1) / 2))
+    logits = np.eye(k)[labels] + np.round(rng.normal(size=(n, k)), 1)
+    return labels, (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+
+
+def delong_covariance(positives, negatives):
+    """DeLong et al., Eq. 4 and 5: AUCs [r] and covariance [r, r] of scores [r, m] and [r, n]."""
+    x, y = positives[:, :, None], negatives[:, None, :]
+    kernel = (x > y) + 0.5 * (x == y)
+    s10, s01 = np.cov(kernel.mean(axis=2)), np.cov(kernel.mean(axis=1))
+    return kernel.mean(axis=(1, 2)), s10 / x.shape[1] + s01 / y.shape[2]
+
+
+@pytest.mark.parametrize("task", SINGLE_LABEL)
+def test_recall_and_balanced_accuracy_are_scikit_learns(task):
+    for seed in range(5):
+        labels, probabilities = draw(task, seed=seed)
+        predicted = probabilities.argmax(axis=1)
+        recall = statistics.recall_per_class(labels, probabilities, task)
+        np.testing.assert_allclose(recall, recall_score(labels, predicted, average=None))
+        expected = balanced_accuracy_score(labels, predicted)
+        assert statistics.balanced_accuracy(labels, probabilities, task) == pytest.approx(expected)
+
+
+def test_multi_label_recall_and_balanced_accuracy_are_scikit_learns_of_each_label():
+    labels, probabilities = draw("multi-label")
+    recall = statistics.recall_per_class(labels, probabilities, "multi-label")
+    np.testing.assert_allclose(recall, recall_score(labels, probabilities > 0.5, average=None))
+    expected = [balanced_accuracy_score(labels[:, k], probabilities[:, k] > 0.5) for k in range(4)]
+    found = statistics.balanced_accuracy(labels, probabilities, "multi-label")
+    assert found == pytest.approx(np.mean(expected))
+    everywhere = np.concatenate([labels, np.ones((200, 1), int)], axis=1)
+    more = np.concatenate([probabilities, np.full((200, 1), 0.9)], axis=1)
+    assert statistics.balanced_accuracy(everywhere, more, "multi-label") == pytest.approx(found)
+    assert math.isnan(statistics.balanced_accuracy(everywhere[:, 4:], more[:, 4:], "multi-label"))
+
+
+def test_a_tie_at_one_half_is_class_0_as_for_the_accuracy():
+    labels, probabilities = np.array([0, 1]), np.full((2, 2), 0.5)
+    assert statistics.recall_per_class(labels, probabilities, "binary-class").tolist() == [1, 0]
+
+
+def test_a_class_without_samples_has_no_recall_and_does_not_count():
+    labels, probabilities = np.array([0, 0, 2, 2]), np.eye(3)[[0, 1, 2, 2]]
+    recall = statistics.recall_per_class(labels, probabilities, "multi-class")
+    np.testing.assert_array_equal(recall, [0.5, np.nan, 1])
+    assert statistics.balanced_accuracy(labels, probabilities, "multi-class") == 0.75
+
+
+def test_calibration_of_a_hand_worked_example():
+    # Two bins: (0, 0.5] holds confidence 0.5 (wrong), (0.5, 1] holds 0.6 (right) and 0.9 (wrong).
+    labels = np.array([2, 0, 1])
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.6, 0.4, 0.0], [0.9, 0.1, 0.0]])
+    counts, confidence, accuracy = statistics.reliability(labels, probabilities, bins=2)
+    assert counts.tolist() == [1, 2]
+    np.testing.assert_allclose(confidence, [0.5, 0.75])
+    np.testing.assert_allclose(accuracy, [0, 0.5])
+    error = statistics.expected_calibration_error(labels, probabilities, bins=2)
+    assert error == pytest.approx((1 * 0.5 + 2 * 0.25) / 3)
+    # Per label: 0.7 right, 0.8 (that it is absent) right, 0.6 wrong, 0.9 right.
+    labels, probabilities = np.array([[1, 0], [0, 1]]), np.array([[0.7, 0.2], [0.6, 0.9]])
+    counts, confidence, accuracy = statistics.reliability(labels, probabilities, bins=4)
+    assert counts.tolist() == [0, 0, 2, 2] and np.isnan(confidence[:2]).all()
+    np.testing.assert_allclose(confidence[2:], [0.65, 0.85])
+    np.testing.assert_allclose(accuracy[2:], [0.5, 1])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_is_that_of_a_loop_over_bins(task, bins):
+    labels, probabilities = draw(task, n=500)
+    p = probabilities.astype(float)
+    if task == "multi-label":
+        confidence, right = np.maximum(p, 1 - p).ravel(), ((p > 0.5) == labels).ravel()
+    else:
+        confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+    expected = 0
+    for i in range(bins):
+        inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
+        if inside.any():
+            gap = right[inside].mean() - confidence[inside].mean()
+            expected += inside.mean() * abs(gap)
+    found = statistics.expected_calibration_error(labels, probabilities, bins)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert statistics.reliability(labels, probabilities, bins).counts.sum() == len(right)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_auc_is_that_of_the_metrics(task):
+    labels, probabilities = draw(task)
+    found, _ = statistics.auc_variance(labels, probabilities, task)
+    assert found == pytest.approx(metrics.auc(labels, probabilities, task), abs=1e-12)
+
+
+def test_binary_variance_is_delongs_covariance_with_ties():
+    rng = np.random.default_rng(0)
+    for m, n in ((2, 3), (30, 70), (80, 15)):
+        labels = rng.permutation(np.repeat([1, 0], [m, n]))
+        scores = np.round(rng.normal(size=(2, m + n)) + labels, 1)
+        aucs, covariance = delong_covariance(scores[:, labels == 1], scores[:, labels == 0])
+        auc, variance = statistics.auc_variance(labels, scores[[1, 0]].T, "binary-class")
+        assert (auc, variance) == pytest.approx((aucs[0], covariance[0, 0]), abs=1e-12)
+        found = statistics.delong(labels, *scores)
+        expected = math.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+        assert found.difference == pytest.approx(aucs[1] - aucs[0], abs=1e-12)
+        assert found.standard_error == pytest.approx(expected, abs=1e-12)
+
+
+def test_published_variance_of_hanley_and_mcneils_ratings():
+    # CT images rated 1 to 5 (Hanley & McNeil, Radiology 1982). Stata's manual, [R] roctab.
+    healthy, ill = np.repeat(range(5), [33, 6, 6, 11, 2]), np.repeat(range(5), [3, 2, 2, 11, 33])
+    ratings, labels = np.concatenate([healthy, ill]), np.repeat([0, 1], [58, 51])
+    scores = np.stack([-ratings, ratings], axis=1)
+    auc, variance = statistics.auc_variance(labels, scores, "binary-class")
+    assert (auc, math.sqrt(variance)) == pytest.approx((0.8932, 0.0307), abs=5e-5)
+
+
+def test_published_comparison_of_delongs_patients():
+    # 43 patients of DeLong et al. 1988, and the difference total protein - K-G score, as in the
+    # SAS/STAT guide, PROC LOGISTIC, "Comparing Receiver Operating Characteristic Curves".
+    outcome = "0110100111111110100110111111110011110101111"
+    score = "0574752554645566464432554456544353451323455"
+    protein = (
+        "58636848584057565767546666577067447666586847747466827065514768406163776257486270576966"
+    )
+    labels, a = (np.array(list(column), int) for column in (outcome, score))
+    b = np.array(textwrap.wrap(protein, 2), int)
+    found = statistics.delong(labels, a, b)
+    assert found == pytest.approx((-0.0780, 0.1046, -0.2830, 0.1271, 0.4561), abs=5e-5)
+
+
+def test_two_classes_are_as_binary():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=90)
+    p = (rng.integers(12, size=(2, 90)) + 3 * labels) / 16  # has ties, and 1 - p is exact
+    a, b = (np.stack([1 - x, x], axis=1) for x in p)
+    binary = statistics.delong_difference(labels, a, b, "binary-class")
+    assert binary == statistics.delong(labels, a[:, 1], b[:, 1])
+    macro = statistics.delong_difference(labels, a, b, "multi-class")
+    assert macro == pytest.approx(binary, rel=1e-12) and 0 < macro.p_value < 1
+
+
+@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+def test_macro_variance_is_the_jackknifes(task):
+    labels, a = draw(task, n=250, seed=3)
+    b = a + np.random.default_rng(1).normal(scale=0.2, size=a.shape)
+
+    def difference(i):
+        return np.subtract(*(statistics.auc_variance(labels[i], x[i], task)[0] for x in (b, a)))
+
+    without = [difference(np.delete(np.arange(250), i)) for i in range(250)]
+    jackknife = math.sqrt(249 / 250 * np.sum((without - np.mean(without)) ** 2))
+    found = statistics.delong_difference(labels, a, b, task)
+    assert found.difference == pytest.approx(difference(slice(None)), abs=1e-12)
+    assert found.standard_error == pytest.approx(jackknife, rel=0.02)
+
+
+def test_macro_variance_is_the_variance_over_test_splits():
+    # A variance from 1500 draws has a relative standard error of sqrt(2 / 1500) = 3.7 %; a coverage
+    # of 95 % one of 0.6 points, and the normal approximation is not exact at n = 120.
+    aucs, variances, tests = [], [], []
+    for seed in range(1500):
+        labels, a = draw("multi-class", n=120, k=3, seed=seed)
+        b = a + np.random.default_rng(seed).normal(scale=0.2, size=a.shape)
+        auc, variance = statistics.auc_variance(labels, a, "multi-class")
+        aucs.append(auc)
+        variances.append(variance)
+        tests.append(statistics.delong_difference(labels, a, b, "multi-class"))
+    difference, error, low, high, _ = np.transpose(tests)
+    assert np.mean(variances) == pytest.approx(np.var(aucs, ddof=1), rel=0.12)
+    assert np.mean(error**2) == pytest.approx(np.var(difference, ddof=1), rel=0.12)
+    true = difference.mean()
+    assert np.mean((low <= true) & (true <= high)) == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_class_that_is_absent_or_alone_is_left_out_of_the_aucs():
+    labels, a = draw("multi-class")
+    b = draw("multi-class", seed=1)[1]
+    expected = statistics.delong_difference(labels, a, b, "multi-class")
+    wider = [np.concatenate([x, np.zeros((200, 1))], axis=1) for x in (a, b)]
+    assert statistics.delong_difference(labels, *wider, "multi-class") == expected
+    nothing = statistics.delong_difference(np.zeros(200, int), a, b, "multi-class")
+    assert np.isnan(nothing).all()
+
+
+def test_comparisons_without_an_error_estimate():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.8])
+    assert statistics.delong(labels, scores, scores**3) == (0, 0, 0, 0, 1)
+    reversed_ = statistics.delong(labels, labels, 1 - labels)
+    assert reversed_.difference == -1 and np.isnan(reversed_[1:]).all()
+    single = statistics.delong(np.array([0, 0, 1, 0]), scores, np.arange(4))
+    assert single.difference == pytest.approx(1 / 3) and np.isnan(single[1:]).all()
+
+
+def mean(labels, values):
+    return values.mean()
+
+
+def test_bootstrap_interval_of_a_mean_is_the_normal_one():
+    values = np.random.default_rng(0).exponential(size=(400, 1))
+    zeros, error = np.zeros((400, 1)), values.std() / 20
+    for level, quantile in ((0.95, 1.96), (0.5, 0.674)):
+        found = statistics.paired_bootstrap(
+            mean, np.zeros(400), [zeros], [values], resamples=4000, level=level
+        )
+        assert found.difference == values.mean() and found.dropped == 0
+        assert found.high - found.low == pytest.approx(2 * quantile * error, rel=0.08)
+        assert found.low < found.difference < found.high
+
+
+def test_bootstrap_pairs_samples_and_seeds():
+    a = np.random.default_rng(0).normal(size=(5, 30, 1))
+    found = statistics.paired_bootstrap(mean, np.zeros(30), list(a), list(a + 0.25))
+    assert found[:3] == pytest.approx((0.25, 0.25, 0.25))
+    # Of these only the seeds vary, and those of a are drawn apart from the three of b.
+    a, b = ([np.full((30, 1), float(s)) for s in range(num)] for num in (2, 3))
+    found = statistics.paired_bootstrap(mean, np.zeros(30), a, b, level=0.9999)
+    assert found == (0.5, -1, 2, 0)
+    # One of three seeds stands out: in 8, 12, 6, 1 of 27 cases it is 0, 1, 2, 3 of the three draws.
+    a, b = ([np.full((30, 1), value) for value in values] for values in ([0.0], [0.0, 0.0, 9.0]))
+    found = statistics.paired_bootstrap(mean, np.zeros(30), a, b, level=0.6)
+    assert found == pytest.approx((3, 0, 6, 0))
+
+
+def test_bootstrap_covers_the_true_difference():
+    # Samples and seeds add half of the variance each. With 10 seeds the interval is some 3 % short,
+    # and percentiles of small samples are short, too; 200 simulations have a standard error of 1.5
+    # points. If only samples, or only seeds, were drawn anew, coverage would be 83 %.
+    rng, covered = np.random.default_rng(0), 0
+    for i in range(200):
+        a = rng.normal(size=(10, 40, 1))
+        b = a + 0.3 + rng.normal(size=(40, 1)) / 2 + rng.normal(size=(10, 1, 1)) / 4
+        found = statistics.paired_bootstrap(mean, np.zeros(40), a, b, resamples=200, seed=i)
+        covered += found.low <= 0.3 <= found.high
+    assert 0.88 <= covered / 200 <= 0.98
+
+
+def test_bootstrap_is_a_function_of_its_seed():
+    labels, a = draw("multi-class", n=60)
+    b = draw("multi-class", n=60, seed=1)[1]
+
+    def interval(seed):
+        return statistics.paired_bootstrap(
+            lambda y, p: metrics.accuracy(y, p, "multi-class"), labels, [a], [b], seed=seed
+        )
+
+    assert interval(3) == interval(3) != interval(4)
+
+
+def test_bootstrap_drops_and_counts_resamples_without_a_value():
+    # All of 5 draws miss the only positive with probability 0.8^5: 655 of 2000, give or take 21.
+    labels, scores = np.array([0, 0, 0, 0, 1]), np.linspace(0, 1, 5)[:, None] * [1, -1]
+
+    def auc(labels, scores):
+        return statistics.auc_variance(labels, scores, "binary-class")[0]
+
+    found = statistics.paired_bootstrap(auc, labels, [scores], [scores[:, ::-1]])
+    assert found[:3] == (1, 1, 1) and abs(found.dropped - 655) < 85
+    found = statistics.paired_bootstrap(auc, labels * 0, [scores], [scores], resamples=10)
+    assert np.isnan(found[:3]).all() and found.dropped == 10
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_fast_bootstrap_of_the_auc_is_the_plain_one(task):
+    # 12 samples: many resamples lack a class or have the AUC of fewer classes, and scores tie.
+    labels, _ = draw(task, n=12)
+    a, b = ([draw(task, n=12, seed=10 * i + j)[1] for j in range(n)] for i, n in ((1, 2), (2, 3)))
+    for others in (b, b[:2]):
+        plain = statistics.paired_bootstrap(
+            lambda y, p: statistics.auc_variance(y, p, task)[0], labels, a, others, resamples=120
+        )
+        fast = statistics.paired_bootstrap_auc(labels, a, others, task, resamples=120)
+        assert fast == pytest.approx(plain, abs=1e-12)
+    nothing = statistics.paired_bootstrap_auc(labels * 0, a, b, task, resamples=30)
+    assert np.isnan(nothing[:3]).all() and nothing.dropped == 30
+
+
+def outcomes(p_values, differences):
+    """What DeLong's test may have found: two-sided p-values, and differences of which the sign counts."""
+    return [
+        statistics.Difference(d, math.nan, math.nan, math.nan, p)
+        for p, d in zip(p_values, differences, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "differences", "expected"),
+    [
+        ([0.03], [1], 0.03),
+        ([0.01, 0.2], [1, 1], 0.2),
+        ([0.9, 0.01, 0.02], [-1, -1, -1], 1.5 * 0.02),
+        ([0.9, 0.01, 0.02], [1, -1, -1], 1.5 * 0.02),
+        ([0.8, 0.9, 1.0], [1, 1, 0], 1),
+        ([1e-40], [-1], 1e-40),
+        ([1e-9, 1e-9], [1, -1], 1),  # they contradict each other
+        ([1e-9, 0.4, 1e-9], [1, 1, -1], 1.5 * 0.4),
+        ([0.1, math.nan, math.nan], [1, 1, 1], math.nan),
+    ],
+)
+def test_the_p_value_of_a_majority_of_seeds(p_values, differences, expected):
+    found = statistics.majority_p_value(outcomes(p_values, differences))
+    assert found == pytest.approx(expected, abs=0, nan_ok=True)
+
+
+def test_the_p_value_of_a_majority_holds_whether_tests_depend_on_each_other_or_not():
+    # Without a difference z is normal: apart, alike, and either by chance.
+    rng = np.random.default_rng(0)
+    apart, alike = rng.normal(size=(2000, 3)), rng.normal(size=(2000, 1)) * np.ones(3)
+    for z in (apart, alike, np.where(rng.uniform(size=(2000, 3)) < 0.5, apart, alike)):
+        found = []
+        for row in z:
+            p_values = [math.erfc(abs(x) / math.sqrt(2)) for x in row]
+            found.append(statistics.majority_p_value(outcomes(p_values, row)))
+        for level in (0.01, 0.05, 0.2):
+            assert np.mean(np.array(found) <= level) <= level + 3 * math.sqrt(level / 2000)
+
+
+def test_mean_and_sample_standard_deviation():
+    assert statistics.mean_and_std([1, 2, 6]) == pytest.approx((3, math.sqrt(7)))
+    alone = statistics.mean_and_std([0.5])
+    assert alone[0] == 0.5 and math.isnan(alone[1])
+
+
+P = np.full((3, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (statistics.recall_per_class, ([0, 1, 1], P, "multiclass"), "task 'multiclass', .*one of"),
+        (statistics.recall_per_class, ([0, 1], P, "multi-class"), r"shape \(2,\).*shape \(3,\)"),
+        (
+            statistics.balanced_accuracy,
+            ([0, 1, 2], P, "multi-class"),
+            "0 to 2 .*integers from 0 to 1",
+        ),
+        (statistics.balanced_accuracy, ([0, 1, 1], P + 1, "binary-class"), "1.5.*0 to 1"),
+        (statistics.auc_variance, ([0, 1, 1], P[:, :1], "binary-class"), r"\(3, 1\).*\[n, 2\]"),
+        (statistics.auc_variance, (P, P, "multi-label"), "0.5 to 0.5 .*integers from 0 to 1"),
+        (statistics.auc_variance, ([0, 1, 1], P * np.nan, "multi-class"), "nan.*finite"),
+        (statistics.delong, ([0, 1, 1], [1, 2], [1, 2]), r"\(3,\).*\(2, 2\)"),
+        (statistics.reliability, ([], P[:0]), r"\(0, 2\).*not empty"),
+        (statistics.reliability, ([0, 1, 1], P, 0), "bins=0"),
+        (statistics.paired_bootstrap, (mean, [0, 1, 1], [], [P]), "0 and 1 seeds"),
+        (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P[:2]]), r"\(3, 2\), \(2, 2\)"),
+        (statistics.paired_bootstrap, (mean, [0, 1], [P], [P]), r"labels of shape \(2,\)"),
+        (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P * np.inf]), "inf.*finite"),
+        (statistics.majority_p_value, ([],), "no tests"),
+        (statistics.mean_and_std, ([],), r"\(0,\).*n > 0"),
+    ],
+)
+def test_bad_input_is_named(function, arguments, message):
+    with pytest.raises(DataError, match=message):
+        function(*arguments)

@@ -1,0 +1,326 @@
+"""Sweep files, their runs and configs, and the folder of a sweep."""
+
+import json
+
+import pytest
+
+from configs.sweeps.common import at_scale, paper_table
+from lsanet_jax.errors import ConfigError, WorkdirError
+from lsanet_jax.sweeps import estimate
+from lsanet_jax.sweeps import spec as sweep_lib
+from lsanet_jax.sweeps.spec import Run, Sweep
+
+TABLES = {f"table{number}": number for number in range(1, 7)}
+COUNTS = {"table1": 64, "table2": 8, "table3": 5, "table4": 8, "table5": 18, "table6": 12}
+
+FILE = """
+from lsanet_jax.sweeps.spec import Run, Sweep
+
+def get_sweep(scale):
+    runs = [
+        Run(name, "configs/quickstart.py", {{"model.objective": name}}, {{"Method": name}},
+            baseline=None if name == "baseline" else "baseline")
+        for name in {names}
+    ]
+    return Sweep("mine", "Mine", tuple(runs), scale, seeds=(0, 1))
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format(names=("baseline", "dsn", "lsanet")))
+    return path
+
+
+def load(table, **kwargs):
+    return sweep_lib.load(f"configs/sweeps/{table}.py", **kwargs)
+
+
+# ------------------------------------------------------------------------------ the paper's
+
+
+@pytest.mark.parametrize("scale", sweep_lib.SCALES)
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_trains_what_the_paper_reports(table, scale):
+    sweep = load(table, scale=scale)
+    rows = paper_table(TABLES[table])["rows"]
+    assert len(sweep.runs) == len(rows) == COUNTS[table]
+    for run, row in zip(sweep.runs, rows, strict=True):
+        config = sweep_lib.resolve(sweep, run, 2)
+        assert config.seed == 2
+        assert config.model.backbone == row["backbone"]
+        assert config.model.objective == row["method"]
+        assert config.data.name == row["dataset"] == run.paper["dataset"]
+        assert (run.paper["acc"], run.paper["auc"]) == (row["acc"], row["auc"])
+        assert config.model.attention == row.get("attention", "none")
+        assert config.model.taps == tuple(row.get("taps", (1, 2, 3, 4)))
+        lsa = config.model.lsa
+        option = {"fc": f" r={lsa.reduction}", "conv": f" k={lsa.kernel_size}"}.get(lsa.kind, "")
+        assert f"{lsa.kind}{option}" == row.get("lsa", "fc r=8")
+        assert config.train.epochs == (100 if scale == "paper" else 30)
+        assert config.data.image_size == (224 if scale == "paper" else 28)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_is_compared_with_the_baseline_on_the_same_network_and_data(table):
+    sweep = load(table)
+    runs = {run.name: run for run in sweep.runs}
+    for run in sweep.runs:
+        config = sweep_lib.resolve(sweep, run, 0)
+        if table == "table2" or config.model.objective == "baseline":
+            assert run.baseline is None
+            continue
+        baseline = sweep_lib.resolve(sweep, runs[run.baseline], 0)
+        assert baseline.model.objective == "baseline"
+        assert baseline.data == config.data
+        for field in ("backbone", "attention", "stem"):
+            assert baseline.model[field] == config.model[field]
+
+
+def test_rows_are_named_as_the_paper_prints_them():
+    rows = {table: [dict(run.row) for run in load(table).runs] for table in TABLES}
+    assert rows["table1"][-1] == {"Model": "ResNet-101", "Method": "LSANet"}
+    assert rows["table2"][1] == {
+        "Attention Type": "Two FC Layer",
+        "Operation": "reduction ratio = 8",
+    }
+    assert rows["table2"][-1] == {"Attention Type": "Self Attention", "Operation": "-"}
+    assert [row["Method"] for row in rows["table3"]] == [
+        "Baseline",
+        "DSN",
+        "DSN+KS",
+        "DSN+LSA",
+        "LSANet",
+    ]
+    assert [row["Model"] for row in rows["table4"]][:2] == ["Baseline (C4)", "C1C4"]
+    assert rows["table5"][4] == {"Model": "WRN-50", "Method": "Baseline"}
+    assert rows["table5"][-1] == {"Model": "DenseNet-201", "Method": "LSANet"}
+    assert rows["table6"][-1] == {"Attention Module": "+SRM", "Method": "LSANet"}
+
+
+@pytest.mark.parametrize("scale", sweep_lib.SCALES)
+def test_figure_2_trains_probes_and_deep_supervision_on_each_of_the_papers_sets(scale):
+    sweep = load("figure2", scale=scale)
+    configs = [sweep_lib.resolve(sweep, run, 0) for run in sweep.runs]
+    pairs = [(config.data.name, config.model.objective) for config in configs]
+    sets = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
+    assert pairs == [(name, objective) for name in sets for objective in ("probe", "dsn")]
+    assert {config.model.backbone for config in configs} == {"resnet50"}
+    assert {config.data.image_size for config in configs} == {28 if scale == "28px" else 224}
+    assert [run.row["Training"] for run in sweep.runs[:2]] == ["without DSL", "with DSL"]
+
+
+def test_names_in_table_1_say_the_dataset():
+    assert "resnet18-lsanet-retinamnist" in [run.name for run in load("table1").runs]
+
+
+def test_stems_at_28_pixels_are_small_only_where_the_other_does_not_fit():
+    for table in ("table1", "table5"):
+        for run in load(table, scale="28px").runs:
+            small = run.name.startswith(("vgg", "densenet"))
+            assert run.overrides.get("model.stem", "imagenet") == ("small" if small else "imagenet")
+    assert at_scale("paper", "vgg16") == {}
+
+
+def test_label_efficiency_compares_methods_on_the_same_labels():
+    sweep = load("label_efficiency")
+    fractions = {}
+    for run in sweep.runs:
+        config = sweep_lib.resolve(sweep, run, 0)
+        fractions.setdefault(config.data.train_fraction, []).append(config.model.objective)
+        assert (run.paper is not None) == (config.data.train_fraction == 1)
+    assert list(fractions) == [0.01, 0.05, 0.1, 0.25, 0.5, 1.0]
+    assert set(map(tuple, fractions.values())) == {("baseline", "dsn", "dks", "lsanet")}
+
+
+# ------------------------------------------------------------------------------ files and fields
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("train.epochs=3", 3),
+        ("train.learning_rate=1e-2", 0.01),
+        ("train.weight_decay=1", 1.0),
+        ("data.as_rgb=False", False),
+        ("data.as_rgb=true", True),
+        ("data.path=a/b=c.npz", "a/b=c.npz"),
+        ("model.taps=(2, 4)", (2, 4)),
+        ("model.taps=4", (4,)),
+        ("train.milestones=0.5,0.75", (0.5, 0.75)),
+    ],
+)
+def test_overrides_have_the_type_of_their_field(argument, value, tmp_path):
+    overrides = sweep_lib.parse_overrides([f"--config.{argument}"])
+    assert overrides == {argument.partition("=")[0]: value}
+    assert type(*overrides.values()) is type(value)
+    run = Run("one", "configs/quickstart.py", {"model.objective": "baseline"}, {})
+    sweep = Sweep("mine", "", (run,), overrides=overrides)
+    job = sweep_lib.jobs(sweep, tmp_path)[0]
+    shown = argument.partition("=")[0] + f"={value}"
+    assert f"--config.{shown}" in sweep_lib.command(sweep, job)
+
+
+def test_main_reads_the_command_of_a_job_as_the_sweep_resolves_it(file, tmp_path):
+    from absl import flags
+    from ml_collections import config_flags
+
+    from lsanet_jax.config import flatten
+
+    overrides = {"model.taps": (1, 4), "data.as_rgb": False, "train.decay": 0.5, "data.path": "x y"}
+    sweep = sweep_lib.load(file, overrides=overrides)
+    job = sweep_lib.jobs(sweep, tmp_path)[-1]
+    command, values = sweep_lib.command(sweep, job)[1:], flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    values(command)
+    expected = sweep_lib.resolve(sweep, job.run, job.seed)
+    assert dict(flatten(holder.value)) == dict(flatten(expected))
+    assert values.workdir == str(job.workdir)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.model.objectiv=dsn", "no such field; did you mean model.objective"),
+        ("--config.train.epochs=many", "config.train.epochs = 'many' is no value of type int"),
+        ("--config.model.taps=(1,", "config.model.taps = '(1,' is no value of type tuple"),
+        ("--config.train.epochs", "unexpected argument"),
+        ("more", "unexpected argument 'more'"),
+    ],
+)
+def test_a_bad_override_is_named(argument, message):
+    with pytest.raises(ConfigError) as error:
+        sweep_lib.parse_overrides([argument])
+    assert message in str(error.value)
+
+
+def test_seeds_are_no_override(file):
+    with pytest.raises(ConfigError, match="--seeds"):
+        sweep_lib.load(file, overrides={"seed": 3})
+
+
+def test_each_run_comes_once_with_the_first_seed_then_with_the_second(file, tmp_path):
+    jobs = sweep_lib.jobs(sweep_lib.load(file), tmp_path)
+    assert [job.name for job in jobs] == [
+        f"{name}/seed{seed}" for seed in (0, 1) for name in ("baseline", "dsn", "lsanet")
+    ]
+    assert jobs[1].workdir == tmp_path / "dsn" / "seed0"
+    assert jobs[1].log == tmp_path / "dsn" / "seed0.log"
+    assert jobs[1].error == tmp_path / "dsn" / "seed0.error.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (FILE.format(names=("baseline", "dsn", "dsn")), "two runs of the name dsn"),
+        (FILE.format(names=("baseline", "../dsn")), "cannot name a folder"),
+        (FILE.format(names=("baseline", "dns")), "mine, dns: config.model.objective = 'dns'"),
+        (FILE.format(names=("dsn",)), "dsn is compared with 'baseline', which is no run"),
+        (FILE.format(names=("baseline",)).replace("objective", "objectiv"), "no such field"),
+        ("get_sweep = 3", "has no get_sweep(scale)"),
+        ("import nothing_of_this_name", "cannot be loaded: ModuleNotFoundError"),
+        (None, "there is no such file"),
+    ],
+)
+def test_a_bad_sweep_file_is_one_clear_error(content, message, file):
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(ConfigError) as error:
+        sweep_lib.load(file)
+    assert message in str(error.value)
+
+
+# ------------------------------------------------------------------------------ the folder
+
+
+def test_a_folder_belongs_to_one_sweep(file, tmp_path):
+    sweep, folder = sweep_lib.load(file), tmp_path / "sweep"
+    sweep_lib.claim(sweep, folder)
+    sweep_lib.claim(sweep, folder)
+    changed = sweep_lib.load(file, overrides={"train.epochs": 3})
+    with pytest.raises(WorkdirError, match='its overrides is {}, not {"train.epochs": 3}'):
+        sweep_lib.claim(changed, folder)
+    assert sweep_lib.reopen(file, folder) == sweep
+
+
+def test_a_reopened_sweep_has_what_it_was_started_with(file, tmp_path):
+    given = {"scale": "28px", "seeds": (4, 5), "overrides": {"model.taps": (1, 4)}}
+    sweep = sweep_lib.load(file, **given)
+    sweep_lib.claim(sweep, tmp_path / "sweep")
+    found = sweep_lib.reopen(file, tmp_path / "sweep")
+    assert (found.scale, found.seeds) == ("28px", (4, 5))
+    assert sweep_lib.resolve(found, found.runs[0], 4).model.taps == (1, 4)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "mine"}'])
+def test_a_damaged_description_is_named(content, file, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text(content)
+    with pytest.raises(WorkdirError, match=r"sweep.json is damaged|holds another sweep"):
+        sweep_lib.claim(sweep_lib.load(file), tmp_path / "sweep")
+
+
+def test_other_folders_are_left_alone(file, tmp_path):
+    with pytest.raises(WorkdirError, match="is no sweep's"):
+        sweep_lib.claim(sweep_lib.load(file), tmp_path)
+    with pytest.raises(WorkdirError, match="is a file"):
+        sweep_lib.check(sweep_lib.load(file), file)
+
+
+def test_a_result_must_be_whole_and_of_the_same_config(run, tmp_path):
+    config, workdir = run
+    sweep = Sweep("mine", "", (Run("tiny", "configs/quickstart.py", {}, {}),))
+    job = sweep_lib.Job(sweep.runs[0], config.seed, workdir)
+    with pytest.raises(WorkdirError, match="holds a run of another config: .*data.image_size"):
+        sweep_lib.result(sweep, job)
+    fields = json.loads((workdir / "config.json").read_text())
+    sweep = Sweep(
+        "mine", "", sweep.runs, overrides={k: v for k, v in fields.items() if k != "seed"}
+    )
+    whole = sweep_lib.result(sweep, job)
+    assert 0 <= whole["test"]["acc"] <= 1
+    copy = job._replace(workdir=tmp_path / "seed0")
+    assert sweep_lib.result(sweep, copy) is None
+    copy.workdir.mkdir()
+    (copy.workdir / "config.json").write_text((workdir / "config.json").read_text())
+    for damaged in ("{", json.dumps({**whole, "test": None})):
+        (copy.workdir / "result.json").write_text(damaged)
+        with pytest.raises(WorkdirError, match="result.json is damaged"):
+            sweep_lib.result(sweep, copy)
+
+
+# ------------------------------------------------------------------------------ times
+
+
+def test_times_follow_images_epochs_and_what_was_measured(file):
+    sweep = load("label_efficiency", scale="28px")
+    jobs = {job.name: job for job in sweep_lib.jobs(sweep, "x")}
+    unknown, rough = estimate.Estimator(sweep), estimate.Estimator(sweep, speed=1e11)
+    assert unknown.seconds_per_epoch(jobs["100pct-dsn/seed0"]) is None
+    whole = rough.seconds_per_epoch(jobs["100pct-dsn/seed0"])
+    assert 1 < whole < 100
+    assert rough.seconds_per_epoch(jobs["10pct-dsn/seed0"]) == pytest.approx(whole / 10, rel=0.01)
+    rough.measure(jobs["1pct-dks/seed0"], 0.5)
+    assert rough.seconds_per_epoch(jobs["100pct-dsn/seed0"]) == pytest.approx(50, rel=0.01)
+    assert rough.epochs(jobs["100pct-dsn/seed0"]) == 30
+
+
+def test_images_are_counted_without_reading_them(tmp_path):
+    import numpy as np
+
+    from configs import quickstart
+
+    config = quickstart.get_config()
+    assert estimate.training_images(config) == 1024
+    config.data.name = "dermamnist"
+    assert estimate.training_images(config) == 7007
+    config.data.train_fraction = 0.1
+    assert estimate.training_images(config) == 701
+    config.data.update(name="npz", path=str(tmp_path / "mine.npz"), train_fraction=1.0)
+    assert estimate.training_images(config) is None
+    np.savez_compressed(tmp_path / "other.npz", train_images=np.zeros((37, 8, 8), np.uint8))
+    config.data.path = str(tmp_path / "other.npz")
+    assert estimate.training_images(config) == 37
+    config.data.name = "folder"
+    assert estimate.training_images(config) is None
