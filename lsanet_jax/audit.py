@@ -23,7 +23,8 @@ from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
-from lsanet_jax.runs.workdir import CONFIG, MAY_CHANGE
+from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
+from lsanet_jax.runs.workdir import MAY_CHANGE
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -85,13 +86,13 @@ def read_tensors(workdir: pathlib.Path, record: Record) -> dict[str, np.ndarray]
         array = arrays.get("/".join(re.findall(r"\w+", name)))
         found = None if array is None else "".join(manifest.tensor_digests(array).values())
         if found is None or not found.startswith(expected):
-            raise WorkdirError(f"{place} does not hold the {name} that {manifest.DIGESTS} tells of")
+            raise WorkdirError(f"{place} does not hold the {name} that {DIGESTS} tells of")
         tensors[name] = array
     return tensors
 
 
 def _kept(workdir: pathlib.Path, record: Record) -> pathlib.Path | None:
-    folder = workdir / "checkpoints"
+    folder = workdir / CHECKPOINTS
     return checkpoint.kept_model(folder, epoch=record["epoch"], step=record["step"])
 
 
@@ -160,12 +161,12 @@ def audit(
     if epochs is not None and not 1 <= epochs <= len(records):
         raise WorkdirError(f"--epochs={epochs}: the run has 1 to {len(records)}")
     records = records[:epochs]
-    about = read_json(path / manifest.MANIFEST)
+    about = read_json(path / MANIFEST)
     with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
         if against is not None:
             other = pathlib.Path(against).absolute()
             others = manifest.read_records(other)
-            environment = manifest.differences(about, read_json(other / manifest.MANIFEST))
+            environment = manifest.differences(about, read_json(other / MANIFEST))
         else:
             environment = manifest.differences(about.get("environment"), manifest.environment())
             config = _config_on_same_data(path, about)
@@ -206,7 +207,7 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
     try:
         fields, promised = dict(about["config"]), about["dataset"]["fingerprint"]
     except (KeyError, TypeError, ValueError) as error:
-        raise WorkdirError(f"{path / manifest.MANIFEST}: {error} is missing") from error
+        raise WorkdirError(f"{path / MANIFEST}: {error} is missing") from error
     if (path / CONFIG).exists():
         newest = read_json(path / CONFIG)
         fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
@@ -216,7 +217,7 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
     if found != promised:
         raise WorkdirError(
             f"--workdir={path} cannot be audited, its data was another one: the fingerprint is "
-            f"{promised} in {manifest.MANIFEST} and {found} here. Bring back the data of then"
+            f"{promised} in {MANIFEST} and {found} here. Bring back the data of then"
         )
     file, weights = config.model.init_from, about.get("weights")
     if weights and weights != {"sha256": manifest.weights_sha256(file)}:
@@ -288,7 +289,7 @@ def main() -> None:
     args = parser.parse_args()
 
     def tool() -> None:
-        file = pathlib.Path(args.workdir) / manifest.MANIFEST
+        file = pathlib.Path(args.workdir) / MANIFEST
         if file.exists():  # Before `audit` uses a device.
             made_with = read_json(file).get("environment", {}).get("xla_flags", "")
             determinism.request(determinism.FLAG in made_with)

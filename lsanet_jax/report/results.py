@@ -18,12 +18,9 @@ from lsanet_jax.config import flatten
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation import statistics
-from lsanet_jax.runs.manifest import MANIFEST, RESULT
-from lsanet_jax.runs.workdir import ENVIRONMENTS, PREDICTIONS
+from lsanet_jax.runs.layout import ENVIRONMENTS, MANIFEST, METRICS, PREDICTIONS, RESULT
 from lsanet_jax.runtime.files import read_json
 from lsanet_jax.sweeps import spec as sweep
-
-METRICS = "metrics.jsonl"
 
 
 class Predictions(NamedTuple):

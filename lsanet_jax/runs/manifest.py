@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from lsanet_jax.runs.layout import DIGESTS, MANIFEST, RESULT
 from lsanet_jax.runtime.cores import usable_cores
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runtime.files import read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
 PARTS = ("params", "batch_stats", "opt_state")
-MANIFEST, DIGESTS, RESULT = "manifest.json", "digests.jsonl", "result.json"
 
 _SHORT = 12  # Hex digits kept of each tensor's digest, enough to tell which one differs
 

@@ -14,7 +14,7 @@ from lsanet_jax import keys, models, steps, train
 from lsanet_jax.runs.checkpoint import Checkpoints
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runtime.files import read_json
-from lsanet_jax.runs.manifest import MANIFEST, RESULT
+from lsanet_jax.runs.layout import MANIFEST, RESULT
 from lsanet_jax.runs.workdir import read_config
 
 

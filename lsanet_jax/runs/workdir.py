@@ -17,15 +17,12 @@ import numpy as np
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
-from lsanet_jax.runs.manifest import DIGESTS, MANIFEST, RESULT, differences, make_record, sha256
+from lsanet_jax.runs.layout import CONFIG, DIGESTS, ENVIRONMENTS, LOCK, MANIFEST, METRICS, PREDICTIONS, RESULT, TENSORBOARD
+from lsanet_jax.runs.manifest import differences, make_record, sha256
 from lsanet_jax.metrics import Predictions
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.json"
-ENVIRONMENTS = "environments.jsonl"  # Those in which it was resumed, where they were others.
-PREDICTIONS = "predictions.npz"
-LOCK = "lock"  # Held by the process that trains.
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
 # What a run may be resumed with although it differs: where things lie, how often they are written.
@@ -168,7 +165,7 @@ class Workdir(contextlib.ExitStack):
         """Drop the epochs after `last` from the logs: they will be trained again."""
         if not self._writes:
             return
-        for name in ("metrics.jsonl", DIGESTS):
+        for name in (METRICS, DIGESTS):
             file = self.path / name
             if not file.exists():
                 continue
@@ -195,7 +192,7 @@ class Workdir(contextlib.ExitStack):
         """Append a line to `metrics.jsonl`, and what it defines to TensorBoard at the epoch's step."""
         if not self._writes:
             return
-        self._append("metrics.jsonl", record)
+        self._append(METRICS, record)
         val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
@@ -219,7 +216,7 @@ class Workdir(contextlib.ExitStack):
 
         with self._writing():
             if self._scalars is None:
-                folder = self.path / "tensorboard"
+                folder = self.path / TENSORBOARD
                 folder.mkdir(exist_ok=True)
                 self._scalars = event_file_writer.EventsWriter(str(folder / "events"))
                 self.callback(self._close_scalars)

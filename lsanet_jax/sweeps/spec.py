@@ -26,8 +26,8 @@ from absl import flags
 
 from lsanet_jax import config as config_lib
 from lsanet_jax.errors import ConfigError, WorkdirError, near_matches
-from lsanet_jax.runs.manifest import RESULT
-from lsanet_jax.runs.workdir import LOCK, check_same_config
+from lsanet_jax.runs.layout import LOCK, RESULT
+from lsanet_jax.runs.workdir import check_same_config
 from lsanet_jax.runtime.files import json_text, read_json, write_atomically
 
 SCALES = ("paper", "28px")

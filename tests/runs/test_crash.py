@@ -455,11 +455,11 @@ def test_a_run_whose_newest_checkpoint_has_a_flipped_byte_ends_with_the_same_bit
 
 
 def test_a_folder_that_a_killed_run_left_without_a_config_is_taken_up(tmp_path):
-    for name in (workdir.LOCK, ".config.json.123.tmp"):
+    for name in (layout.LOCK, ".config.json.123.tmp"):
         (tmp_path / name).write_text("")
     with workdir.Workdir(tmp_path, small_config()) as run:
         run.claim({})
-    assert {p.name for p in tmp_path.iterdir()} == {workdir.LOCK, "config.json", "manifest.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {layout.LOCK, "config.json", "manifest.json"}
 
 
 def test_who_only_reads_checkpoints_changes_nothing(two_checkpoints, tmp_path):
