@@ -10,6 +10,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator
+from typing import IO, Self
 
 import ml_collections
 import numpy as np
@@ -40,8 +41,8 @@ MAY_CHANGE = {
 }
 
 
-class Workdir(contextlib.ExitStack):
-    """The files of one run; a context that closes what `enter_context` was given.
+class Workdir:
+    """The files of one run; as a context it closes them, and gives up the lock.
 
     Attributes:
       path: the folder.
@@ -60,9 +61,9 @@ class Workdir(contextlib.ExitStack):
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
-        super().__init__()
         self.path = pathlib.Path(path).absolute()
         self._writes = writes
+        self._lock_file: IO | None = None
         self._scalars, self._flushed = None, 0.0
         self._config = _as_json(config)
         self._config_file = self.path / CONFIG
@@ -75,6 +76,21 @@ class Workdir(contextlib.ExitStack):
                 f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
                 "choose another folder"
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and give up the lock."""
+        with contextlib.suppress(OSError):  # What stopped the run has been said.
+            if self._scalars is not None:
+                self._scalars.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+        self._scalars = self._lock_file = None
 
     def claim(self, manifest: dict) -> None:
         """Make the folder and write its config and manifest: from now on it belongs to this run.
@@ -130,7 +146,7 @@ class Workdir(contextlib.ExitStack):
                 write_atomically(file, known + line)
 
     def _lock(self) -> None:
-        stream = self.enter_context((self.path / LOCK).open("a+"))
+        self._lock_file = stream = (self.path / LOCK).open("a+")
         try:
             locked = try_lock(stream)
         except OSError as error:  # Some network file systems have no locks.
@@ -219,7 +235,6 @@ class Workdir(contextlib.ExitStack):
                 folder = self.path / TENSORBOARD
                 folder.mkdir(exist_ok=True)
                 self._scalars = event_file_writer.EventsWriter(str(folder / "events"))
-                self.callback(self._close_scalars)
             for name, value in scalars.items():
                 event = proto.event_pb2.Event(step=step, summary=summary.scalar(name, value))
                 event.wall_time = time.time()
@@ -228,13 +243,10 @@ class Workdir(contextlib.ExitStack):
                 self._scalars.flush()
                 self._flushed = time.monotonic()
 
-    def _close_scalars(self) -> None:
-        with contextlib.suppress(OSError):  # What stopped the run has been said.
-            self._scalars.close()
-
     def write_result(self, result: dict) -> None:
-        """Write `result.json`, which marks the run as finished."""
+        """Write `result.json`, which marks the run as finished; it holds `last_digest` too."""
         if self._writes:
+            result["last_digest"] = self.last_digest()
             with self._writing():
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
 
