@@ -88,7 +88,7 @@ def auxiliary(
       alpha: one weight for all auxiliary classifiers, or one for each [L - 1].
 
     Returns:
-      A scalar; 0 where there is no auxiliary classifier.
+      A scalar; 0 without auxiliary classifiers.
     """
     return jnp.sum(alpha * jnp.mean(ce[:-1], axis=1))
 
@@ -116,7 +116,7 @@ def synergy(
       multilabel: the Bernoulli divergence of each label, averaged over the labels.
 
     Returns:
-      A scalar, not negative where mu is not; 0 for a single classifier.
+      A scalar, non-negative if mu is; 0 for a single classifier.
     """
     num = logits.shape[0]
     mu = jnp.broadcast_to(jnp.asarray(mu, logits.dtype), (num, num)) * (1 - jnp.eye(num))

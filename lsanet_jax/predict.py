@@ -167,7 +167,7 @@ def predict_to_file(
             f"one (this is on {config.data.name}), and without --input"
         )
     if input:
-        # As in training, where images of the same folders may be broken.
+        # As in training: images of the same folders may be broken.
         skip_broken = skip_broken or config.data.skip_broken
         source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:

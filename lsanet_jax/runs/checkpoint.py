@@ -1,6 +1,6 @@
 """Checkpoints of a run, written by Orbax in the background.
 
-`checkpoints/last/STEP` holds the whole training state after so many steps, to resume from;
+`checkpoints/last/STEP` holds the whole training state after STEP steps, to resume from;
 `checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
 each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
 of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from lsanet_jax.runs import manifest
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.runs import manifest
 from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Checkpoints:
             read_only=not writes,
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=True,
-            # Where a folder cannot be made, the thread that made it would be waited for for minutes.
+            # If a folder cannot be made, Orbax would wait minutes for the thread that makes it.
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
@@ -102,7 +102,7 @@ class Checkpoints:
           state: all that changes during training.
           means: a pytree of arrays: the means over the epoch so far.
           meta: what JSON can hold.
-          digests: `manifest.tensor_digests` of the state, where they are known.
+          digests: `manifest.tensor_digests` of the state, if they are known.
 
         Raises:
           WorkdirError: it cannot be written; or an earlier one could not.
@@ -135,7 +135,7 @@ class Checkpoints:
         model = {"params": state.params, "batch_stats": state.batch_stats}
         digests = _model_digests(digests or manifest.tensor_digests(state))
         with self._writing():
-            # There are some from before a crash that lost these epochs' "last".
+            # They are left from before a crash that lost these epochs' "last".
             for later in [e for e in self._best.all_steps() if e >= epoch]:
                 self._best.delete(later)
             self._best.save(epoch, args=_save({}, {"model": model}, {"model": digests}))
@@ -145,7 +145,7 @@ class Checkpoints:
 
         Args:
           state: one of the same structure, shapes and shardings; its values are not used.
-          means: likewise; () leaves them alone.
+          means: the same for the means; () leaves them out.
 
         Returns:
           (state, means, meta).
@@ -225,7 +225,7 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Make room or mend "
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some space or fix "
                 "the disk, and resume with the same command: the last whole checkpoint is kept"
             ) from error
 
@@ -254,7 +254,7 @@ class Checkpoints:
                 + (
                     "Move it away to resume from the one before it"
                     if manager is self._last
-                    else "Bring it back from a copy, or train again in another --workdir"
+                    else "Restore it from a copy, or train again in another --workdir"
                 )
             ) from error
 
@@ -265,7 +265,7 @@ def any_to_resume(folder: pathlib.Path) -> bool:
 
 
 def kept_model(folder: pathlib.Path, *, epoch: int, step: int) -> pathlib.Path | None:
-    """Where the parameters and batch statistics after an epoch are kept, if they are.
+    """Find the parameters and batch statistics after an epoch, if they are kept.
 
     Args:
       folder: of the checkpoints.

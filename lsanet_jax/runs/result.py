@@ -19,7 +19,11 @@ class Scored(NamedTuple):
 
 
 def make_result(
-    config: ml_collections.ConfigDict, dataset: Dataset, chosen: Scored, last: Scored, history: History
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    chosen: Scored,
+    last: Scored,
+    history: History,
 ) -> dict:
     """Return the contents of `result.json`; accuracies and AUCs in [0, 1].
 

@@ -17,16 +17,26 @@ import numpy as np
 
 from lsanet_jax.config import flatten, unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
-from lsanet_jax.runs.layout import CONFIG, DIGESTS, ENVIRONMENTS, LOCK, MANIFEST, METRICS, PREDICTIONS, RESULT, TENSORBOARD
-from lsanet_jax.runs.manifest import differences, make_record, sha256
 from lsanet_jax.metrics import Predictions
+from lsanet_jax.runs.layout import (
+    CONFIG,
+    DIGESTS,
+    ENVIRONMENTS,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    TENSORBOARD,
+)
+from lsanet_jax.runs.manifest import differences, make_record, sha256
+from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
-# What a run may be resumed with although it differs: where things lie, how often they are written.
+# Fields in which a run may be resumed with another value: where files are, how often they are written.
 MAY_CHANGE = {
     "data.root",
     "data.url",
@@ -56,7 +66,7 @@ class Workdir:
         Args:
           path: the folder.
           config: of the run.
-          writes: False for all but one of several processes; then all that writes does nothing.
+          writes: False for all but one of several processes; then everything that writes does nothing.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
@@ -73,7 +83,7 @@ class Workdir:
             check_same_config(self.path, config)
         elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
             raise WorkdirError(
-                f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
+                f"--workdir={path} is not empty and holds no config.json: it was not created by lsanet_jax; "
                 "choose another folder"
             )
 
@@ -96,7 +106,7 @@ class Workdir:
         """Make the folder and write its config and manifest: from now on it belongs to this run.
 
         Args:
-          manifest: `dataset`, `environment` and, where it starts from a file of weights, `weights`,
+          manifest: `dataset`, `environment` and, if it starts from a file of weights, `weights`,
             as JSON has them. A resumed run keeps its own; another environment is a warning, since
             bits may then differ, and is added to `environments.jsonl`.
 
@@ -168,7 +178,7 @@ class Workdir:
             yield
         except OSError as error:
             raise WorkdirError(
-                f"cannot write to --workdir={self.path}: {error}. Make room or mend what is wrong, and "
+                f"cannot write to --workdir={self.path}: {error}. Free some space or fix what is wrong, and "
                 "resume with the same command"
             ) from error
 
@@ -227,7 +237,7 @@ class Workdir:
         """Write numbers to TensorBoard."""
         if not self._writes:
             return
-        # Not its SummaryWriter: that one's thread dies where a disk is full, and all waits for it.
+        # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
         from tensorboardX import event_file_writer, proto, summary  # protobuf: half a second
 
         with self._writing():
@@ -295,10 +305,10 @@ def _as_json(config: ml_collections.ConfigDict) -> dict:
 
 
 def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Check that the run in a folder is of this config, but for the fields in `MAY_CHANGE`.
+    """Check that the run in a folder has this config, except for the fields in `MAY_CHANGE`.
 
     Raises:
-      WorkdirError: it is of another one, or its `config.json` is damaged.
+      WorkdirError: it has another config, or its `config.json` is damaged.
     """
     found, wanted = read_json(path / CONFIG), _as_json(config)
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
