@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import flatten, unflatten
+from lsanet_jax.config import MAY_CHANGE, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
 from lsanet_jax.runs.layout import CONFIG, DIGESTS, ENVIRONMENTS, LOCK, MANIFEST, METRICS, PREDICTIONS, RESULT, TENSORBOARD
@@ -24,20 +24,6 @@ from lsanet_jax.metrics import Predictions
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
-
-# What a run may be resumed with although it differs: where things lie, how often they are written.
-MAY_CHANGE = {
-    "data.root",
-    "data.url",
-    "data.tfds_dir",
-    "data.path",
-    "data.pipeline",
-    "data.device_budget_mb",
-    "data.workers",
-    "eval.batch_size",
-    "train.log_every_steps",
-    "train.checkpoint_every_epochs",
-}
 
 
 class Workdir(contextlib.ExitStack):
