@@ -17,8 +17,10 @@ A config holds every field below. A config file starts from `default_config()`, 
 config by `load(NAME)`, both in `lsanet_jax.config`, and changes what it needs. On the command line,
 `--config.SECTION.FIELD=VALUE` changes one field.
 
-A mark after a default names its source: {sources}. The fields that end in *May change.* may have
-another value when a run is resumed; all others are fixed when it starts."""
+A mark after a default names its source:
+{sources}.
+The fields that end in *May change.* may have another value when a run is resumed; all others are
+fixed when it starts."""
 
 
 def as_text(width: int) -> str:
