@@ -24,7 +24,6 @@ from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
-from lsanet_jax.runs.workdir import MAY_CHANGE
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -210,7 +209,8 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         raise WorkdirError(f"{path / MANIFEST}: {error} is missing") from error
     if (path / CONFIG).exists():
         newest = read_json(path / CONFIG)
-        fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
+        common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
+        fields |= {name: newest[name] for name in common}
     config = config_lib.unflatten(fields)
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint

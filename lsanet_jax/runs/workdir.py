@@ -15,7 +15,7 @@ from typing import IO, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import flatten, unflatten
+from lsanet_jax.config import MAY_CHANGE, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
@@ -35,20 +35,6 @@ from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
-
-# Fields in which a run may be resumed with another value: where files are, how often they are written.
-MAY_CHANGE = {
-    "data.root",
-    "data.url",
-    "data.tfds_dir",
-    "data.path",
-    "data.pipeline",
-    "data.device_budget_mb",
-    "data.workers",
-    "eval.batch_size",
-    "train.log_every_steps",
-    "train.checkpoint_every_epochs",
-}
 
 
 class Workdir:
