@@ -1,7 +1,10 @@
-"""The errors that a user can cause and mend. `main` prints them as one line and exits with code 2."""
+"""The errors that a user can cause and fix: commands print one line and exit with code 2."""
 
 import difflib
 from collections.abc import Iterable
+
+INTERRUPTED = 75
+"""Exit code (EX_TEMPFAIL) of a run that saved its state and ended early; rerun it to resume."""
 
 
 class LSANetError(Exception):
