@@ -14,9 +14,9 @@ import logging
 import pathlib
 
 from lsanet_jax.errors import ConfigError, near_matches
-from lsanet_jax.report import sweep_report
+from lsanet_jax.report import sweep
 from lsanet_jax.runtime import cli
-from lsanet_jax.sweeps import spec as sweep
+from lsanet_jax.sweeps import spec
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +33,23 @@ def main() -> None:
     parser.add_argument("--output", help="folder for the report (default: WORKDIR/report)")
     parser.add_argument(
         "--formats",
-        default=",".join(sweep_report.FORMATS),
-        help=f"some of {', '.join(sweep_report.FORMATS)} (default: all)",
+        default=",".join(sweep.FORMATS),
+        help=f"some of {', '.join(sweep.FORMATS)} (default: all)",
     )
     args = parser.parse_args()
 
     def tool() -> None:
         formats = args.formats.split(",")
         for name in formats:
-            if name not in sweep_report.FORMATS:
-                near = near_matches(name, sweep_report.FORMATS)
+            if name not in sweep.FORMATS:
+                near = near_matches(name, sweep.FORMATS)
                 raise ConfigError(
-                    f"--formats: {name!r} is none of {', '.join(sweep_report.FORMATS)}{near}"
+                    f"--formats: {name!r} is none of {', '.join(sweep.FORMATS)}{near}"
                 )
-        report = sweep_report.make(sweep.reopen(args.sweep, args.workdir), args.workdir)
+        report = sweep.make(spec.reopen(args.sweep, args.workdir), args.workdir)
         output = pathlib.Path(args.output or pathlib.Path(args.workdir) / "report")
-        files = sweep_report.write(report, output, formats)
-        print(sweep_report.to_markdown(report), end="")
+        files = sweep.write(report, output, formats)
+        print(sweep.to_markdown(report), end="")
         for file in files:
             log.info("wrote %s", file)
 

@@ -19,7 +19,7 @@ from lsanet_jax import metrics
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.report import results
-from lsanet_jax.report import sweep_report as report
+from lsanet_jax.report import sweep as report
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.tables import Entry, Table
 from lsanet_jax.runs.workdir import Workdir

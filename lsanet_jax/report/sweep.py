@@ -16,7 +16,7 @@ from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
 from lsanet_jax.report.tables import Table, class_names, dataset_title, latex, markdown, row_of
 from lsanet_jax.runtime.files import replacing
-from lsanet_jax.sweeps import spec as sweep
+from lsanet_jax.sweeps.spec import Sweep
 
 FORMATS = ("md", "csv", "tex", "html")
 
@@ -61,7 +61,7 @@ class Report(NamedTuple):
     comparisons: dict[str, Comparison]  # by the run's name
 
 
-def make(swept: sweep.Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) -> Report:
+def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) -> Report:
     """Read what is finished of a sweep, and compare.
 
     Raises:
@@ -124,7 +124,7 @@ def _warnings(cells: list[Cell]) -> list[str]:
     return warnings
 
 
-def _problems(swept: sweep.Sweep, cells: list[Cell]) -> list[str]:
+def _problems(swept: Sweep, cells: list[Cell]) -> list[str]:
     problems = [
         f"{cell.run.name}/seed{seed} failed: {why}"
         for cell in cells
@@ -142,7 +142,7 @@ def _problems(swept: sweep.Sweep, cells: list[Cell]) -> list[str]:
     return problems
 
 
-def _facts(swept: sweep.Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
+def _facts(swept: Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
     trained = [each for cell in cells for each in cell.trained]
     data = []
     for cell in cells:
@@ -287,9 +287,9 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
 
         contents[f"{report.name}.png"] = figures.png(picture.figure)
     if "html" in formats:
-        from lsanet_jax.report import page as report_html
+        from lsanet_jax.report import sweep_page  # matplotlib, which is slow to import
 
-        contents[f"{report.name}.html"] = report_html.page(report, picture)
+        contents[f"{report.name}.html"] = sweep_page.render(report, picture)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
