@@ -1,13 +1,12 @@
 """The page of a report: one HTML file, without scripts, that loads nothing else."""
 
 import html
-import importlib.resources
 import string
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lsanet_jax.report import figures
+from lsanet_jax.report import figures, templates
 from lsanet_jax.report.tables import Table
 
 
@@ -25,19 +24,15 @@ def render(
     light, dark = (
         " ".join(f"--{name}: {pair[i]};" for name, pair in figures.COLOURS.items()) for i in (0, 1)
     )
+    style = string.Template(templates.read("page.css"))
     notes = "".join(f"<p>{text(warning)}</p>" for warning in warnings)
-    return _template("page.html").substitute(
+    return string.Template(templates.read("page.html")).substitute(
         title=text(title),
-        style=_template("page.css").substitute(light=light, dark=dark).rstrip(),
+        style=style.substitute(light=light, dark=dark).rstrip(),
         warnings=f'<div class="note" role="note">{notes}</div>' if notes else "",
         facts="\n".join(f"<dt>{text(name)}</dt><dd>{text(fact)}</dd>" for name, fact in facts),
         main="\n".join(main),
     )
-
-
-def _template(name: str) -> string.Template:
-    folder = importlib.resources.files("lsanet_jax.report") / "templates"
-    return string.Template((folder / name).read_text(encoding="utf-8"))
 
 
 def text(value: object) -> str:

@@ -20,7 +20,7 @@ confusion pool the test predictions of all seeds.
 
 
 def render(report: Report, picture: figures.Picture | None = None) -> str:
-    """Render the page of a report, with the picture of its sweep above the tables, if it has one."""
+    """Render the page of a report, with the sweep's picture, if it has one, above the tables."""
     parts = []
     if picture is not None:
         width = (
