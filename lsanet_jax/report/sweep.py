@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lsanet_jax.config import named
+from lsanet_jax.config import default_config
 from lsanet_jax.report import results, templates
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
@@ -87,7 +87,7 @@ def _warnings(cells: list[Cell]) -> list[str]:
     others = dict.fromkeys(dataset_title(c) for c in cells if "(paper: " in dataset_title(c))
     warnings = [f"Not the paper's data: {', '.join(others)}."] if others else []
     changed = []
-    paper = named.load("common")
+    paper = default_config()
     for name in PROTOCOL:
         section, field = name.split(".")
         values = dict.fromkeys(cell.config[section][field] for cell in cells)

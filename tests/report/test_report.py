@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax import metrics
-from lsanet_jax.config import flatten, named
+from lsanet_jax.config import default_config, flatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.report import results
@@ -289,7 +289,7 @@ def test_where_runs_were_resumed_is_told(tmp_path):
 
 
 def test_the_defaults_are_the_papers_protocol():
-    values = dict(flatten(named.load("common")))
+    values = dict(flatten(default_config()))
     assert {name: values[name] for name in report.PROTOCOL} == {
         "data.image_size": 224,
         "data.train_fraction": 1.0,

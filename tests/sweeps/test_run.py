@@ -729,9 +729,9 @@ def test_an_installed_package_lists_the_sweeps_of_the_paper(installed, tmp_path)
 def test_an_installed_package_trains_a_run_with_its_own_code(installed, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(
-        "from lsanet_jax.config import named\n"
+        "from lsanet_jax.config import default_config\n"
         "from lsanet_jax.sweeps.spec import Run, Sweep\n\n"
-        "def get_config():\n    return named.load('common')\n\n"
+        "get_config = default_config\n\n"
         "def get_sweep(scale):\n"
         "    return Sweep('own', 'Own', (Run('a', __file__, {}, {'Run': 'a'}),), scale, (0,))\n"
     )
