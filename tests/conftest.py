@@ -1,5 +1,6 @@
-"""What every test runs under, and the reference data that some compare with."""
+"""What every test runs under, and the data and reference values that they share."""
 
+import json
 import os
 import signal
 import time
@@ -41,18 +42,22 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
+    """The folder beside the repository whose `data` holds published sets; skips without it."""
     path = ROOT.parent / "shared"
     if not path.is_dir():
-        pytest.skip(f"no reference data: {path} does not exist")
+        pytest.skip(f"no published sets: {path} does not exist")
     return path
 
 
 @pytest.fixture(scope="session")
-def reference(shared):
-    """Returns a function from a name, such as "losses", to the arrays of that npz file."""
+def reference():
+    """A function from a name, such as "losses", to the values of that file in tests/reference."""
 
-    def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(shared / "reference" / f"{name}.npz") as arrays:
+    def load(name: str) -> dict:
+        path = ROOT / "tests/reference" / name
+        if path.with_suffix(".json").exists():
+            return json.loads(path.with_suffix(".json").read_text())
+        with np.load(path.with_suffix(".npz")) as arrays:
             return dict(arrays)
 
     return load
