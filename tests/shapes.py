@@ -1,11 +1,11 @@
 """Check the shapes and dtypes in the package's annotations at every call that a test makes.
 
-jaxtyping's pytest option in pyproject.toml puts `check` around every function of the package. Other
-annotations are pyright's concern: tests pass what they forbid, to see the error it leads to.
+conftest.py has jaxtyping put `check` around every function of the package.
 """
 
 import types
-import typing
+from collections.abc import Callable
+from typing import Any, Union, get_args, get_origin
 
 import beartype
 import jax
@@ -13,23 +13,23 @@ import numpy as np
 from jaxtyping import AbstractArray
 
 
-def check(function):
-    hints = {name: _shapes(hint) for name, hint in function.__annotations__.items()}
-    function.__annotations__ = {name: hint for name, hint in hints.items() if hint is not typing.Any}
+def check(function: Callable) -> Callable:
+    function.__annotations__ = {n: of_arrays(h) for n, h in function.__annotations__.items()}
     return beartype.beartype(function)
 
 
-def _shapes(hint):
-    """What a hint says of arrays; Any if that is nothing."""
+def of_arrays(hint):
+    """The part of an annotation that is about arrays; Any if there is none.
+
+    The rest is pyright's concern: some tests pass what it forbids, to see the error that follows.
+    """
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
-        if hint.array_type is jax.Array:  # for which JAX takes NumPy's as well
+        if hint.array_type is jax.Array:  # in place of which JAX takes NumPy's too
             return hint | hint.dtype[np.ndarray, hint.dim_str]
         return hint
-    arguments = [_shapes(argument) for argument in typing.get_args(hint)]
-    if all(argument is typing.Any for argument in arguments):
-        return typing.Any
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        # What is no array may be anything but an array.
-        return typing.Union[tuple(a if s is typing.Any else s for a, s in zip(typing.get_args(hint), arguments))]
-    return hint
+    inner = [(part, of_arrays(part)) for part in get_args(hint)]
+    origin = get_origin(hint)
+    if origin is Callable or all(checked is Any for _, checked in inner):
+        return Any
+    parts = tuple(part if checked is Any else checked for part, checked in inner)
+    return Union[parts] if origin in (Union, types.UnionType) else origin[parts]  # noqa: UP007
