@@ -24,7 +24,6 @@ from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
-from lsanet_jax.runs.workdir import MAY_CHANGE
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -42,7 +41,7 @@ class Difference(NamedTuple):
 def compare(there: list[Record], here: list[Record]) -> Difference | None:
     """The first difference between the records of two runs; None if there is none.
 
-    Epochs that only one of them has do not count.
+    Epochs that only one of them has are ignored.
     """
     for a, b in zip(there, here, strict=False):
         fields = [name for name in ("step", "loss", *manifest.PARTS) if a[name] != b[name]]
@@ -86,7 +85,7 @@ def read_tensors(workdir: pathlib.Path, record: Record) -> dict[str, np.ndarray]
         array = arrays.get("/".join(re.findall(r"\w+", name)))
         found = None if array is None else "".join(manifest.tensor_digests(array).values())
         if found is None or not found.startswith(expected):
-            raise WorkdirError(f"{place} does not hold the {name} that {DIGESTS} tells of")
+            raise WorkdirError(f"{place} does not hold the {name} that {DIGESTS} records")
         tensors[name] = array
     return tensors
 
@@ -202,7 +201,7 @@ def audit(
 def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.ConfigDict:
     """The config of a run, after a look at whether its data and weights are still the same.
 
-    Where the data lies is said by `config.json`, which a resumed run writes anew.
+    `config.json`, which a resumed run writes again, says where the data is now.
     """
     try:
         fields, promised = dict(about["config"]), about["dataset"]["fingerprint"]
@@ -210,20 +209,21 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         raise WorkdirError(f"{path / MANIFEST}: {error} is missing") from error
     if (path / CONFIG).exists():
         newest = read_json(path / CONFIG)
-        fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
+        common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
+        fields |= {name: newest[name] for name in common}
     config = config_lib.unflatten(fields)
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint
     if found != promised:
         raise WorkdirError(
-            f"--workdir={path} cannot be audited, its data was another one: the fingerprint is "
-            f"{promised} in {MANIFEST} and {found} here. Bring back the data of then"
+            f"--workdir={path} cannot be audited: its data has changed. The fingerprint is "
+            f"{promised} in {MANIFEST} and {found} here. Restore the original data"
         )
     file, weights = config.model.init_from, about.get("weights")
     if weights and weights != {"sha256": manifest.weights_sha256(file)}:
         raise WorkdirError(
             f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is "
-            "not the file of weights that it began with. Bring back that one"
+            "not the file of weights that it began with. Restore that file"
         )
     return config
 
@@ -264,14 +264,14 @@ def _size_in_words(
 
 def _amount(tensor: dict[str, Any]) -> str:
     if tensor["relative"] is None:
-        return f"{tensor['difference']:.3g} where all is 0 there"
+        return f"{tensor['difference']:.3g} with all values 0 there"
     return f"{tensor['difference']:.3g} ({tensor['relative']:.2g} of its largest value)"
 
 
 def print_report(report: dict[str, Any]) -> None:
     """Print what an audit found."""
     if report["environment"]:
-        print("The environment is another one:")
+        print("The environment differs:")
         for sentence in report["environment"]:
             print(f"  {sentence}")
     if report["identical"]:

@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. `main` prints them as one line and exits with code 2."""
+"""Errors that a user can cause and fix. `main` prints them as one line and exits with code 2."""
 
 import difflib
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class WorkdirError(LSANetError):
 
 
 class TrainingError(LSANetError, RuntimeError):
-    """Training cannot go on, for instance because the loss is not finite."""
+    """Training cannot continue, for instance because the loss is not finite."""
 
 
 class Interrupted(LSANetError):

@@ -51,7 +51,7 @@ def auc(
     have no AUC and are left out of the mean (MedMNIST's function fails there).
 
     Returns:
-      The AUC; nan where no class has one.
+      The AUC; nan if no class has one.
     """
     # Costs a second, and commands such as --help need none of it.
     from sklearn.metrics import roc_auc_score

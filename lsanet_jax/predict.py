@@ -20,18 +20,15 @@ from concurrent import futures
 import jax
 import numpy as np
 import tqdm
-from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
-from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
-from lsanet_jax.models import layers
-from lsanet_jax.runs import trained as inference
+from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import replacing
 
@@ -59,7 +56,7 @@ class Source:
 
 
 def open_source(
-    path: pathlib.Path, trained: inference.TrainedModel, split: str, *, skip_broken: bool = False
+    path: pathlib.Path, trained: TrainedModel, split: str, *, skip_broken: bool = False
 ) -> Source:
     """Open a folder, an image or an npz file.
 
@@ -72,13 +69,8 @@ def open_source(
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
     """
-    height, width, channels = trained.dataset["stored_shape"]
-    if height != width:  # arrays of another shape can only come from an npz file
-        height = trained.dataset["image_shape"][0]
-    data = trained.config.data
-    # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
-    resize = data.resize if data.name == "folder" else "bicubic"
-    form = {"size": height, "resize": resize, "channels": channels}
+    form, data = trained.stored_form, trained.config.data
+    size, channels = form["size"], form["channels"]
     pool, broken = futures.ThreadPoolExecutor(os.cpu_count()), {}
 
     if path.suffix == ".npz":
@@ -102,7 +94,7 @@ def open_source(
                 if not skip_broken:
                     raise DataError(f"{error} --skip_broken leaves such images out.") from error
                 broken[i] = error
-                return np.zeros((height, height, channels), np.uint8)
+                return np.zeros((size, size, channels), np.uint8)
 
     return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
 
@@ -167,7 +159,7 @@ def predict_to_file(
             "leave one of them out"
         )
     split = split or "test"
-    trained = inference.load(workdir, checkpoint)
+    trained = load(workdir, checkpoint)
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
@@ -175,7 +167,7 @@ def predict_to_file(
             f"one (this is on {config.data.name}), and without --input"
         )
     if input:
-        # As in training, where images of the same folders may be broken.
+        # As in training: images of the same folders may be broken.
         skip_broken = skip_broken or config.data.skip_broken
         source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:
@@ -203,7 +195,7 @@ def predict_to_file(
 
 
 def predict(
-    trained: inference.TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
+    trained: TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
 ) -> tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]:
     """Probabilities of the classes, and beta.
 
@@ -220,21 +212,11 @@ def predict(
     Raises:
       DataError: an image cannot be read.
     """
-    preprocess = preprocessing.preprocessor(trained.config.data)
-    multilabel = trained.dataset["task"] == "multi-label"
-    graphdef, state = nnx.split(trained.model)
-
-    def run(state: nnx.State, images: UInt8[Array, "b h w c"]):
-        x = preprocess(images)
-        model = nnx.merge(graphdef, state)
-        logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
-        return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
-
-    run = jax.jit(run, compiler_options=layers.compiler_options())
+    run = trained.predictor(all_classifiers=all_classifiers)
     probabilities, betas = [], []
     with tqdm.tqdm(total=len(source.names), unit="image", dynamic_ncols=True) as bar:
         for images in source.batches(batch_size):
-            batch, beta = jax.device_get(run(state, images))
+            batch, beta = jax.device_get(run(images))
             probabilities.append(batch)
             betas.append(beta)
             bar.update(min(batch_size, len(source.names) - bar.n))
@@ -246,7 +228,7 @@ def predict(
 def write_csv(
     file: pathlib.Path,
     names: list[str],
-    trained: inference.TrainedModel,
+    trained: TrainedModel,
     probabilities: Float[np.ndarray, "l n k"],
     beta: Float[np.ndarray, "n l"] | None,
 ) -> None:
@@ -275,7 +257,7 @@ def write_csv(
 
 def write_medmnist(
     directory: pathlib.Path,
-    trained: inference.TrainedModel,
+    trained: TrainedModel,
     split: str,
     probabilities: Float[np.ndarray, "n k"],
     labels: np.ndarray,

@@ -27,6 +27,7 @@ from lsanet_jax.errors import (
 )
 from lsanet_jax.models import resnet
 from lsanet_jax.runs import checkpoint, manifest, workdir
+from lsanet_jax.runs.history import History
 from lsanet_jax.runtime import interrupts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -430,25 +431,8 @@ def test_every_task_trains_in_grey_with_dks(tiny, tmp_path, task):
     assert result["beta"] is None
 
 
-def test_learning_rate_falls_at_the_milestones():
-    config = quickstart.get_config().train
-    config.epochs = 100
-    rate = train.learning_rate_schedule(config, steps_per_epoch=5)
-    np.testing.assert_allclose([rate(0), rate(249)], 1e-3)
-    np.testing.assert_allclose([rate(250), rate(374)], 1e-4, rtol=1e-6)
-    np.testing.assert_allclose([rate(375), rate(499)], 1e-5, rtol=1e-6)
-    config.milestones = (0.29, 0.57)  # in binary, times 100 a little less than 29 and 57
-    rate = train.learning_rate_schedule(config, steps_per_epoch=1)
-    np.testing.assert_allclose([rate(28), rate(29), rate(56), rate(57)], [1e-3, 1e-4, 1e-4, 1e-5])
-    config.update(epochs=1, milestones=(0.5, 0.75))  # none before the first step
-    assert train.learning_rate_schedule(config, steps_per_epoch=5)(4) == np.float32(1e-3)
-    config.update(schedule="cosine", epochs=100)
-    rate = train.learning_rate_schedule(config, steps_per_epoch=5)
-    np.testing.assert_allclose([rate(0), rate(250), rate(500)], [1e-3, 5e-4, 0], atol=1e-9)
-
-
 def test_the_first_epoch_with_the_best_auc_is_chosen():
-    history = train.History()
+    history = History()
     for epoch, value in enumerate([0.5, 0.8, float("nan"), 0.8, 0.7], start=1):
         history.add(epoch, {"auc": value, "acc": 0.0}, seconds=1.0, rate=10.0)
     assert (history.best_epoch, history.epoch, history.seconds) == (2, 5, 5.0)
@@ -482,7 +466,7 @@ def test_a_bad_command_line_is_one_error_line(tmp_path, flags, message):
 
 def test_help_shows_an_example():
     result = cli("--help")
-    assert "--config=configs/quickstart.py --workdir=" in result.stdout
+    assert "--config=quickstart --workdir=" in result.stdout
     assert "--workdir" in main.__doc__
 
 

@@ -23,7 +23,7 @@ class FeatureEmbedding(nnx.Module):
     """Embed a stage's map [n, H_l, W_l, C_l] into the deepest map's size, with a few channels.
 
     Convolution C_l -> C_l with kernel = stride = ceil(H_l / H), batch norm, ReLU, then 1x1
-    convolution. Where H_l is no multiple of H, zeros are padded around the map.
+    convolution. If H_l is not a multiple of H, zeros are padded around the map.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runs.layout import DIGESTS, MANIFEST, RESULT
 from lsanet_jax.runtime.cores import usable_cores
-from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runtime.files import read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
@@ -152,7 +152,7 @@ def weights_sha256(file: str | pathlib.Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
-            f"{file}, config.model.init_from, cannot be read ({error.strerror}): bring it back"
+            f"{file}, config.model.init_from, cannot be read ({error.strerror}): restore it"
         ) from error
 
 
@@ -186,7 +186,7 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         promised = read_json(workdir / RESULT).get("last_digest")
         if promised != previous:
             raise WorkdirError(
-                f"{file}: the last line, {len(records)}, is not the one that {RESULT} tells of: one of "
+                f"{file}: the last line, {len(records)}, is not the one that {RESULT} records: one of "
                 "the two was changed, or lines were added or taken out"
             )
     return records

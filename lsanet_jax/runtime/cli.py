@@ -38,6 +38,11 @@ def fail(message) -> None:
     sys.exit(2)
 
 
+def program(module: str) -> str:
+    """Name a command for its usage lines: as `lsanet` started it, else `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("lsanet ") else f"python -m {module}"
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """A parser for a tool that takes a run: it has the flag --workdir.
 

@@ -21,7 +21,7 @@ def request(deterministic: bool) -> None:
 
 
 def check(deterministic: bool, platform: str) -> None:
-    """Warn where determinism is asked for and not to be had.
+    """Warn if determinism was requested but is unavailable.
 
     Args:
       deterministic: as in the config.

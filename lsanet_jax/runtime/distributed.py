@@ -28,14 +28,14 @@ LAUNCHERS = {
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Connect this process to the others of its run; call it before anything uses a device.
 
-    With all three arguments it waits until all processes have come. Without any it does so where
+    With all three arguments it waits until all processes have come. Without any it does so if
     Slurm or Open MPI has started several processes; otherwise it does nothing at all.
 
-    From then on the processes watch each other. Where one is lost (killed, its machine gone) jax
+    From then on the processes watch each other. If one is lost (killed, its machine gone) jax
     ends all others within a minute, with exit code 134 and a message of its own, which begins
     "Terminating process because the JAX distributed service detected fatal errors". The same
     command for all processes resumes from the last checkpoint. A process that ends with an error
-    is waited for likewise. jax's collectives on CPU are gloo's, by default.
+    is waited for in the same way. jax's collectives on CPU are gloo's, by default.
 
     SIGTERM no longer ends a process: jax notes it, for `interrupts`. Process 0 alone logs what is
     only informative.

@@ -84,7 +84,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lsanet_jax.sweeps.run",
+        prog=cli.program("lsanet_jax.sweeps.run"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
