@@ -55,7 +55,8 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
         return dataset
     if config.name == ARRAYS:
         raise ConfigError(
-            "config.data.name = 'arrays': the run was trained on arrays passed from Python, which are not"
+            "config.data.name = 'arrays': the run was trained on arrays passed from Python, which "
+            "are not"
             " stored; call lsanet_jax.fit with the same arrays"
         )
     if config.name in ("npz", "folder") and not config.path:

@@ -57,7 +57,8 @@ def preprocess(
     for field, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise ConfigError(
-                f"config.data.{field} is {tuple(values)}, expected 1 value or {channels}, one per channel."
+                f"config.data.{field} is {tuple(values)}, expected 1 value or {channels}, one per "
+                f"channel."
             )
     if min(std) <= 0:
         raise ConfigError(f"config.data.std is {tuple(std)}, expected values above 0.")

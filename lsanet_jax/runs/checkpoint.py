@@ -1,9 +1,10 @@
 """Checkpoints of a run, written by Orbax in the background.
 
 `checkpoints/last/STEP` holds the whole training state after STEP steps, to resume from;
-`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
-each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
-of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
+`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two
+newest of each are kept: the older one is the way back if the newer one is lost. Orbax does not
+notice when bytes of an array change on the disk; so each checkpoint holds the SHA-256 of its items,
+checked on restoring.
 """
 
 import contextlib
@@ -225,7 +226,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some space or fix "
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some "
+                f"space or fix "
                 "the disk, and resume with the same command: the last whole checkpoint is kept"
             ) from error
 
