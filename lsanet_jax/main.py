@@ -28,7 +28,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "A shipped config by its name, or the path of a config file; after a colon, if there is one, "
     f"the argument for its get_config. Shipped are {', '.join(config_lib.names())}.",
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; made if it does not exist.", required=True
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -56,7 +58,7 @@ flags.FLAGS["config"].parser = _Parser()
 
 def run() -> None:
     """Train as the command line says: the entry point."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)
 
 
