@@ -18,7 +18,7 @@ LEVELS = (
     {"models", "losses", "metrics", "data"},
     {"config", "steps", "optim"},
     {"runs"},
-    {"predict", "export", "evaluation", "monitor"},
+    {"predict", "export", "evaluation", "monitor", "build"},
     {"train"},
     {"main", "audit", "sweeps"},
     {"report"},

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, main, metrics, train
+from lsanet_jax import audit, build, main, metrics, train
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -330,7 +330,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypa
     tiny.data.augment.brightness = 0.1
 
     def spoil(bad_steps):
-        make = train.make_augment
+        make = build.make_augment
 
         def make_spoiled(*arguments):
             augment = make(*arguments)
@@ -344,7 +344,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypa
         return make_spoiled
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "make_augment", spoil([1, 4]))  # the second step of either epoch
+        patch.setattr(build, "make_augment", spoil([1, 4]))  # the second step of either epoch
         result = train.train_and_evaluate(tiny, tmp_path / "run")
     assert result["skipped_steps"] == 2
     assert all(np.isfinite(r["train"]["loss"]) for r in read_metrics(tmp_path / "run"))
@@ -352,7 +352,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypa
 
     tiny.train.max_skipped_steps = 1
     with monkeypatch.context() as patch:
-        patch.setattr(train, "make_augment", spoil([1, 4]))
+        patch.setattr(build, "make_augment", spoil([1, 4]))
         with pytest.raises(
             TrainingError, match=r"2 steps were skipped.*max_skipped_steps = 1 .*5:"
         ):
@@ -413,10 +413,10 @@ def test_200_steps_on_ham10000_are_the_same_through_every_pipeline(shared, tmp_p
 def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
     tiny.train.batch_size = 30
     with pytest.raises(ConfigError, match=r"batch_size = 30 .* 4 devices.*28 or 32"):
-        train.check_batch_sizes(tiny, 4)
+        build.check_batch_sizes(tiny, 4)
     tiny.train.batch_size = 3
     with pytest.raises(ConfigError, match=r"batch_size = 3 .* 4 devices.*: 4$"):
-        train.check_batch_sizes(tiny, 4)
+        build.check_batch_sizes(tiny, 4)
 
 
 @pytest.mark.parametrize("task", ["binary-class", "ordinal-regression", "multi-label"])
