@@ -1,6 +1,5 @@
 """The networks against torchvision's values and parameter counts, and what each objective adds."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
