@@ -1,12 +1,13 @@
-"""Check that a run is what it says: train again from its manifest, and compare every epoch bit for bit.
+"""Check that a run is what it says: train it again, and compare every epoch bit for bit.
 
 Examples:
   python -m lsanet_jax.audit --workdir=runs/r18              all epochs
   python -m lsanet_jax.audit --workdir=runs/r18 --epochs=2   the first two
   python -m lsanet_jax.audit --workdir=runs/r18 --against=other/r18
 
-The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited. The first
-difference is named; by how much tensors differ is told from the checkpoints that are still there.
+The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited. The
+first difference is named; by how much tensors differ is told from the checkpoints that are still
+there.
 """
 
 import contextlib
@@ -24,7 +25,6 @@ from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
-from lsanet_jax.runs.workdir import MAY_CHANGE
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -147,8 +147,8 @@ def audit(
 
     Returns:
       `identical`; `epochs`, how many were compared; `difference`, the first one, or None; `size`,
-      by how much tensors differ (see `size`), or None if that is not known; `environment`, sentences
-      about what differs in the environment and, with `against`, the config and the data.
+      by how much tensors differ (see `size`), or None if that is not known; `environment`,
+      sentences about what differs in the environment and, with `against`, the config and the data.
 
     Raises:
       LSANetError: a run is not there or damaged, its chain is broken, its data or initial weights
@@ -210,7 +210,8 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         raise WorkdirError(f"{path / MANIFEST}: {error} is missing") from error
     if (path / CONFIG).exists():
         newest = read_json(path / CONFIG)
-        fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
+        common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
+        fields |= {name: newest[name] for name in common}
     config = config_lib.unflatten(fields)
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint
@@ -222,8 +223,8 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
     file, weights = config.model.init_from, about.get("weights")
     if weights and weights != {"sha256": manifest.weights_sha256(file)}:
         raise WorkdirError(
-            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is "
-            "not the file of weights that it began with. Restore that file"
+            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
+            "is not the file of weights that it began with. Restore that file"
         )
     return config
 

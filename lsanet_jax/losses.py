@@ -1,8 +1,9 @@
 """The objectives of the paper as pure functions of arrays.
 
-Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K], the last classifier
-is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample; `beta` [B, L]
-the weights that layer selective attention gives, a distribution over the classifiers per sample.
+Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K], the last
+classifier is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample;
+`beta` [B, L] the weights that layer selective attention gives, a distribution over the classifiers
+per sample.
 
 | objective | loss (mean over the batch)                     | paper           |
 |-----------|------------------------------------------------|-----------------|

@@ -46,7 +46,8 @@ def auc(
 ) -> float:
     """Area under the ROC curve, in [0, 1], as `medmnist.evaluator.getAUC` computes it.
 
-    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest (multi-class,
+    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest
+      (multi-class,
     ordinal), or over the labels. Classes for which `labels` holds only positives or only negatives
     have no AUC and are left out of the mean (MedMNIST's function fails there).
 
@@ -102,8 +103,9 @@ def summarize(
       stages: the classifiers' stages, shallow to deep.
 
     Returns:
-      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`, `acc`,
-      `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean weight).
+      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`,
+      `acc`, `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean
+      weight).
     """
     probabilities, ce, beta = predictions
     classifiers = []

@@ -1,4 +1,4 @@
-"""What is watched while steps run on the devices: it yields values, and the training loop decides."""
+"""What is watched while steps run: it yields values, and the training loop decides."""
 
 import collections
 import dataclasses
@@ -41,7 +41,7 @@ class StepRecord:
 
 
 class StepMonitor:
-    """Follows the steps under way: waits for the oldest, yields those that have ended, takes the time."""
+    """Follows the steps under way: waits for the oldest, yields what has ended, times it."""
 
     def __init__(self, batch_size: int):
         """Start; `batch_size` is in images per step."""
@@ -55,7 +55,7 @@ class StepMonitor:
         self._clock, self._timed_steps = time.perf_counter(), 0
 
     def add(self, step: int, parts: dict[str, jax.Array]) -> Iterator[StepRecord]:
-        """Record a dispatch whose first step is `step`; waits and yields if too many are under way."""
+        """Record a dispatch that starts with `step`; waits and yields if many are under way."""
         self._in_flight.append((step, parts))
         if not self._compiled:  # the first dispatch of a process compiles: keep it out of the rate
             yield from self._oldest()

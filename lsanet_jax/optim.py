@@ -22,8 +22,8 @@ def learning_rate_schedule(
         kind: "constant", "cosine" (to 0 at the end) or "step" (times `decay` at each milestone).
         epochs: of the whole run.
         steps_per_epoch: steps of each epoch.
-        milestones: for "step", fractions of the epochs. A milestone falls after the last whole epoch
-            at or before its fraction of all; after none, never.
+        milestones: for "step", fractions of the epochs. A milestone falls after the last whole
+            epoch at or before its fraction of all; after none, never.
         decay: for "step".
     """
     if kind == "cosine":

@@ -5,8 +5,8 @@ Examples:
   python -m lsanet_jax.predict --workdir=runs/r18 --input=data.npz --split=test
   python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
 
---input is a folder (searched through), an image, or an npz file with {split}_images; without it, the
-data that the run was trained on, to whose size and channels all are brought first. The CSV has
+--input is a folder (searched through), an image, or an npz file with {split}_images; without it,
+the data that the run was trained on, to whose size and channels all are brought first. The CSV has
 a row per image that can be read: file, label, and a probability per class.
 """
 
@@ -163,8 +163,8 @@ def predict_to_file(
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
-            "--medmnist writes the predictions of a MedMNIST set's own split: it goes with a run on "
-            f"one (this is on {config.data.name}), and without --input"
+            "--medmnist writes the predictions of a MedMNIST set's own split: it goes with a run "
+            f"on one (this is on {config.data.name}), and without --input"
         )
     if input:
         # As in training: images of the same folders may be broken.

@@ -1,8 +1,8 @@
 """The training and evaluation steps: pure functions, compiled for a mesh of devices.
 
-The mesh has one axis, "data". Batches (of images, or of indices into images that every device holds)
-are split over it, everything else is replicated. The losses and batch statistics are means over the global batch,
-so XLA sums gradients and statistics over the devices.
+The mesh has one axis, "data". Batches (of images, or of indices into images that every device
+holds) are split over it, everything else is replicated. The losses and batch statistics are means
+over the global batch, so XLA sums gradients and statistics over the devices.
 """
 
 import dataclasses
@@ -115,8 +115,8 @@ class TrainStep:
       objective: the loss.
       augment: takes the place of `prepare`, and gets the number of steps done before and the labels
         too; its result must follow from these.
-      skip_nonfinite: leave state and means as they are, save for the number of the step, if the loss
-        or a gradient is not finite; a further part, `skipped`, is 1 then, else 0.
+      skip_nonfinite: leave state and means as they are, save for the number of the step, if the
+        loss or a gradient is not finite; a further part, `skipped`, is 1 then, else 0.
       resident: whether images and labels are those of the whole split, or of the batches only.
     """
 
@@ -177,8 +177,8 @@ class TrainStep:
 
         Returns:
           (state, means, parts). `parts` maps `Objective.part_names` to [n] values: the loss, its
-          terms, and of each classifier the mean cross entropy, the accuracy in training mode and the
-          mean beta.
+          terms, and of each classifier the mean cross entropy, the accuracy in training mode and
+          the mean beta.
         """
         if self.resident:
             images, labels, per_step = data
@@ -199,7 +199,7 @@ class TrainStep:
         return state, means, parts
 
     def compile(self, mesh: Mesh):
-        """Return `__call__` as a compiled function: batches split over the mesh, all else replicated."""
+        """Compile `__call__`: batches are split over the mesh, all else is replicated."""
         replicated = NamedSharding(mesh, PartitionSpec())
         batches = NamedSharding(mesh, PartitionSpec(None, "data"))
         data = (replicated, replicated, batches) if self.resident else (batches, batches)

@@ -79,8 +79,8 @@ def fit(
     Args:
       config: see `lsanet_jax.config`. For a dataset made from arrays its `data.name` is "arrays".
       dataset: the images and labels.
-      workdir: folder of the run. An unfinished run of the same config on the same data is resumed, a
-        finished one is only reported.
+      workdir: folder of the run. An unfinished run of the same config on the same data is resumed,
+        a finished one is only reported.
       epochs: stop after this many of the config's epochs, with a checkpoint and without a result.
 
     Returns:
@@ -488,7 +488,7 @@ def naming_the_last_good(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 class StepReader:
-    """Reads the records of steps that have ended: shows them, writes them, stops on what is wrong."""
+    """Reads the records of steps that have ended: shows, writes and checks them."""
 
     def __init__(
         self,

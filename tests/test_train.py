@@ -466,7 +466,7 @@ def test_a_bad_command_line_is_one_error_line(tmp_path, flags, message):
 
 def test_help_shows_an_example():
     result = cli("--help")
-    assert "--config=configs/quickstart.py --workdir=" in result.stdout
+    assert "--config=quickstart --workdir=" in result.stdout
     assert "--workdir" in main.__doc__
 
 

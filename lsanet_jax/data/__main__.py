@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    parser = argparse.ArgumentParser(prog="python -m lsanet_jax.data", **options)
+    parser = argparse.ArgumentParser(prog=cli.program("lsanet_jax.data"), **options)
     commands = parser.add_subparsers(dest="command", required=True, metavar="prepare")
     prepare = commands.add_parser("prepare", help="write a set, unless that was done", **options)
     prepare.add_argument(

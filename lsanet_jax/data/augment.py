@@ -94,7 +94,8 @@ def augment(key: Key[Array, ""], images: Images, options: Augmentation) -> Image
     _, height, width, channels = images.shape
     if options.rot90 and height != width:
         raise ConfigError(
-            f"config.data.augment.rot90 needs square images, found {height} x {width}: switch it off."
+            f"config.data.augment.rot90 needs square images, found {height} x {width}: switch it "
+            f"off."
         )
     draws = draw(key, len(images), options)
     if options.hflip:

@@ -50,12 +50,15 @@ def preprocess(
         ConfigError: `resize`, `mean` or `std` is not as described.
     """
     if resize not in ("nearest", "bilinear", "bicubic"):
-        raise ConfigError(f"config.data.resize is {resize!r}, expected nearest, bilinear or bicubic.")
+        raise ConfigError(
+            f"config.data.resize is {resize!r}, expected nearest, bilinear or bicubic."
+        )
     channels = 3 if as_rgb else images.shape[-1]
     for field, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise ConfigError(
-                f"config.data.{field} is {tuple(values)}, expected 1 value or {channels}, one per channel."
+                f"config.data.{field} is {tuple(values)}, expected 1 value or {channels}, one per "
+                f"channel."
             )
     if min(std) <= 0:
         raise ConfigError(f"config.data.std is {tuple(std)}, expected values above 0.")

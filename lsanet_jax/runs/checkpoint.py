@@ -1,9 +1,10 @@
 """Checkpoints of a run, written by Orbax in the background.
 
 `checkpoints/last/STEP` holds the whole training state after STEP steps, to resume from;
-`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
-each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
-of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
+`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two
+newest of each are kept: the older one is the way back if the newer one is lost. Orbax does not
+notice when bytes of an array change on the disk; so each checkpoint holds the SHA-256 of its items,
+checked on restoring.
 """
 
 import contextlib
@@ -57,7 +58,7 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
-        with self._writing():
+        with self._writing(), _quiet(logging.ERROR):  # It warns of all that read_only switches off.
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 
@@ -225,7 +226,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some space or fix "
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some "
+                f"space or fix "
                 "the disk, and resume with the same command: the last whole checkpoint is kept"
             ) from error
 
@@ -307,13 +309,22 @@ def _only_what_we_raise() -> Iterator[None]:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
-    worth_it = lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        with _quiet(logging.CRITICAL):
+            yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Keep Orbax from logging below a level."""
+    worth_it = lambda record: record.levelno >= level or "orbax" not in record.pathname
     logging.getLogger("absl").addFilter(worth_it)
     try:
         yield
     finally:
-        sys.unraisablehook = before
         logging.getLogger("absl").removeFilter(worth_it)
 
 

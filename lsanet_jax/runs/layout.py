@@ -6,7 +6,7 @@
 | `manifest.json` | its data, environment and config, as they were when it began |
 | `environments.jsonl` | the environments in which it was resumed, if they differ |
 | `metrics.jsonl` | a line per epoch: means of the losses, training accuracy, validation scores |
-| `digests.jsonl` | a line per epoch: SHA-256 digests of the state, each line chained to the one before |
+| `digests.jsonl` | a line per epoch: SHA-256 of the state, chained to the line before |
 | `checkpoints/` | Orbax: `last/STEP` to resume from, `best/EPOCH` the best parameters |
 | `tensorboard/` | events |
 | `predictions.npz` | what every classifier says of the test split |

@@ -1,9 +1,10 @@
-"""What a run was, so that anyone can check it: its environment, its data, and digests of each epoch.
+"""What a run was, so that anyone can check it: environment, data, digests of each epoch.
 
-`manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the mean
-loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer state. Each
-record holds the SHA-256 of the line before it (the first one that of `manifest.json`) and `result.json` that
-of the last, so a line that is changed later shows. `audit` checks all this by training again.
+`manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the
+mean loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer
+state. Each record holds the SHA-256 of the line before it (the first one that of `manifest.json`)
+and `result.json` that of the last, so a line that is changed later shows. `audit` checks all this
+by training again.
 """
 
 import hashlib
@@ -177,8 +178,8 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         if found != previous or epoch != number:
             before = f"line {number - 1}" if number > 1 else MANIFEST
             raise WorkdirError(
-                f"{file}: line {number} does not follow on {before}: one of the two was changed, or "
-                "a line was added or taken out"
+                f"{file}: line {number} does not follow on {before}: one of the two was changed, "
+                "or a line was added or taken out"
             )
         records.append(record)
         previous = sha256(line)
@@ -186,7 +187,7 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         promised = read_json(workdir / RESULT).get("last_digest")
         if promised != previous:
             raise WorkdirError(
-                f"{file}: the last line, {len(records)}, is not the one that {RESULT} records: one of "
-                "the two was changed, or lines were added or taken out"
+                f"{file}: the last line, {len(records)}, is not the one that {RESULT} records: "
+                "one of the two was changed, or lines were added or taken out"
             )
     return records

@@ -43,7 +43,7 @@ class TrainedModel(NamedTuple):
 
     @property
     def stored_form(self) -> dict[str, Any]:
-        """The form of the training images, as `data.sources.images` takes it, for images from elsewhere."""
+        """The form to bring other images to, as `data.sources.images` takes it."""
         height, width, channels = self.dataset["stored_shape"]
         if height != width:  # arrays of another shape can only come from an npz file
             height = self.dataset["image_shape"][0]
@@ -56,12 +56,13 @@ class TrainedModel(NamedTuple):
         """Compile the prediction.
 
         Args:
-          all_classifiers: of all L classifiers, shallow to deep, not only the network's own (l = 1).
+          all_classifiers: of all L classifiers, shallow to deep, not only the network's own (l =
+            1).
 
         Returns:
           A function of uint8 images [b, h, w, c] in the form of the training images that returns
-          probabilities [l, b, k] (softmax, or of each label of a multi-label task), and beta [b, l] if
-          there is attention and all classifiers were asked for, else None.
+          probabilities [l, b, k] (softmax, or of each label of a multi-label task), and beta [b, l]
+          if there is attention and all classifiers were asked for, else None.
         """
         prepare = preprocessing.preprocessor(self.config.data)
         multilabel = self.dataset["task"] == "multi-label"
@@ -160,7 +161,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The contents of `result.json`, accuracies and AUCs in [0, 1]; None while it is not finished."""
+        """The contents of `result.json`, with scores in [0, 1]; None if it is not finished."""
         file = self.path / RESULT
         if self._result is None and file.exists():
             self._result = read_json(file)
@@ -201,8 +202,8 @@ class Run:
             images = images[..., None]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise DataError(
-                f"images are of dtype {images.dtype} and shape {images.shape}, expected uint8 (0 to "
-                "255) of shape [n, h, w], [n, h, w, 1] or [n, h, w, 3]"
+                f"images are of dtype {images.dtype} and shape {images.shape}, expected uint8 (0 "
+                "to 255) of shape [n, h, w], [n, h, w, 1] or [n, h, w, 3]"
             )
         trained = self.trained
         if len(images) == 0:

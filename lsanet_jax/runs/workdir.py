@@ -1,4 +1,4 @@
-"""The folder of a run: config, manifest, environments, metrics, digests, events, predictions, result."""
+"""The folder of a run: who may write to it, and how its files are written; see `layout`."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from typing import IO, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import flatten, unflatten
+from lsanet_jax.config import MAY_CHANGE, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
@@ -34,21 +34,8 @@ from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, 
 
 log = logging.getLogger(__name__)
 
+WRITTEN_ATOMICALLY = (CONFIG, MANIFEST, METRICS, DIGESTS, RESULT, PREDICTIONS, ENVIRONMENTS)
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
-
-# Fields in which a run may be resumed with another value: where files are, how often they are written.
-MAY_CHANGE = {
-    "data.root",
-    "data.url",
-    "data.tfds_dir",
-    "data.path",
-    "data.pipeline",
-    "data.device_budget_mb",
-    "data.workers",
-    "eval.batch_size",
-    "train.log_every_steps",
-    "train.checkpoint_every_epochs",
-}
 
 
 class Workdir:
@@ -66,7 +53,8 @@ class Workdir:
         Args:
           path: the folder.
           config: of the run.
-          writes: False for all but one of several processes; then everything that writes does nothing.
+          writes: False for all but one of several processes; then everything that writes does
+            nothing.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
@@ -83,8 +71,8 @@ class Workdir:
             check_same_config(self.path, config)
         elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
             raise WorkdirError(
-                f"--workdir={path} is not empty and holds no config.json: it was not created by lsanet_jax; "
-                "choose another folder"
+                f"--workdir={path} is not empty and holds no config.json: it was not created by "
+                "lsanet_jax; choose another folder"
             )
 
     def __enter__(self) -> Self:
@@ -178,8 +166,8 @@ class Workdir:
             yield
         except OSError as error:
             raise WorkdirError(
-                f"cannot write to --workdir={self.path}: {error}. Free some space or fix what is wrong, and "
-                "resume with the same command"
+                f"cannot write to --workdir={self.path}: {error}. Free some space or fix what is "
+                "wrong, and resume with the same command"
             ) from error
 
     def finished_result(self) -> dict | None:
@@ -215,7 +203,7 @@ class Workdir:
         self._append(DIGESTS, record)
 
     def write_epoch(self, record: dict) -> None:
-        """Append a line to `metrics.jsonl`, and what it defines to TensorBoard at the epoch's step."""
+        """Append a line to `metrics.jsonl`, and its defined values to TensorBoard."""
         if not self._writes:
             return
         self._append(METRICS, record)
@@ -291,8 +279,8 @@ class Workdir:
 
 def _temporary(file: pathlib.Path) -> bool:
     """Whether `files.replacing` made it, for one of our files."""
-    ours = r"\.(config|manifest|metrics|digests|result|predictions|environments)\.(jsonl?|npz)\.\d+\.tmp"
-    return bool(re.fullmatch(ours, file.name))
+    ours = "|".join(re.escape(name) for name in WRITTEN_ATOMICALLY)
+    return bool(re.fullmatch(rf"\.({ours})\.\d+\.tmp", file.name))
 
 
 def _left_behind(file: pathlib.Path) -> bool:

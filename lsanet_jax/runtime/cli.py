@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 from absl import logging as absl_logging
 
-from lsanet_jax.errors import Interrupted, LSANetError
-
-INTERRUPTED = 75
-"""Exit code of a run that saved its state and ended early: the same command resumes it."""
+from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
 
 
 def run(tool: Callable[[], None]) -> None:
@@ -36,6 +33,11 @@ def fail(message) -> None:
     """Print an error and exit."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def program(module: str) -> str:
+    """Name a command for its usage lines: as `lsanet` started it, else `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("lsanet ") else f"python -m {module}"
 
 
 def parser(doc: str) -> argparse.ArgumentParser:

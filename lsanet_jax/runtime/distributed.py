@@ -202,6 +202,7 @@ def _diagnose(coordinator: str, num_processes: int) -> str:
             "more), and no firewall may block the port"
         )
     return (
-        f"--coordinator={coordinator} answers, but not all of --num_processes={num_processes} came; "
+        f"--coordinator={coordinator} answers, but not all of --num_processes={num_processes} "
+        f"came; "
         "start every --process_id from 0 once, with the same --coordinator and --num_processes"
     )

@@ -1,8 +1,8 @@
 """From a `Dataset` to batches on devices: `make_feed` chooses between the two feeds.
 
 `resident` keeps the images on the devices; what does not fit there is read, decoded and sent by
-`streaming` while the devices compute. Both follow the same `order.Plan`, so that a run gives the same
-result either way.
+`streaming` while the devices compute. Both follow the same `order.Plan`, so that a run gives the
+same result either way.
 """
 
 import math
