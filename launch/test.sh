@@ -29,6 +29,7 @@ check() {
 }
 check "ruff check" "$PYTHON" -m ruff check --output-format=concise .
 check "ruff format" "$PYTHON" -m ruff format --check --output-format=concise .
+export PYRIGHT_PYTHON_IGNORE_WARNINGS=1 NO_MKDOCS_2_WARNING=1 # about versions other than the locked
 check pyright "$PYTHON" -m pyright --pythonpath "$PYTHON"
 check mkdocs "$PYTHON" -m mkdocs build --strict --quiet
 

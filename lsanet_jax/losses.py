@@ -80,7 +80,7 @@ def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
 
 
 def auxiliary(
-    ce: Float[Array, "l b"], alpha: Float[Array, " l-1"] | float = 1.0
+    ce: Float[Array, "l b"], alpha: Float[Array, " 1"] | Float[Array, " l-1"] | float = 1.0
 ) -> Float[Array, ""]:
     """Sum of the auxiliary classifiers' losses weighted by alpha_l, L_m (Eq. 4).
 

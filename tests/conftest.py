@@ -13,9 +13,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
-import tests.shapes  # noqa: F401: for the next line
+from tests.shapes import check
 
-jaxtyping.install_import_hook("lsanet_jax", "tests.shapes.check")
+jaxtyping.install_import_hook("lsanet_jax", f"{check.__module__}.{check.__name__}")
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAKS = pytest.StashKey[dict[str, int]]()

@@ -54,6 +54,16 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         if num_processes == 1:
             return
         arguments = {"local_device_ids": _gpus(launcher)}
+    elif coordinator is None or num_processes is None or process_id is None:
+        given = {
+            "coordinator": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+        missing = next(name for name, value in given.items() if value is None)
+        raise ConfigError(
+            f"--{missing} is missing: --coordinator, --num_processes and --process_id go together"
+        )
     else:
         _check(coordinator, num_processes, process_id)
         if num_processes == 1:
@@ -76,10 +86,10 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     try:
         _connect(arguments)
     except TimeoutError:
-        if launcher is None:
-            found = _diagnose(coordinator, num_processes)
-        else:
+        if coordinator is None:
             found = f"not all {num_processes} processes of {launcher} came, or reach each other"
+        else:
+            found = _diagnose(coordinator, num_processes)
         raise TrainingError(
             f"process {process_id} gave up after {START_TIMEOUT} s: {found}"
         ) from None
@@ -100,7 +110,7 @@ def _launcher() -> tuple[str | None, int, int]:
     return None, 1, 0
 
 
-def _gpus(launcher: str) -> list[int] | None:
+def _gpus(launcher: str | None) -> list[int] | None:
     """Returns the GPUs of a process; None leaves it to jax, which takes that of its local number.
 
     That is right where the processes of a node see all its GPUs; one that is alone on its node, or
@@ -121,17 +131,7 @@ def _count_gpus() -> int:
     return len(list(pathlib.Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    given = {
-        "coordinator": coordinator,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }
-    for name, value in given.items():
-        if value is None:
-            raise ConfigError(
-                f"--{name} is missing: --coordinator, --num_processes and --process_id go together"
-            )
+def _check(coordinator: str, num_processes: int, process_id: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(
@@ -157,7 +157,7 @@ def _check_port_is_free(coordinator: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
-            f"({os.strerror(error.errno)}); choose another port, the same for all processes"
+            f"({os.strerror(error.errno or 0)}); choose another port, the same for all processes"
         ) from None
 
 
