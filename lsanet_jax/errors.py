@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 75
+"""Exit code (EX_TEMPFAIL) of a run that saved its state and ended early; rerun it to resume."""
+
 
 class LSANetError(Exception):
     """Base class: the message names the field or file, what was found, and what to do."""

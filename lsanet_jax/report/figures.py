@@ -1,6 +1,6 @@
-"""Plots of runs with matplotlib, as PNG, and as SVG that goes into an HTML page.
+"""Plots of runs with matplotlib, as PNG or as SVG for an HTML page.
 
-Curves are of each classifier by its stage, shallow to deep; the last one is the network's own.
+Curves belong to classifiers, by stage from shallow to deep; the last is the network's own.
 """
 
 import io
@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lsanet_jax.evaluation.statistics import Reliability
 
-# Light and dark. SVG names them, so that the page can choose; PNG is light. The stages' colours also
-# differ in lightness, for those who cannot tell the hues apart.
+# Light and dark. SVG refers to them by name, so that the page can choose; PNG is light. The stages'
+# colours also differ in lightness, for those who cannot tell the hues apart.
 COLOURS = {
     "ink": ("#1b1f24", "#e4e7eb"),
     "quiet": ("#6a737d", "#98a1ab"),
@@ -74,7 +74,7 @@ Curves = Mapping[int, Float[np.ndarray, "seeds epochs"]]
 
 
 class Difference(NamedTuple):
-    """A run against its baseline in percentage points; nan where something is not known."""
+    """A run against its baseline in percentage points; nan if unknown."""
 
     label: str
     difference: float
@@ -92,7 +92,7 @@ class Picture(NamedTuple):
 
 
 def curves(found: Curves, ylabel: str) -> Figure:
-    """A line for each classifier: the mean over the seeds, in a band from the lowest to the highest."""
+    """Draw a line for each classifier: the mean over the seeds, in a band of their range."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.4, 2.5))
         axes = figure.subplots()
@@ -103,7 +103,7 @@ def curves(found: Curves, ylabel: str) -> Figure:
 
 
 def reliability(found: Reliability) -> Figure:
-    """Accuracy by confidence beside the diagonal, and how many predictions are so confident."""
+    """Draw accuracy by confidence beside the diagonal, and the share of predictions in each bin."""
     counts, _, accuracy = found
     width = 1 / len(counts)
     centres = (np.arange(len(counts)) + 0.5) * width
@@ -121,7 +121,7 @@ def reliability(found: Reliability) -> Figure:
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Share of each class (row) that is predicted as each (column), in percent."""
+    """Draw the share of each class (row) that is predicted as each class (column), in percent."""
     with np.errstate(invalid="ignore"):  # a class without samples
         shares = counts / counts.sum(axis=1, keepdims=True)
     k = len(counts)
@@ -151,7 +151,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
-    """Differences to the baseline with their intervals, and the paper's as hollow diamonds."""
+    """Draw differences to the baseline with their intervals; the paper's are hollow diamonds."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 0.85 + 0.26 * len(rows)))
         axes = figure.subplots()
@@ -185,13 +185,13 @@ def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
 def figure2(
     curves_without: Mapping[str, Curves], curves_with: Mapping[str, Curves], title: str
 ) -> Figure:
-    """Figure 2 of the paper: training accuracy of each classifier, a panel for each dataset.
+    """Draw Figure 2 of the paper: training accuracy of each classifier, a panel for each dataset.
 
     Args:
-      curves_without: by dataset, training accuracies in percent of classifiers that only watch a
-        network trained by its last one: solid lines.
-      curves_with: those of deeply supervised training: dashed lines.
-      title: above all.
+        curves_without: by dataset, training accuracies in percent if only the last classifier
+            trains the network: solid lines.
+        curves_with: those of deeply supervised training: dashed lines.
+        title: above the panels.
     """
     names = list(dict.fromkeys([*curves_without, *curves_with]))
     columns = min(2, len(names))
@@ -223,12 +223,12 @@ def figure2(
 def label_efficiency(
     found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], title: str
 ) -> Figure:
-    """Scores by the share of the training labels, a panel for each score and a line for each method.
+    """Draw scores by the share of training labels, a panel for each score, a line for each method.
 
     Args:
-      found: by score and method: in percent, by percent of the labels, what each seed reached. Lines
-        are means, in a band from the lowest to the highest seed.
-      title: above all.
+        found: by score, method and percent of the labels: the score of each seed in percent. Lines
+            are means, in a band from the lowest to the highest seed.
+        title: above the panels.
     """
     with matplotlib.rc_context({**_STYLE, "axes.titlesize": 9}):
         figure = Figure(figsize=(3.7 * len(found), 3.3))
@@ -257,19 +257,19 @@ def label_efficiency(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, on white."""
+    """Write a figure as PNG, on white."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
     return stream.getvalue()
 
 
 def svg(figure: Figure, label: str, key: str) -> str:
-    """The figure as an `svg` element for an HTML page: small, and in the page's font and colours.
+    """Write a figure as a small `svg` element in the font and colours of an HTML page.
 
     Args:
-      figure: made by one of these functions.
-      label: what it shows, for those who do not see it.
-      key: unique in the page, of letters and digits; its ids start with it.
+        figure: made by a function of this module.
+        label: what it shows, for those who do not see it.
+        key: unique in the page, of letters and digits; the ids of the element start with it.
     """
     stream = io.StringIO()
     with matplotlib.rc_context(_STYLE):
@@ -310,7 +310,7 @@ def _draw_curves(axes: Axes, found: Curves, *, dashes, own_dash="-") -> None:
 
 
 def _stage_colours(stages: Sequence[int]) -> list[tuple[int, str]]:
-    """Ink for the last stage, the network's own; a stage has one colour in every plot."""
+    """Choose each stage's colour, the same in every plot; the last, the network's own, is ink."""
     return [
         (stage, INK if stage == stages[-1] else _AUXILIARY[(stage - 1) % len(_AUXILIARY)])
         for stage in stages
@@ -326,7 +326,7 @@ def _short(text: str, length: int = 20) -> str:
 
 
 def _simplify(element, used: set[str], key: str) -> None:
-    """Drop what a page needs not: namespaces, metadata, ids that nothing refers to, empty groups."""
+    """Drop what a page does not need: namespaces, metadata, unused ids, empty groups."""
     for child in list(element):
         _simplify(child, used, key)
     element.tag = element.tag.split("}")[-1]

@@ -57,7 +57,7 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
-        with self._writing():
+        with self._writing(), _quiet(logging.ERROR):  # It warns of all that read_only switches off.
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 
@@ -307,13 +307,22 @@ def _only_what_we_raise() -> Iterator[None]:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
-    worth_it = lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        with _quiet(logging.CRITICAL):
+            yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Keep Orbax from logging below a level."""
+    worth_it = lambda record: record.levelno >= level or "orbax" not in record.pathname
     logging.getLogger("absl").addFilter(worth_it)
     try:
         yield
     finally:
-        sys.unraisablehook = before
         logging.getLogger("absl").removeFilter(worth_it)
 
 

@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 from absl import logging as absl_logging
 
-from lsanet_jax.errors import Interrupted, LSANetError
-
-INTERRUPTED = 75
-"""Exit code of a run that saved its state and ended early: the same command resumes it."""
+from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
 
 
 def run(tool: Callable[[], None]) -> None:
