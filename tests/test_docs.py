@@ -1,4 +1,4 @@
-"""The README and the pages in docs/ are true: their links lead somewhere, their commands are valid."""
+"""The README and the pages in docs/ hold: links lead somewhere, commands and code are valid."""
 
 import argparse
 import ast
@@ -39,7 +39,7 @@ def commands():
         text = block.values[0].replace("\\\n", " ").replace("$objective", "lsanet")
         text = text.replace("$seed", "0").replace("$flags", "--sweep=table3 --workdir=x")
         for line in text.splitlines():
-            words = shlex.split(line.replace("$(", "").replace(")", ""), comments=True)
+            words = shlex.split(re.sub(r"\$\((.*)\)", r"\1", line), comments=True)
             for i, word in enumerate(words):
                 name, rest = pathlib.PurePath(word).name, words[i + 1 :]
                 if word == "lsanet" and i == 0:
