@@ -86,6 +86,7 @@ for classifier, beta in zip(lsanet["classifiers"], lsanet["beta"], strict=True):
     print(f"stage {classifier['stage']}: beta {beta:.2f}, AUC {100 * classifier['auc']:.1f}")
 
 # %% [markdown]
-# One seed and 256 test images prove nothing: repeat it with `SEEDS = (0, 1, 2)` and look whether the
-# difference is larger than the spread between seeds. On your own images, set `config.data.name =
-# "folder"` and `config.data.path`; `lsanet sweep --sweep=label_efficiency` does the whole study.
+# One seed and 256 test images prove nothing: repeat it with `SEEDS = (0, 1, 2)` and see whether
+# the difference is larger than the spread between seeds. On your own images, set
+# `config.data.name = "folder"` and `config.data.path`. The command `lsanet sweep
+# --sweep=label_efficiency` does the whole study.

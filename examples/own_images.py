@@ -3,7 +3,8 @@
     python examples/own_images.py                 draws tiny pictures first; half a minute on a CPU
     python examples/own_images.py my_images       my_images/CLASS/*.png
 
-The settings below are for the tiny pictures. For real ones, `lsa.load_config("folder")` has the paper's protocol.
+The settings below are for the tiny pictures. For real ones, `lsa.load_config("folder")` has the
+paper's protocol.
 """
 
 import csv

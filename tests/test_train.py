@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -468,31 +467,6 @@ def test_help_shows_an_example():
     result = cli("--help")
     assert "--config=quickstart --workdir=" in result.stdout
     assert "--workdir" in main.__doc__
-
-
-def test_the_readmes_own_backbone_trains(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split("**Supervise a backbone of your own.**")[1]
-    module, command = re.findall(r"```(?:python|sh)\n(.*?)```", section, flags=re.DOTALL)[:2]
-    assert len(module.splitlines()) <= 40
-    (tmp_path / "my_net.py").write_text(module)
-    flags = command.replace("\\\n", " ").replace("runs/my_net", str(tmp_path / "run"))
-    small = ["num_train=16", "num_val=12", "num_test=12"]
-    result = subprocess.run(
-        [sys.executable, "-m", *shlex.split(flags)[2:]]
-        + [f"--config.data.synthetic.{field}" for field in small]
-        + ["--config.train.epochs=1", "--config.train.batch_size=8"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    written = json.loads((tmp_path / "run/result.json").read_text())
-    assert written["backbone"] == "my_net:MyNet"
-    assert [c["stage"] for c in written["classifiers"]] == [1, 2, 3]
-    assert len(written["beta"]) == 3
 
 
 @pytest.mark.parametrize(
