@@ -3,8 +3,7 @@
 #   launch/train.sh                     trains the quickstart into runs/quickstart of the repository
 #   launch/train.sh --config=resnet18 --workdir=runs/r18 --config.model.objective=dsn
 #   launch/train.sh --help
-# The flags are those of `lsanet train`. Paths are relative to the folder that you call it from; a
-# --config that does not exist there is searched in the repository.
+# The flags are those of `lsanet train`. Paths are relative to the folder that you call it from.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
@@ -12,19 +11,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 set_up
 
 if [[ $# == 0 ]]; then
-  set -- "--config=$ROOT/configs/quickstart.py" "--workdir=$ROOT/runs/quickstart"
+  set -- --config=quickstart "--workdir=$ROOT/runs/quickstart"
   say "no flags given, using $*"
 fi
 
-flags=()
-for flag; do
-  if [[ $flag == --config=* ]]; then
-    config=${flag#--config=}
-    file=${config%%:*} # a config's argument may follow a colon
-    if [[ ! -e $file && -e $ROOT/$file ]]; then flag=--config=$ROOT/$config; fi
-  fi
-  flags+=("$flag")
-done
-
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
-exec "$PYTHON" -m lsanet_jax.main "${flags[@]}"
+exec "$PYTHON" -m lsanet_jax.main "$@"
