@@ -83,7 +83,7 @@ class Cell:
         """Read a score, such as ("test", "auc"), of each run in percent; nan if undefined."""
         scores = []
         for each in self.trained:
-            value = each.result
+            value: Any = each.result
             for key in path:
                 value = value[key]
             scores.append(math.nan if value is None else 100 * value)
@@ -227,7 +227,8 @@ def _difference_of_means(cell, baseline, seeds: Sequence[int], name) -> statisti
 
 
 def _percent(found: statistics.Bootstrap) -> statistics.Bootstrap:
-    return statistics.Bootstrap(*(100 * value for value in found[:3]), found.dropped)
+    difference, low, high = (100 * value for value in found[:3])
+    return statistics.Bootstrap(difference, low, high, found.dropped)
 
 
 def _read(job: spec.Job, result: dict) -> Trained:
@@ -341,7 +342,7 @@ def _read_predictions(job: spec.Job, result: dict) -> Predictions | None:
     return Predictions(labels, probabilities)
 
 
-def _damaged(job: spec.Job, name: str, found) -> WorkdirError:
+def _damaged(job: spec.Job, name: str, found: object) -> WorkdirError:
     return WorkdirError(
         f"{job.workdir / name} is damaged or belongs to another run ({found}); restore it, or "
         f"remove {job.workdir} and train {job.name} again"

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lsanet_jax.config import default_config
+from lsanet_jax.config import default_config, flatten
 from lsanet_jax.report import results, templates
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
@@ -87,12 +87,11 @@ def _warnings(cells: list[Cell]) -> list[str]:
     others = dict.fromkeys(dataset_title(c) for c in cells if "(paper: " in dataset_title(c))
     warnings = [f"Not the paper's data: {', '.join(others)}."] if others else []
     changed = []
-    paper = default_config()
+    papers, fields = dict(flatten(default_config())), [dict(flatten(c.config)) for c in cells]
     for name in PROTOCOL:
-        section, field = name.split(".")
-        values = dict.fromkeys(cell.config[section][field] for cell in cells)
-        if paper[section][field] not in values:  # else the sweep is about the field
-            changed += [f"{name} = {value} (paper: {paper[section][field]})" for value in values]
+        values = dict.fromkeys(each[name] for each in fields)
+        if papers[name] not in values:  # else the sweep is about the field
+            changed += [f"{name} = {value} (paper: {papers[name]})" for value in values]
     small = [cell for cell in cells if cell.config.model.stem == "small"]
     if small:
         backbones = ", ".join(dict.fromkeys(cell.config.model.backbone for cell in small))

@@ -142,7 +142,8 @@ def _figure2(report: Report) -> "figures.Picture | None":
     if not any(found.values()):
         return None
     label = "Training accuracy of each classifier by epoch, without and with deep supervision"
-    return figures.Picture("Figure 2", label, figures.figure2(*found.values(), report.title))
+    figure = figures.figure2(found["without DSL"], found["with DSL"], report.title)
+    return figures.Picture("Figure 2", label, figure)
 
 
 def _label_efficiency(report: Report) -> "figures.Picture | None":

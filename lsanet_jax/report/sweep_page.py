@@ -54,11 +54,17 @@ def _difference_plots(report: Report) -> str:
         rows = []
         for run, comparison in report.comparisons.items():
             cell, found = by_name[run], getattr(comparison, name)
-            papers = [
-                (c.run.paper or {}).get(name, np.nan) for c in (by_name[cell.run.baseline], cell)
-            ]
-            label = report_tables.label_of(report.cells, cell)
-            rows.append(figures.Difference(label, *found[:3], papers[1] - papers[0]))
+            baseline = by_name[str(cell.run.baseline)]
+            papers = [(c.run.paper or {}).get(name, np.nan) for c in (baseline, cell)]
+            rows.append(
+                figures.Difference(
+                    label=report_tables.label_of(report.cells, cell),
+                    difference=found.difference,
+                    low=found.low,
+                    high=found.high,
+                    paper=papers[1] - papers[0],
+                )
+            )
         if rows:
             figure = figures.differences(rows, "percentage points")
             label = "; ".join(f"{row.label}: {row.difference:+.2f}" for row in rows)

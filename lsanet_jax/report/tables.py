@@ -59,7 +59,7 @@ def asked_dataset(cell: Cell) -> str | None:
 
 def dataset_title(cell: Cell) -> str:
     """Name the data that a run used, and the paper's if it differs."""
-    papers = PAPERS_SETS.get(asked_dataset(cell))
+    papers = PAPERS_SETS.get(asked_dataset(cell) or "")
     used = PAPERS_SETS.get(cell.dataset, cell.dataset)
     return used if papers in (None, used) else f"{used} (paper: {papers})"
 

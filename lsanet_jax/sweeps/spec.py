@@ -253,10 +253,11 @@ def jobs(sweep: Sweep, workdir: str | pathlib.Path) -> list[Job]:
 def command(sweep: Sweep, job: Job) -> list[str]:
     """Return the arguments of Python that train a job."""
     fields = {**job.run.overrides, **sweep.overrides, "seed": job.seed}
+    file, colon, argument = job.run.config.partition(":")  # of its get_config, if there is one
     return [
         "-m",
         "lsanet_jax.main",
-        f"--config={named.find(job.run.config)}",
+        f"--config={named.find(file)}{colon}{argument}",
         f"--workdir={job.workdir}",
         *(
             f"--config.{name}={tuple(value) if isinstance(value, list) else value}"

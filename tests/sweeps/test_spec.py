@@ -269,6 +269,19 @@ def test_a_sweep_has_a_name_or_a_path():
         load("tabel3")
 
 
+def test_a_config_may_take_an_argument(tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from lsanet_jax.config import load\n\n"
+        "def get_config(objective):\n    config = load('quickstart')\n"
+        "    config.model.objective = objective\n    return config\n"
+    )
+    sweep = Sweep("mine", "", (Run("one", f"{config}:dsn", {}, {}),))
+    assert sweep_lib.resolve(sweep, sweep.runs[0], 0).model.objective == "dsn"
+    job = sweep_lib.jobs(sweep, tmp_path)[0]
+    assert f"--config={config}:dsn" in sweep_lib.command(sweep, job)
+
+
 def test_every_shipped_sweep_loads():
     assert set(named.names("sweeps")) == {*TABLES, "figure2", "label_efficiency"}
     for name in named.names("sweeps"):
