@@ -38,4 +38,4 @@ with open("pyproject.toml", "rb") as file:
 
 compile_extra sweep -c requirements-torch.txt "$@" # both can be installed
 compile_extra test "$@"
-compile_extra docs -c requirements-test.txt "$@"
+compile_extra docs -c requirements-test.txt -c requirements-sweep.txt -c requirements-torch.txt "$@"
