@@ -5,7 +5,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ class StepRecord:
       loss: of its batch, before its update.
       skipped: whether its update was left out, as its loss or a gradient was not finite.
       parts: `steps.TrainStep`'s, of the whole dispatch; `values` has those of this step.
+      names: of the parts that `values` fetches, in this order.
       place: of the step in its dispatch.
     """
 
@@ -32,20 +33,26 @@ class StepRecord:
     loss: float
     skipped: bool
     parts: Mapping[str, jax.Array]
+    names: Sequence[str]
     place: int
 
     def values(self) -> dict[str, float]:
         """Fetch the loss and its parts from the device."""
-        names = (name for name in self.parts if name != "skipped")
-        return {name: float(np.asarray(self.parts[name])[self.place]) for name in names}
+        return {name: float(np.asarray(self.parts[name])[self.place]) for name in self.names}
 
 
 class StepMonitor:
     """Follows the steps under way: waits for the oldest, yields what has ended, times it."""
 
-    def __init__(self, batch_size: int):
-        """Start; `batch_size` is in images per step."""
+    def __init__(self, batch_size: int, names: Sequence[str]):
+        """Start.
+
+        Args:
+          batch_size: images per step.
+          names: of the parts that a record fetches; see `losses.Objective.part_names`.
+        """
         self._batch_size = batch_size
+        self._names = names
         self._in_flight = collections.deque()
         self._compiled = False
         self.start_epoch()
@@ -82,7 +89,7 @@ class StepMonitor:
         if self._compiled:
             self._timed_steps += len(losses)
         for i, loss in enumerate(losses):
-            yield StepRecord(step + i, float(loss), bool(skipped[i]), parts, i)
+            yield StepRecord(step + i, float(loss), bool(skipped[i]), parts, self._names, i)
 
 
 class Progress:

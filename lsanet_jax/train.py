@@ -165,7 +165,7 @@ def begin(
         evaluate=Evaluator(dataset, feed, eval_step.compile(mesh), objective, interrupts),
         schedule=schedule,
         no_means=no_means,
-        monitor=StepMonitor(plan.batch_size),
+        monitor=StepMonitor(plan.batch_size, objective.part_names),
         progress=stack.enter_context(contextlib.closing(progress)),
         state=state,
         means=means,
