@@ -6,7 +6,7 @@ Curves belong to classifiers, by stage from shallow to deep; the last is the net
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
@@ -15,7 +15,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.typing import LineStyleType
 
 from lsanet_jax.evaluation.statistics import Reliability
 
@@ -34,9 +36,11 @@ _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, QUIET, LINE, BLUE = (_LIGHT[name] for name in ("ink", "quiet", "line", "blue"))
 _AUXILIARY = [_LIGHT[name] for name in ("blue", "orange", "green", "purple")]
 _METHODS = [_LIGHT[name] for name in ("quiet", "blue", "orange", "ink", "green", "purple")]
+_WITHOUT: LineStyleType = "-"  # deep supervision, in Figure 2
+_WITH: LineStyleType = (0, (3, 1.5))
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its type
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
@@ -133,7 +137,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
                 continue
             # The ink stays legible on the fullest colour, in light and dark.
             axes.add_patch(
-                matplotlib.patches.Rectangle(
+                Rectangle(
                     (j + 0.03, i + 0.03), 0.94, 0.94, color=BLUE, alpha=0.6 * shares[i, j], lw=0
                 )
             )
@@ -203,7 +207,7 @@ def figure2(
             axes.remove()
         stages = set()
         for axes, name in zip(panels, names, strict=False):
-            for found, style in ((curves_without, "-"), (curves_with, (0, (3, 1.5)))):
+            for found, style in ((curves_without, _WITHOUT), (curves_with, _WITH)):
                 _draw_curves(axes, found.get(name, {}), dashes=(style,), own_dash=style)
                 stages |= set(found.get(name, {}))
             axes.set(title=name, xlabel="epoch", ylabel="training accuracy, %", ylim=(None, 101))
@@ -211,7 +215,7 @@ def figure2(
             Line2D([], [], color=colour, linewidth=1.5, label=f"C{stage}")
             for stage, colour in _stage_colours(sorted(stages))
         ]
-        for style, text in (("-", "without DSL"), ((0, (3, 1.5)), "with DSL")):
+        for style, text in ((_WITHOUT, "without DSL"), (_WITH, "with DSL")):
             handles.append(Line2D([], [], color=QUIET, linewidth=1.5, linestyle=style, label=text))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, 3 * columns), fontsize=8
@@ -279,7 +283,7 @@ def svg(figure: Figure, label: str, key: str) -> str:
     root = ElementTree.fromstring(text)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     _simplify(root, used, key)
-    root.attrib = {"viewBox": root.get("viewBox"), "role": "img", "aria-label": label}
+    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "aria-label": label}
     text = ElementTree.tostring(root, encoding="unicode")
     for name, light in _LIGHT.items():
         text = text.replace(light, f"var(--{name})")
@@ -287,7 +291,9 @@ def svg(figure: Figure, label: str, key: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _draw_curves(axes: Axes, found: Curves, *, dashes, own_dash="-") -> None:
+def _draw_curves(
+    axes: Axes, found: Curves, *, dashes: Sequence[LineStyleType], own_dash: LineStyleType = "-"
+) -> None:
     stages = sorted(found)
     for i, (stage, colour) in enumerate(_stage_colours(stages)):
         own = stage == stages[-1]

@@ -59,7 +59,7 @@ def asked_dataset(cell: Cell) -> str | None:
 
 def dataset_title(cell: Cell) -> str:
     """Name the data that a run used, and the paper's if it differs."""
-    papers = PAPERS_SETS.get(asked_dataset(cell))
+    papers = PAPERS_SETS.get(asked_dataset(cell) or "")
     used = PAPERS_SETS.get(cell.dataset, cell.dataset)
     return used if papers in (None, used) else f"{used} (paper: {papers})"
 
@@ -213,7 +213,7 @@ def per_class(cells: list[Cell]) -> list[Table]:
 
 def per_run(each: results.Trained) -> dict[str, Any]:
     """Compute `balanced_acc`, `ece` and the `recall` of each class of a run, in percent."""
-    labels, task = each.predictions.labels, each.result["task"]
+    labels, task = each.labels, each.result["task"]
     return {
         "balanced_acc": 100 * statistics.balanced_accuracy(labels, each.own, task),
         "ece": 100 * statistics.expected_calibration_error(labels, each.own),

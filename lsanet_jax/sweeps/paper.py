@@ -46,7 +46,7 @@ def at_scale(scale: str, backbone: str) -> dict[str, Any]:
     """
     if scale == "paper":
         return {}
-    overrides = {"data.image_size": 28, "train.epochs": 30}
+    overrides: dict[str, Any] = {"data.image_size": 28, "train.epochs": 30}
     if backbone.startswith(("vgg", "densenet")):  # their other stem needs 32 and 29 pixels
         overrides["model.stem"] = "small"
     return overrides
