@@ -64,22 +64,19 @@ def different_tensors(a: Record, b: Record) -> list[str]:
     return names + [name for name in b["tensors"] if name not in a["tensors"]]
 
 
-def read_tensors(workdir: pathlib.Path, record: Record) -> dict[str, np.ndarray] | None:
-    """Parameters and batch statistics after an epoch, from a checkpoint.
+def read_tensors(place: pathlib.Path, record: Record) -> dict[str, np.ndarray]:
+    """Read the parameters and batch statistics after an epoch from its checkpoint.
 
     Args:
-      workdir: of the run.
+      place: of the checkpoint.
       record: of the epoch.
 
     Returns:
-      Arrays by the names in the record; None if no checkpoint of the epoch is kept.
+      Arrays by the names in the record.
 
     Raises:
       WorkdirError: the checkpoint is damaged, or is not what the record says.
     """
-    place = _kept(workdir, record)
-    if place is None:
-        return None
     arrays = checkpoint.read_arrays(place)
     tensors = {}
     for name, expected in record["tensors"].items():
@@ -109,15 +106,16 @@ def size(
     Returns:
       `epoch`; for the `first` tensor that differs and for the one that does most (`most`) its
       `name`, the largest absolute `difference`, and that `relative` to the largest absolute value
-      there (None where that is 0). None if there is no such epoch, or only shapes differ.
+      there (None if that is 0). None if there is no such epoch, or only shapes differ.
 
     Raises:
       WorkdirError: a checkpoint is damaged, or is not what its record says.
     """
     for a, b in pairs:
-        if not (_kept(there, a) and _kept(here, b)):
+        kept = _kept(there, a), _kept(here, b)
+        if kept[0] is None or kept[1] is None:
             continue
-        ours, theirs = read_tensors(there, a), read_tensors(here, b)
+        ours, theirs = read_tensors(kept[0], a), read_tensors(kept[1], b)
         found = []
         for name in different_tensors(a, b):
             if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
@@ -152,7 +150,7 @@ def audit(
 
     Raises:
       LSANetError: a run is not there or damaged, its chain is broken, its data or initial weights
-        are others, it cannot be trained, or the one `against` it has fewer epochs.
+        have changed, it cannot be trained, or the run `against` it has fewer epochs.
     """
     path = pathlib.Path(workdir).absolute()
     records = manifest.read_records(path)

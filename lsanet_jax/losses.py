@@ -13,7 +13,7 @@ per sample.
 | dks       | the same, on the DKS network                   | DKS, Eq. 3      |
 | dsn_lsa   | `weighted`                                     | Eq. 7           |
 | lsanet    | `weighted` + `synergy`                         | Eq. 5           |
-| probe     | dsn's, where `auxiliary` moves the auxiliary   | Fig. 2, without |
+| probe     | dsn's, but `auxiliary` moves the auxiliary     | Fig. 2, without |
 |           | classifiers only: see `models.supervised`      | DSL             |
 
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
@@ -21,6 +21,7 @@ References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN)
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -203,5 +204,5 @@ class Objective:
                 parts["auxiliary"] = auxiliary(ce, jnp.asarray(self.alpha))
         if self.terms.synergy:
             parts["synergy"] = synergy(logits, self.mu, multilabel=self.multilabel)
-        loss = sum(parts.values())
+        loss = functools.reduce(jnp.add, parts.values())
         return loss, parts | {"ce": jnp.mean(ce, axis=1)}

@@ -14,7 +14,7 @@ import csv
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 import jax
@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
+from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
@@ -124,11 +125,11 @@ def list_images(path: pathlib.Path) -> list[str]:
 
 
 def from_array(
-    images: UInt8[np.ndarray, "n h w c"], name: str, names: tuple[str, ...] = ()
+    images: UInt8[np.ndarray, "n h w c"] | LazyImages, name: str, names: Sequence[str] = ()
 ) -> Source:
     """Images of the form of the training images, called `names`, or else name/0, name/1, ..."""
-    names = list(names) or [f"{name}/{i}" for i in range(len(images))]
-    return Source(names, lambda indices: images[indices])
+    called = list(names) or [f"{name}/{i}" for i in range(len(images))]
+    return Source(called, lambda indices: images[indices])
 
 
 def predict_to_file(
@@ -155,8 +156,8 @@ def predict_to_file(
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
     if input and split and pathlib.Path(input).suffix != ".npz":
         raise ConfigError(
-            f"--split={split} is of an npz file or of the run's data, but --input={input} is none: "
-            "leave one of them out"
+            f"--split={split} is of an npz file or of the run's data, but --input={input} is "
+            "neither: leave one of them out"
         )
     split = split or "test"
     trained = load(workdir, checkpoint)
@@ -186,6 +187,7 @@ def predict_to_file(
         names, probabilities = [names[i] for i in sound], probabilities[:, sound]
         beta = None if beta is None else beta[sound]
     if medmnist:
+        assert labels is not None  # It was refused together with --input.
         return write_medmnist(
             pathlib.Path(output or workdir), trained, split, probabilities[-1], labels
         )
@@ -206,7 +208,7 @@ def predict(
       all_classifiers: all L classifiers, shallow to deep, and not only the network's own (l = 1).
 
     Returns:
-      Softmax probabilities, or for each label of a multi-label task its own; and beta where there
+      Softmax probabilities, or for each label of a multi-label task its own; and beta if there
       is attention and all classifiers were asked for.
 
     Raises:
@@ -235,7 +237,7 @@ def write_csv(
     """Write a row per image: file, label, probability per class; then of each other classifier.
 
     Raises:
-      WorkdirError: the file cannot be written; there is none then, or the old one.
+      WorkdirError: the file cannot be written; then there is none, or the old one.
     """
     classes = trained.dataset["class_names"]
     multilabel = trained.dataset["task"] == "multi-label"

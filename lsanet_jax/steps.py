@@ -7,7 +7,7 @@ over the global batch, so XLA sums gradients and statistics over the devices.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +153,8 @@ class TrainStep:
             state.params, state.batch_stats, x, labels
         )
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Optax's annotation is any tree; it is the one that it was given.
+        params = cast(nnx.State, optax.apply_updates(state.params, updates))
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
         new_means = means.merge(means.single_from_model_output(**parts))
         if not self.skip_nonfinite:
@@ -171,7 +172,7 @@ class TrainStep:
 
         Args:
           state: donated.
-          means: a `clu.metrics.Collection` that takes up the parts; donated.
+          means: a `clu.metrics.Collection` that records the parts; donated.
           *data: images, labels and indices [n, B], the batches of n steps; unless `resident` there
             are no indices, and images [n, B, h, w, c] and labels [n, B, ...] are the batches.
 

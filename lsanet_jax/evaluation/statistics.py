@@ -263,9 +263,9 @@ def majority_p_value(tests: Sequence[Difference]) -> float:
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     """Compute mean and sample standard deviation (n - 1 in the denominator; nan for one value)."""
-    found = np.asarray(values, np.float64)
-    _expect(found.ndim == 1 and len(found), f"values of shape {found.shape}", "[n], n > 0")
-    return float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else math.nan
+    array = np.asarray(values, np.float64)
+    _expect(array.ndim == 1 and len(array), f"values of shape {array.shape}", "[n], n > 0")
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
 
 
 def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstrap:

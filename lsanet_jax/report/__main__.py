@@ -50,7 +50,7 @@ def main() -> None:
         for name in formats:
             if name not in FORMATS:
                 near = near_matches(name, FORMATS)
-                raise ConfigError(f"--formats: {name!r} is none of {', '.join(FORMATS)}{near}")
+                raise ConfigError(f"--formats: {name!r} is not one of {', '.join(FORMATS)}{near}")
         report = sweep.make(spec.reopen(args.sweep, args.workdir), args.workdir)
         output = pathlib.Path(args.output or pathlib.Path(args.workdir) / "report")
         files = sweep_files.write(report, output, formats)

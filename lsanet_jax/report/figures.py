@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.typing import LineStyleType
 
 from lsanet_jax.evaluation.statistics import Reliability
 
@@ -35,9 +36,11 @@ _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, QUIET, LINE, BLUE = (_LIGHT[name] for name in ("ink", "quiet", "line", "blue"))
 _AUXILIARY = [_LIGHT[name] for name in ("blue", "orange", "green", "purple")]
 _METHODS = [_LIGHT[name] for name in ("quiet", "blue", "orange", "ink", "green", "purple")]
+_WITHOUT: LineStyleType = "-"  # deep supervision, in Figure 2
+_WITH: LineStyleType = (0, (3, 1.5))
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
-_STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its type
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
@@ -202,7 +205,7 @@ def figure2(
         stages = set()
         styles: tuple[Any, Any] = ("-", (0, (3, 1.5)))
         for axes, name in zip(panels, names, strict=False):
-            for found, style in zip((curves_without, curves_with), styles, strict=True):
+            for found, style in ((curves_without, _WITHOUT), (curves_with, _WITH)):
                 _draw_curves(axes, found.get(name, {}), dashes=(style,), own_dash=style)
                 stages |= set(found.get(name, {}))
             axes.set(title=name, xlabel="epoch", ylabel="training accuracy, %", ylim=(None, 101))
@@ -210,7 +213,7 @@ def figure2(
             Line2D([], [], color=colour, linewidth=1.5, label=f"C{stage}")
             for stage, colour in _stage_colours(sorted(stages))
         ]
-        for style, text in zip(styles, ("without DSL", "with DSL"), strict=True):
+        for style, text in ((_WITHOUT, "without DSL"), (_WITH, "with DSL")):
             handles.append(Line2D([], [], color=QUIET, linewidth=1.5, linestyle=style, label=text))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, 3 * columns), fontsize=8
@@ -278,8 +281,7 @@ def svg(figure: Figure, label: str, key: str) -> str:
     root = ElementTree.fromstring(text)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     _simplify(root, used, key)
-    box = root.get("viewBox", "")
-    root.attrib = {"viewBox": box, "role": "img", "aria-label": label}
+    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "aria-label": label}
     text = ElementTree.tostring(root, encoding="unicode")
     for name, light in _LIGHT.items():
         text = text.replace(light, f"var(--{name})")
@@ -287,7 +289,9 @@ def svg(figure: Figure, label: str, key: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _draw_curves(axes: Axes, found: Curves, *, dashes: Sequence[Any], own_dash: Any = "-") -> None:
+def _draw_curves(
+    axes: Axes, found: Curves, *, dashes: Sequence[LineStyleType], own_dash: LineStyleType = "-"
+) -> None:
     stages = sorted(found)
     for i, (stage, colour) in enumerate(_stage_colours(stages)):
         own = stage == stages[-1]

@@ -41,8 +41,15 @@ class Trained(NamedTuple):
     predictions: Predictions | None  # None if it was trained before runs wrote them
 
     @property
+    def labels(self) -> Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]:
+        """The labels of the test split, of a run that has predictions."""
+        assert self.predictions is not None
+        return self.predictions.labels
+
+    @property
     def own(self) -> Float[np.ndarray, "n k"]:
-        """The probabilities of the network's own classifier."""
+        """The probabilities of the network's own classifier, of a run that has predictions."""
+        assert self.predictions is not None
         return self.predictions.probabilities[-1]
 
 
@@ -162,14 +169,14 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
         return Comparison(seeds, acc, auc, ())
     first = pairs[0][0]
     for each in (each for pair in pairs for each in pair):
-        same = np.array_equal(first.predictions.labels, each.predictions.labels)
+        same = np.array_equal(first.labels, each.labels)
         if not same or first.result["task"] != each.result["task"]:
             raise WorkdirError(
                 f"{first.job.name} and {each.job.name} were not tested on the same images: the "
                 f"labels in their {PREDICTIONS} differ. Train one of them again on the data of the "
                 "other"
             )
-    labels, task = first.predictions.labels, first.result["task"]
+    labels, task = first.labels, first.result["task"]
 
     def terms(each: Trained) -> Float[np.ndarray, "n 1"]:
         right = metrics.right(labels, each.own, task)
@@ -264,7 +271,8 @@ def _check_result(job: spec.Job, result: dict) -> None:
             result["classifiers"][-1][key] for key in ("acc", "auc")
         ]:
             raise ValueError("test differs from the last of classifiers")
-        float(result["seconds"]), int(result["best_epoch"])
+        float(result["seconds"])
+        int(result["best_epoch"])
     except KeyError as error:
         raise _damaged(job, RESULT, f"{error} is missing") from error
     except (TypeError, ValueError) as error:

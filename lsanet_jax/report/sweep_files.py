@@ -15,7 +15,7 @@ from lsanet_jax.report.sweep import Report
 from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, row_of
 from lsanet_jax.runtime.files import replacing
 
-if TYPE_CHECKING:  # elsewhere only where something is drawn: matplotlib is slow to import
+if TYPE_CHECKING:  # elsewhere only when something is drawn: matplotlib is slow to import
     from lsanet_jax.report import figures
 
 FORMATS = ("md", "csv", "tex", "html")
@@ -132,7 +132,8 @@ def _figure2(report: Report) -> "figures.Picture | None":
     """Draw the paper's Figure 2; None if no run has curves for it."""
     from lsanet_jax.report import figures
 
-    found = {"without DSL": {}, "with DSL": {}}
+    without, deep = {}, {}
+    found = {"without DSL": without, "with DSL": deep}
     for cell in report.cells:
         curves = results.curves(cell, results.train_curve("acc"))
         training = cell.run.row.get("Training")
@@ -142,8 +143,7 @@ def _figure2(report: Report) -> "figures.Picture | None":
     if not any(found.values()):
         return None
     label = "Training accuracy of each classifier by epoch, without and with deep supervision"
-    figure = figures.figure2(found["without DSL"], found["with DSL"], report.title)
-    return figures.Picture("Figure 2", label, figure)
+    return figures.Picture("Figure 2", label, figures.figure2(without, deep, report.title))
 
 
 def _label_efficiency(report: Report) -> "figures.Picture | None":

@@ -23,9 +23,8 @@ def render(report: Report, picture: figures.Picture | None = None) -> str:
     """Render the page of a report, with the sweep's picture, if it has one, above the tables."""
     parts = []
     if picture is not None:
-        width = (
-            "wide" if picture.figure.get_figwidth() > 5 else "half"
-        )  # inches: two panels, or one
+        # In inches: two panels, or one.
+        width = "wide" if picture.figure.get_figwidth() > 5 else "half"
         parts.append(f"<h2>{text(picture.title)}</h2>")
         parts.append(page.figure(picture.figure, picture.label, "picture", css=width))
     for i, table in enumerate(report.tables):
@@ -54,17 +53,13 @@ def _difference_plots(report: Report) -> str:
         rows = []
         for run, comparison in report.comparisons.items():
             cell, found = by_name[run], getattr(comparison, name)
-            baseline = by_name[str(cell.run.baseline)]
-            papers = [(c.run.paper or {}).get(name, np.nan) for c in (baseline, cell)]
-            rows.append(
-                figures.Difference(
-                    label=report_tables.label_of(report.cells, cell),
-                    difference=found.difference,
-                    low=found.low,
-                    high=found.high,
-                    paper=papers[1] - papers[0],
-                )
+            assert cell.run.baseline is not None  # It was compared with it.
+            before, paper = (
+                (c.run.paper or {}).get(name, np.nan) for c in (by_name[cell.run.baseline], cell)
             )
+            label = report_tables.label_of(report.cells, cell)
+            row = figures.Difference(label, found.difference, found.low, found.high, paper - before)
+            rows.append(row)
         if rows:
             figure = figures.differences(rows, "percentage points")
             label = "; ".join(f"{row.label}: {row.difference:+.2f}" for row in rows)
@@ -101,7 +96,7 @@ def _plots(cell: Cell) -> Iterator[tuple[Figure, str, str]]:
             yield figures.curves(found, axis), label, caption
     if not cell.predicted:
         return
-    labels = np.concatenate([each.predictions.labels for each in cell.predicted])
+    labels = np.concatenate([each.labels for each in cell.predicted])
     probabilities = np.concatenate([each.own for each in cell.predicted])
     task = cell.predicted[0].result["task"]
     diagram = statistics.reliability(labels, probabilities)

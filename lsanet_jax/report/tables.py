@@ -213,7 +213,7 @@ def per_class(cells: list[Cell]) -> list[Table]:
 
 def per_run(each: results.Trained) -> dict[str, Any]:
     """Compute `balanced_acc`, `ece` and the `recall` of each class of a run, in percent."""
-    labels, task = each.predictions.labels, each.result["task"]
+    labels, task = each.labels, each.result["task"]
     return {
         "balanced_acc": 100 * statistics.balanced_accuracy(labels, each.own, task),
         "ece": 100 * statistics.expected_calibration_error(labels, each.own),

@@ -13,7 +13,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -112,13 +112,13 @@ class Checkpoints:
             return
         items = {"state": state, "means": jax.tree.leaves(means)}
         of_state = digests or manifest.tensor_digests(state)
-        digests = {
+        of_items = {
             "state": of_state,
             "model": _model_digests(of_state),
             "means": manifest.tensor_digests(items["means"]),
         }
         with self._writing():
-            self._last.save(step, args=_save(meta, items, digests))
+            self._last.save(step, args=_save(meta, items, of_items))
 
     def save_best(
         self, epoch: int, state: TrainState, digests: dict[str, str] | None = None
@@ -206,7 +206,7 @@ class Checkpoints:
         Raises:
           WorkdirError: the newest checkpoint is damaged, or of another network.
         """
-        step = self._last.latest_step()
+        step = max(self._last.all_steps())
         restored = self._restore(self._last, step, {"state": model._asdict()}, partly=True)
         return Model(**restored["state"]), restored["meta"]
 
@@ -240,7 +240,7 @@ class Checkpoints:
         args = ocp.args.Composite(sealed=ocp.args.JsonRestore(), **abstract)
         try:
             restored = manager.restore(number, args=args)
-            trees, sealed = {name: restored[name] for name in items}, restored.sealed
+            trees, sealed = {name: restored[name] for name in items}, restored["sealed"]
             found = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
             if partly:
                 found["model"] = found.pop("state")
@@ -291,8 +291,9 @@ def read_arrays(place: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         # As NumPy's, they need no devices like those of the run.
         as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
-        restore_args = jax.tree.map(as_numpy, handler.metadata(place).tree)
-        tree = handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+        folder = cast(Any, place)  # Orbax's annotation has etils' paths only, it takes any.
+        restore_args = jax.tree.map(as_numpy, handler.metadata(folder).tree)
+        tree = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=restore_args))
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise WorkdirError(f"cannot read the checkpoint {place}: {_reason(error)}") from error
     finally:

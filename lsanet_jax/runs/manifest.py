@@ -14,7 +14,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ _SHORT = 12  # Hex digits kept of each tensor's digest, enough to tell which one
 
 
 def environment() -> dict[str, Any]:
-    """All that bits may depend on beside the config and the data, as JSON has it."""
+    """All that bits may depend on besides the config and the data, as JSON has it."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -39,6 +39,7 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     devices = jax.devices()
+    options = cast(Any, jax.config)  # It declares few of its fields.
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -50,8 +51,8 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),
-        "x64": bool(jax.config.jax_enable_x64),
+        "matmul_precision": str(options.jax_default_matmul_precision),
+        "x64": bool(options.jax_enable_x64),
         "prng": "threefry2x32",
         **_revision(),
     }
@@ -99,7 +100,8 @@ def tensor_digests(tree) -> dict[str, str]:
         array = np.asarray(leaf)
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         digest = hashlib.sha256(f"{array.shape} {array.dtype.str}\n".encode())
-        digest.update(array)
+        # NumPy's annotations know arrays as buffers from Python 3.12 on.
+        digest.update(array)  # pyright: ignore[reportArgumentType]
         digests[jax.tree_util.keystr(path)] = digest.hexdigest()
     return digests
 

@@ -85,7 +85,7 @@ def print_table(result: dict) -> None:
 
 
 def percent(score: dict) -> tuple[str, str]:
-    """ACC and AUC of a score in percent; a dash where one is undefined."""
+    """ACC and AUC of a score in percent; a dash if one is undefined."""
     defined = lambda value: value is not None and math.isfinite(value)
     text = lambda value: f"{100 * value:.2f}" if defined(value) else "-"
     return text(score["acc"]), text(score["auc"])

@@ -226,7 +226,8 @@ class Workdir:
         if not self._writes:
             return
         # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
-        from tensorboardX import event_file_writer, proto, summary  # protobuf: half a second
+        from tensorboardX import event_file_writer, summary  # protobuf: half a second
+        from tensorboardX.proto import event_pb2
 
         with self._writing():
             if self._scalars is None:
@@ -234,7 +235,8 @@ class Workdir:
                 folder.mkdir(exist_ok=True)
                 self._scalars = event_file_writer.EventsWriter(str(folder / "events"))
             for name, value in scalars.items():
-                event = proto.event_pb2.Event(step=step, summary=summary.scalar(name, value))
+                make = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue] (generated)
+                event = make(step=step, summary=summary.scalar(name, value))
                 event.wall_time = time.time()
                 self._scalars.write_event(event)
             if time.monotonic() > self._flushed + FLUSH_SECONDS:

@@ -40,7 +40,7 @@ def program(module: str) -> str:
     return sys.argv[0] if sys.argv[0].startswith("lsanet ") else f"python -m {module}"
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for a tool that takes a run: it has the flag --workdir.
 
     Args:

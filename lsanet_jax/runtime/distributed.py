@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import threading
+from typing import Any, NamedTuple
 
 from lsanet_jax.errors import ConfigError, TrainingError
 
@@ -50,70 +51,91 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
       TrainingError: the processes did not find each other.
     """
     if (coordinator, num_processes, process_id) == (None, None, None):
-        launcher, num_processes, process_id = _launcher()
-        if num_processes == 1:
-            return
-        arguments = {"local_device_ids": _gpus(launcher)}
-    elif coordinator is None or num_processes is None or process_id is None:
-        given = {
-            "coordinator": coordinator,
-            "num_processes": num_processes,
-            "process_id": process_id,
-        }
-        missing = next(name for name, value in given.items() if value is None)
-        raise ConfigError(
-            f"--{missing} is missing: --coordinator, --num_processes and --process_id go together"
-        )
+        process = _launched()
     else:
-        _check(coordinator, num_processes, process_id)
-        if num_processes == 1:
-            return
-        launcher = None
-        if process_id == 0:
-            _check_port_is_free(coordinator)
-        arguments = {
-            "coordinator_address": coordinator,
-            "num_processes": num_processes,
-            "process_id": process_id,
-            "cluster_detection_method": "deactivate",
-        }
-
-    if process_id != 0:
+        process = _described(coordinator, num_processes, process_id)
+    if process is None or process.count == 1:
+        return
+    arguments = process.arguments()
+    if process.id != 0:
         logger = logging.getLogger("lsanet_jax")
         logger.setLevel(logging.WARNING)
         for handler in logger.handlers:
-            handler.setFormatter(logging.Formatter(f"process {process_id}: %(message)s"))
+            handler.setFormatter(logging.Formatter(f"process {process.id}: %(message)s"))
     try:
         _connect(arguments)
     except TimeoutError:
-        if coordinator is None:
-            found = f"not all {num_processes} processes of {launcher} came, or reach each other"
-        else:
-            found = _diagnose(coordinator, num_processes)
         raise TrainingError(
-            f"process {process_id} gave up after {START_TIMEOUT} s: {found}"
+            f"process {process.id} gave up after {START_TIMEOUT} s: {process.diagnosis()}"
         ) from None
     except (RuntimeError, ValueError) as error:
-        advice = f"; --coordinator, --num_processes and --process_id do without {launcher}'s help"
         raise TrainingError(
-            f"process {process_id} of {num_processes} cannot be connected to the others: "
-            f"{error}{advice if launcher else ''}"
+            f"process {process.id} of {process.count} cannot be connected to the others: "
+            f"{error}{process.advice}"
         ) from error
-    log.info("%d processes are connected", num_processes)
+    log.info("%d processes are connected", process.count)
 
 
-def _launcher() -> tuple[str | None, int, int]:
-    """Returns who has started several processes, how many, and which this one is."""
+class _Launched(NamedTuple):
+    """A process as its launcher describes it, one of several."""
+
+    launcher: str
+    count: int
+    id: int
+
+    def arguments(self) -> dict[str, Any]:
+        """What jax needs to know besides what it asks the launcher."""
+        return {"local_device_ids": _gpus(self.launcher)}
+
+    def diagnosis(self) -> str:
+        """Why the others did not come."""
+        return f"not all {self.count} processes of {self.launcher} came, or reach each other"
+
+    @property
+    def advice(self) -> str:
+        """What to do if jax cannot ask the launcher."""
+        return (
+            f"; --coordinator, --num_processes and --process_id do without {self.launcher}'s help"
+        )
+
+
+class _Described(NamedTuple):
+    """A process as its flags describe it, after `_described` checked them."""
+
+    coordinator: str
+    count: int
+    id: int
+
+    def arguments(self) -> dict[str, Any]:
+        """What jax needs to know; raises ConfigError if process 0 cannot use the port."""
+        if self.id == 0:
+            _check_port_is_free(self.coordinator)
+        return {
+            "coordinator_address": self.coordinator,
+            "num_processes": self.count,
+            "process_id": self.id,
+            "cluster_detection_method": "deactivate",
+        }
+
+    def diagnosis(self) -> str:
+        """Why the others did not come."""
+        return _diagnose(self.coordinator, self.count)
+
+    advice = ""
+
+
+def _launched() -> _Launched | None:
+    """Ask who has started several processes, how many, and which this one is; None if nobody."""
     for name, (count, rank) in LAUNCHERS.items():
         if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
-            return name, int(os.environ[count]), int(os.environ[rank])
-    return None, 1, 0
+            return _Launched(name, int(os.environ[count]), int(os.environ[rank]))
+    return None
 
 
-def _gpus(launcher: str | None) -> list[int] | None:
-    """Returns the GPUs of a process; None leaves it to jax, which takes that of its local number.
+def _gpus(launcher: str) -> list[int] | None:
+    """Choose the GPUs of a process; None leaves it to jax, which takes that of its local number.
 
-    That is right where the processes of a node see all its GPUs; one that is alone on its node, or
+    That is right if the processes of a node see all its GPUs; one that is alone on its node, or
     that is shown no other GPU than its own, takes all that it sees.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -131,7 +153,20 @@ def _count_gpus() -> int:
     return len(list(pathlib.Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _check(coordinator: str, num_processes: int, process_id: int) -> None:
+def _described(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> _Described:
+    """Check the flags; raises ConfigError."""
+    if coordinator is None or num_processes is None or process_id is None:
+        given = {
+            "coordinator": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+        missing = next(name for name, value in given.items() if value is None)
+        raise ConfigError(
+            f"--{missing} is missing: --coordinator, --num_processes and --process_id go together"
+        )
     host, _, port = coordinator.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(
@@ -144,6 +179,7 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
             f"--process_id={process_id}: expected 0 to {num_processes - 1}, "
             f"since --num_processes={num_processes}"
         )
+    return _Described(coordinator, num_processes, process_id)
 
 
 def _check_port_is_free(coordinator: str) -> None:
@@ -168,7 +204,7 @@ def _connect(arguments: dict) -> None:
     # The processes reach each other directly; gRPC takes an empty value for "no proxy".
     os.environ.setdefault("grpc_proxy", "")
     jax.config.update("jax_check_proxy_envs", False)
-    errors = []
+    errors: list[Exception] = []
 
     def connect():
         try:

@@ -446,7 +446,7 @@ def test_the_command_line(tmp_path):
     other = tmp_path / "other"
     sweep.claim(make_sweep(*PAIR), other)
     for changed, message in (
-        ({"formats": "pdf"}, "--formats: 'pdf' is none of md, csv, tex, html"),
+        ({"formats": "pdf"}, "--formats: 'pdf' is not one of md, csv, tex, html"),
         ({"workdir": tmp_path / "empty"}, "has no sweep.json: no sweep was started there"),
         ({"workdir": other}, "holds another sweep: its name is"),
         ({"sweep": "nowhere.py"}, "nowhere.py: there is no such file"),
