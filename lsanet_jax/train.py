@@ -286,11 +286,12 @@ class Training:
     def record(self, epoch: int, val: dict) -> None:
         """Record an epoch in the history and in `metrics.jsonl`."""
         self.history.add(epoch, val, seconds=time.perf_counter() - self.started, rate=self.rate)
+        first = self.done - self.plan.steps_per_epoch
         self.folder.write_epoch(
             {
                 "epoch": epoch,
                 "step": self.done,
-                "learning_rate": float(self.schedule(self.done - self.plan.steps_per_epoch)),
+                "learning_rate": float(np.asarray(self.schedule(first))),
                 "train": {name: float(mean) for name, mean in self.means.compute().items()},
                 "val": val,
                 "images_per_second": self.rate,
@@ -339,11 +340,12 @@ class Training:
         """Score the selected and the last epoch; returns what the selected one predicts, too."""
         history, state = self.history, self.state
         test, predictions = self.evaluate(state, "test")
+        assert history.last_val is not None  # an epoch has been recorded
         chosen = last = Scored(history.epoch, history.last_val, test)
         best = history.best_epoch
-        if best is None:
+        if best is None or history.best_val is None:
             log.warning("the validation AUC was never defined: reporting the last epoch")
-        if self.config.eval.select == "best_val_auc" and best not in (None, history.epoch):
+        elif self.config.eval.select == "best_val_auc" and best != history.epoch:
             model = self.checkpoints.restore_best(best, Model(state.params, state.batch_stats))
             test, predictions = self.evaluate(state._replace(**model._asdict()), "test")
             chosen = Scored(best, history.best_val, test)

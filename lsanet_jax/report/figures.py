@@ -36,8 +36,9 @@ _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, QUIET, LINE, BLUE = (_LIGHT[name] for name in ("ink", "quiet", "line", "blue"))
 _AUXILIARY = [_LIGHT[name] for name in ("blue", "orange", "green", "purple")]
 _METHODS = [_LIGHT[name] for name in ("quiet", "blue", "orange", "ink", "green", "purple")]
-_WITHOUT: LineStyleType = "-"  # deep supervision, in Figure 2
-_WITH: LineStyleType = (0, (3, 1.5))
+# Without and with deep supervision, in Figure 2. A loop over both loses the type of either.
+_WITHOUT: Any = "-"
+_WITH: Any = (0, (3, 1.5))
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
 _STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its type
@@ -203,7 +204,6 @@ def figure2(
         for axes in panels[len(names) :]:
             axes.remove()
         stages = set()
-        styles: tuple[Any, Any] = ("-", (0, (3, 1.5)))
         for axes, name in zip(panels, names, strict=False):
             for found, style in ((curves_without, _WITHOUT), (curves_with, _WITH)):
                 _draw_curves(axes, found.get(name, {}), dashes=(style,), own_dash=style)
