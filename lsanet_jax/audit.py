@@ -210,7 +210,7 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         newest = read_json(path / CONFIG)
         common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
         fields |= {name: newest[name] for name in common}
-    config = config_lib.unflatten(fields)
+    config = config_lib.unflatten(config_lib.complete(fields))
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint
     if found != promised:

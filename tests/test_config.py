@@ -259,3 +259,12 @@ def test_public_names_are_documented():
     for name in config_lib.__all__:
         member = getattr(config_lib, name)
         assert not callable(member) or inspect.getdoc(member)
+
+
+def test_a_stored_config_without_the_newest_fields_has_their_defaults():
+    stored = dict(config_lib.flatten(config_lib.default_config()))
+    stored.pop("data.resize")
+    stored["train.epochs"] = 3
+    config = config_lib.unflatten(config_lib.complete(stored))
+    assert (config.data.resize, config.train.epochs) == ("nearest", 3)
+    config_lib.validate(config)

@@ -16,6 +16,15 @@ def default_config() -> ml_collections.ConfigDict:
     return unflatten({name: field.default for name, field in FIELDS.items()})
 
 
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the fields that a stored config lacks, at their defaults: those that came after it.
+
+    Args:
+        values: by dotted names.
+    """
+    return {name: field.default for name, field in FIELDS.items()} | dict(values)
+
+
 def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, value) for each leaf of a config."""
     for name, value in config.items():

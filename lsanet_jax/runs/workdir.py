@@ -15,7 +15,7 @@ from typing import IO, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import MAY_CHANGE, flatten, unflatten
+from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
@@ -300,7 +300,7 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     Raises:
       WorkdirError: it has another config, or its `config.json` is damaged.
     """
-    found, wanted = read_json(path / CONFIG), _as_json(config)
+    found, wanted = _as_json(read_config(path)), _as_json(config)
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
     if changed := differences(fixed(found), fixed(wanted)):
         raise WorkdirError(
@@ -310,7 +310,7 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
 
 
 def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of the run in a folder.
+    """Read the config of the run in a folder; fields that came after it have their defaults.
 
     Raises:
       WorkdirError: there is none.
@@ -318,4 +318,4 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     file = path / CONFIG
     if not file.exists():
         raise WorkdirError(f"--workdir={path} holds no run: {file.name} is missing")
-    return unflatten(read_json(file))
+    return unflatten(complete(read_json(file)))
