@@ -30,7 +30,7 @@ from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
-from lsanet_jax.models import layers
+from lsanet_jax.models import formulation
 from lsanet_jax.runs import trained as inference
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import replacing
@@ -230,7 +230,7 @@ def predict(
         logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
         return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
 
-    run = jax.jit(run, compiler_options=layers.compiler_options())
+    run = jax.jit(run, compiler_options=formulation.compiler_options())
     probabilities, betas = [], []
     with tqdm.tqdm(total=len(source.names), unit="image", dynamic_ncols=True) as bar:
         for images in source.batches(batch_size):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from lsanet_jax import losses
 from lsanet_jax.errors import ConfigError
-from lsanet_jax.models import layers
+from lsanet_jax.models import formulation
 
 
 class TrainState(NamedTuple):
@@ -197,12 +197,12 @@ def make_train_step(
         (state, means), parts = jax.lax.scan(body, (state, means), per_step)
         return state, means, parts
 
-    return jax.jit(
+    return formulation.jit(
         train_step,
+        mesh,
         in_shardings=(replicated, replicated, *data_shardings),
         out_shardings=replicated,
         donate_argnums=(0, 1),
-        compiler_options=layers.compiler_options(),
     )
 
 
@@ -235,9 +235,9 @@ def make_eval_step(
         probabilities = jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
         return probabilities, ce, beta
 
-    return jax.jit(
+    return formulation.jit(
         eval_step,
+        mesh,
         in_shardings=(replicated, replicated, *data_shardings),
         out_shardings=replicated,
-        compiler_options=layers.compiler_options(),
     )
