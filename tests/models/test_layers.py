@@ -9,13 +9,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lsanet_jax.models import convolution, formulation, layers
+from lsanet_jax.models import convolution, layers
 from tests.conftest import ROOT
 
 # name: n, h, w, in, out, kernel, stride, padding, groups
 CONVOLUTIONS = {
     "plain": (2, 6, 7, 3, 4, 3, 1, 1, 1),
     "strided": (2, 7, 8, 3, 4, 3, 2, 1, 1),
+    "strided by 3": (2, 8, 7, 3, 4, 5, 3, 2, 1),
+    "strided without padding": (2, 8, 7, 3, 4, 3, 2, 0, 1),
+    "stride above the kernel": (2, 9, 8, 3, 4, 2, 3, 1, 1),
     "imagenet stem": (2, 11, 9, 3, 4, 7, 2, 3, 1),
     "even kernel": (2, 5, 5, 3, 4, 4, 3, 2, 1),
     "1x1": (2, 3, 5, 3, 4, 1, 1, 0, 1),
@@ -193,11 +196,6 @@ def test_layers_under_jit_over_a_mesh_equal_those_on_one_device():
     command = [sys.executable, "-m", "tests.models.test_layers"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_compiler_options_are_ones_that_jit_takes():
-    assert formulation.compiler_options()  # none, where XLA does not know them any more
-    assert jax.jit(lambda x: x + 1, compiler_options=formulation.compiler_options())(1) == 2
 
 
 def test_initialisers_have_torchvisions_spread():
