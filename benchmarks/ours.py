@@ -16,19 +16,24 @@ from lsanet_jax.losses import Objective
 CLASSES = 7
 
 
-def our_step(objective: str, args, backbone: str = "resnet18"):
-    """Return a function that does n steps and waits for them."""
-    config = common.get_config()
-    config.model.update(objective=objective, stem=args.stem, backbone=backbone)
-    mesh = Mesh(jax.devices(), ("data",))
-    prepare = functools.partial(
+def preprocessor(size: int):
+    """From stored uint8 images to what the network sees, as the recipes do by default."""
+    return functools.partial(
         preprocessing.preprocess,
-        image_size=args.size,
+        image_size=size,
         resize="nearest",
         as_rgb=True,
         mean=(0.5,),
         std=(0.5,),
     )
+
+
+def our_step(objective: str, args, backbone: str = "resnet18"):
+    """Return a function that does n steps and waits for them."""
+    config = common.get_config()
+    config.model.update(objective=objective, stem=args.stem, backbone=backbone)
+    mesh = Mesh(jax.devices(), ("data",))
+    prepare = preprocessor(args.size)
     tx = optax.adam(1e-3)
     shape = (args.size, args.size, 3)
     create = lambda rngs: models.create_model(config.model, CLASSES, shape, rngs)

@@ -69,10 +69,11 @@ def cross_entropy(
     if multilabel:
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
         return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
-    if labels.ndim == 2:
-        return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
-    labels = jnp.broadcast_to(labels, logits.shape[:-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if labels.ndim == 1:
+        # Picking the label's logit by its index has a scatter for a gradient: not deterministic on GPU
+        # unless XLA sorts.
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
 
 
 def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from lsanet_jax import losses
 from lsanet_jax.errors import ConfigError
-from lsanet_jax.models import layers
+from lsanet_jax.models import formulation
 
 
 class TrainState(NamedTuple):
@@ -208,12 +208,12 @@ class TrainStep:
         def train_step(*arguments):  # so named in profiles
             return self(*arguments)
 
-        return jax.jit(
+        return formulation.jit(
             train_step,
+            mesh,
             in_shardings=(replicated, replicated, *data),
             out_shardings=replicated,
             donate_argnums=(0, 1),
-            compiler_options=layers.compiler_options(),
         )
 
 
@@ -264,9 +264,9 @@ class EvalStep:
         def eval_step(*arguments):
             return self(*arguments)
 
-        return jax.jit(
+        return formulation.jit(
             eval_step,
+            mesh,
             in_shardings=(replicated, replicated, *data),
             out_shardings=replicated,
-            compiler_options=layers.compiler_options(),
         )

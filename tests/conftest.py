@@ -117,13 +117,9 @@ def reference():
 @pytest.fixture
 def small_families(monkeypatch):
     """The families with one block, convolution or dense layer or two in each stage."""
-    from lsanet_jax.models import densenet, resnet, vgg
+    from tests.networks import shrink_families
 
-    monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
-    spec = resnet.SPECS["resnext50"]._replace(stage_sizes=(1, 1, 1, 1))
-    monkeypatch.setitem(resnet.SPECS, "resnext50", spec)
-    monkeypatch.setitem(vgg.SPECS, "vgg16", (1, 1, 2, 1, 1))
-    monkeypatch.setitem(densenet.SPECS, "densenet121", (2, 1, 1, 2))
+    shrink_families(monkeypatch)
 
 
 @pytest.fixture(scope="session")

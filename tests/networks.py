@@ -10,7 +10,7 @@ from flax import nnx
 
 from configs import common
 from lsanet_jax import models
-from lsanet_jax.models import layers, pretrained
+from lsanet_jax.models import densenet, layers, pretrained, resnet, vgg
 
 # At 7 classes, as torchvision has them; VGG with one fully connected layer.
 TORCHVISION_PARAMETERS = {
@@ -28,6 +28,16 @@ TORCHVISION_PARAMETERS = {
     "densenet169": 12496135,
     "densenet201": 18106375,
 }
+
+
+def shrink_families(monkeypatch) -> None:
+    """Leave one block, convolution or dense layer or two in each stage of a member of each family."""
+    monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
+    for name in ("resnet50", "resnext50"):
+        spec = resnet.SPECS[name]._replace(stage_sizes=(1, 1, 1, 1))
+        monkeypatch.setitem(resnet.SPECS, name, spec)
+    monkeypatch.setitem(vgg.SPECS, "vgg16", (1, 1, 2, 1, 1))
+    monkeypatch.setitem(densenet.SPECS, "densenet121", (2, 1, 1, 2))
 
 
 def model_config(**overrides) -> ml_collections.ConfigDict:

@@ -9,8 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lsanet_jax.errors import ConfigError
+from lsanet_jax.models.convolution import VanishedMapError
 from lsanet_jax.models.heads import Classifier, DKSClassifier
-from lsanet_jax.models.layers import VanishedMapError
 from lsanet_jax.models.lsa import FeatureEmbedding, LayerSelectiveAttention
 
 

@@ -17,7 +17,7 @@ from lsanet_jax import keys, models, steps
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.errors import DataError, WorkdirError
-from lsanet_jax.models import layers
+from lsanet_jax.models import formulation
 from lsanet_jax.runs.checkpoint import Checkpoints, Model
 from lsanet_jax.runs.layout import CHECKPOINTS, MANIFEST, RESULT
 from lsanet_jax.runs.workdir import read_config
@@ -74,7 +74,7 @@ class TrainedModel(NamedTuple):
             logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
             return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
 
-        compiled = jax.jit(run, compiler_options=layers.compiler_options())
+        compiled = jax.jit(run, compiler_options=formulation.compiler_options())
         return functools.partial(compiled, state)
 
 

@@ -9,13 +9,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lsanet_jax.models import layers
+from lsanet_jax.models import convolution, layers
 from tests.conftest import ROOT
 
 # name: n, h, w, in, out, kernel, stride, padding, groups
 CONVOLUTIONS = {
     "plain": (2, 6, 7, 3, 4, 3, 1, 1, 1),
     "strided": (2, 7, 8, 3, 4, 3, 2, 1, 1),
+    "strided by 3": (2, 8, 7, 3, 4, 5, 3, 2, 1),
+    "strided without padding": (2, 8, 7, 3, 4, 3, 2, 0, 1),
+    "stride above the kernel": (2, 9, 8, 3, 4, 2, 3, 1, 1),
     "imagenet stem": (2, 11, 9, 3, 4, 7, 2, 3, 1),
     "even kernel": (2, 5, 5, 3, 4, 4, 3, 2, 1),
     "1x1": (2, 3, 5, 3, 4, 1, 1, 0, 1),
@@ -79,7 +82,7 @@ def test_convolution_and_its_gradients_equal_pytorchs(x64, name, dtype, toleranc
     n, h, w, c, out, k, stride, padding, groups = CONVOLUTIONS[name]
     x, kernel = arrays((n, h, w, c), (k, k, c // groups, out), dtype=dtype)
     y, dx, dkernel, dy = value_and_gradients(
-        lambda x, kernel: layers.conv2d(x, kernel, stride, padding, groups), x, kernel
+        lambda x, kernel: convolution.conv2d(x, kernel, stride, padding, groups), x, kernel
     )
     assert y.dtype == dx.dtype == dkernel.dtype == dtype
 
@@ -98,8 +101,10 @@ def test_convolution_and_its_gradients_equal_pytorchs(x64, name, dtype, toleranc
 def test_convolution_in_bfloat16_is_near_and_stays_in_bfloat16(name):
     n, h, w, c, out, k, stride, padding, groups = CONVOLUTIONS[name]
     x, kernel = arrays((n, h, w, c), (k, k, c // groups, out), dtype=np.float32)
-    expected = layers.conv2d(x, kernel, stride, padding, groups)
-    y = layers.conv2d(*(jnp.asarray(a, jnp.bfloat16) for a in (x, kernel)), stride, padding, groups)
+    expected = convolution.conv2d(x, kernel, stride, padding, groups)
+    y = convolution.conv2d(
+        *(jnp.asarray(a, jnp.bfloat16) for a in (x, kernel)), stride, padding, groups
+    )
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0.05, atol=0.2)
 
@@ -191,11 +196,6 @@ def test_layers_under_jit_over_a_mesh_equal_those_on_one_device():
     command = [sys.executable, "-m", "tests.models.test_layers"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_compiler_options_are_ones_that_jit_takes():
-    assert layers.compiler_options()  # none, where XLA does not know them any more
-    assert jax.jit(lambda x: x + 1, compiler_options=layers.compiler_options())(1) == 2
 
 
 def test_initialisers_have_torchvisions_spread():
