@@ -1,13 +1,13 @@
-"""What a training step is on a GPU, compiled without one: python -m benchmarks.aot resnet18 resnet50.
+"""A training step on a GPU, compiled without one: python -m benchmarks.aot resnet18 resnet50.
 
-XLA compiles for an NVIDIA card from its description alone. For each backbone and number of cards this
-prints a row: memory of a card, FLOP of convolutions and matrix products, bytes between kernels and
-memory, kernels, all-reduces with what they reduce, and the floor of the step: the sum over its kernels
-of max(FLOP / peak, bytes / bandwidth). The real step takes longer: no kernel reaches its peak, and
-launches, cuDNN's workspaces and the network between the cards are left out.
+XLA compiles for an NVIDIA card from its description alone. For each backbone and number of cards
+this prints a row: memory of a card, FLOP of convolutions and matrix products, bytes between kernels
+and memory, kernels, all-reduces with what they reduce, and the floor of the step: the sum over its
+kernels of max(FLOP / peak, bytes / bandwidth). The real step takes longer: no kernel reaches its
+peak, and launches, cuDNN's workspaces and the network between the cards are left out.
 
-It needs the packages of requirements.txt, with CUDA, but neither card nor driver; jax 0.10. A program
-takes half a minute to a few minutes to compile on two cores.
+It needs the packages of requirements.txt, with CUDA, but neither card nor driver; jax 0.10. A
+program takes half a minute to a few minutes to compile on two cores.
 """
 
 import argparse
@@ -187,7 +187,7 @@ def bytes_read(op: Op, index: int, operand: Op, computations) -> int:
 
 
 def passes_of(op: Op, computations) -> int:
-    """How often a kernel goes over its data: once, but a bitonic sort of n about log2(n)^2 / 2 times.
+    """How often a kernel goes over its data: once; a bitonic sort of n about log2(n)^2 / 2 times.
 
     The first 2048 elements or so are sorted within a block, in one pass.
     """

@@ -1,7 +1,7 @@
 """Compile and step times of every backbone: python -m benchmarks.backbones [--size=64 --batch=32].
 
-The training step of LSANet (or --objective), fp32, Adam, 7 classes. "first step" holds tracing, compiling
-and one step, without a compilation cache; a step is the median of the rounds.
+The training step of LSANet (or --objective), fp32, Adam, 7 classes. "first step" holds tracing,
+compiling and one step, without a compilation cache; a step is the median of the rounds.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """What the digests of a run cost: python -m benchmarks.digests --path=ham10000_28.npz [--epochs=6].
 
 Trains ResNet-18 at 28 pixels, batch 64, on an npz file, and tells how much of each epoch (training,
-validation and what is saved) goes into the SHA-256 of the state and the record of the epoch; the first
-epoch, which compiles, is left out. The steps wait meanwhile, so the share is what throughput loses.
+validation and what is saved) goes into the SHA-256 of the state and the record of the epoch; the
+first epoch, which compiles, is left out. The steps wait meanwhile, so the share is what throughput
+loses.
 """
 
 import argparse

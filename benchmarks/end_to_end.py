@@ -1,10 +1,10 @@
-"""Whole trainings beside PyTorch's: python -m benchmarks.end_to_end [FILE.npz --size=28 --stem=small].
+"""Whole trainings beside PyTorch's: python -m benchmarks.end_to_end [FILE.npz --size=28].
 
 Each training is a process of its own, from the command to its exit; ours and PyTorch's
-(benchmarks/medmnist_torch.py) take turns, with one epoch and with --epochs. An epoch, its evaluation
-included, takes the difference; what is left of the short training is start-up (imports, reading,
-compiling; our checkpoints and digests are in the epochs). Without a file, the set is the quickstart's:
-1024 synthetic images of 64 pixels.
+(benchmarks/medmnist_torch.py) take turns, with one epoch and with --epochs. An epoch, its
+evaluation included, takes the difference; what is left of the short training is start-up (imports,
+reading, compiling; our checkpoints and digests are in the epochs). Without a file, the set is the
+quickstart's: 1024 synthetic images of 64 pixels.
 """
 
 import argparse

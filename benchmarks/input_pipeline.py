@@ -1,22 +1,24 @@
 """Images per second of every input pipeline: python -m benchmarks.input_pipeline [--batch=64].
 
-Over one folder of JPEG files, PyTorch's DataLoader and our pipelines take turns, a few seconds each, in
-one process, so that a noisy machine disturbs them alike; a ratio is the median over the rounds. What a
-number includes:
+Over one folder of JPEG files, PyTorch's DataLoader and our pipelines take turns, a few seconds
+each, in one process, so that a noisy machine disturbs them alike; a ratio is the median over the
+rounds. What a number includes:
 
-    DataLoader            decode and resize each file (lsanet_jax.data.sources.images.decode, as ours does), make
+    DataLoader            decode and resize each file (lsanet_jax.data.sources.images.decode, as
+    ours does), make
                           uint8 batches in the host's memory
     Grain, processes      the same, and the batch is put on the device; as many workers
     Grain, threads        the same in threads of the training process, one per core
     Grain, arrays         images decoded before: gather a uint8 batch and put it on the device
-    device, preprocess    images decoded and put on the device before: gather and normalise a float32
+    device, preprocess    images decoded and put on the device before: gather and normalise a
+    float32
                           batch there; this is all that the device pipeline does
 
-Batches are taken and dropped as fast as they come, those made before a turn are not counted, and the
-files lie in the page cache. CPU time, of this process and its workers, hardly depends on what else the
-machine does (it is read from /proc: Linux only). Start-up, until the first batch, is told apart: of worker
-processes, which both libraries spawn here (a forked one starts faster, but not safely beside JAX), or of
-compiling.
+Batches are taken and dropped as fast as they come, those made before a turn are not counted, and
+the files lie in the page cache. CPU time, of this process and its workers, hardly depends on what
+else the machine does (it is read from /proc: Linux only). Start-up, until the first batch, is told
+apart: of worker processes, which both libraries spawn here (a forked one starts faster, but not
+safely beside JAX), or of compiling.
 
 At the end, what the device pipeline adds to a training step of ResNet-18: the step with gather and
 normalisation inside, over the same step fed with one float32 batch that is ready on the device.
@@ -80,7 +82,7 @@ class Shuffled:
 
 
 def write_images(root: pathlib.Path, size: int, count: int, distinct: int) -> None:
-    """A folder for `load_folder`: `count` JPEG files for training, one per class for val and test."""
+    """A folder for `load_folder`: `count` JPEG files for train, one per class for val and test."""
     counts = {"num_train": distinct, "num_val": CLASSES, "num_test": CLASSES}
     made = synthetic.make_synthetic(task="multi-class", num_classes=CLASSES, size=size, **counts)
     for key in SPLITS:
@@ -180,7 +182,7 @@ def measure_case(stored: int, size: int, args) -> str:
 
 
 def take_turns(contenders: dict, args) -> tuple[dict, dict, dict]:
-    """Seconds until each one's first batch; images per second and CPU seconds per image by round."""
+    """Seconds until each one's first batch; images per second, CPU seconds per image, by round."""
     start_up = {}
     for name, batches in contenders.items():
         start = time.perf_counter()

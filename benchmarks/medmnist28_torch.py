@@ -1,9 +1,10 @@
 """The peer of configs/medmnist28.py in PyTorch: python -m benchmarks.medmnist28_torch --seed=0.
 
-ResNet-18 with the small stem under the protocol of that config, on the same batches in the same order, to
-tell a fault of ours from what the protocol gives. What our protocol leaves open can be varied:
---init=pytorch takes PyTorch's default initialisation, as MedMNIST's own code does, and --short_batch
-its last batch, which has what is left and is not filled up.
+ResNet-18 with the small stem under the protocol of that config, on the same batches in the same
+order, to tell a fault of ours from what the protocol gives. What our protocol leaves open can be
+varied:
+--init=pytorch takes PyTorch's default initialisation, as MedMNIST's own code does, and
+--short_batch its last batch, which has what is left and is not filled up.
 """
 
 import argparse

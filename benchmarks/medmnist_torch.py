@@ -1,9 +1,9 @@
 """MedMNIST's training protocol in PyTorch alone: the peer of benchmarks/end_to_end.py.
 
-ResNet-18, Adam, cross entropy, the learning rate times 0.1 at 50 % and 75 % of the epochs, as MedMNIST's
-own script has them. As ours does, it scores the validation split after each epoch, and at the end the
-test split with the weights of the best one. The images wait in memory as normalised tensors, which
-is faster than MedMNIST's DataLoader of single images.
+ResNet-18, Adam, cross entropy, the learning rate times 0.1 at 50 % and 75 % of the epochs, as
+MedMNIST's own script has them. As ours does, it scores the validation split after each epoch, and
+at the end the test split with the weights of the best one. The images wait in memory as normalised
+tensors, which is faster than MedMNIST's DataLoader of single images.
 """
 
 import argparse

@@ -1,16 +1,18 @@
 """Peak memory of streaming a set that does not fit: python -m benchmarks.memory [--gigabytes=4].
 
-Writes a folder of JPEG files of 224 pixels that would take so many gigabytes (1e9 bytes) decoded, starts
-`lsanet_jax.main` on it with `configs/folder.py` (ResNet-18, LSANet) and the Grain pipeline, and once a
-second sums up, over the training process and all its children, the resident memory as /proc has it: Pss,
-where memory that processes share counts once, and VmRSS, where it counts in each. After so many training
-steps, or seconds of training, it sends SIGTERM, and prints the peaks of each phase: starting (listing the
-files), checking (the model is made, and every image decoded once for the fingerprint) and training.
+Writes a folder of JPEG files of 224 pixels that would take so many gigabytes (1e9 bytes) decoded,
+starts `lsanet_jax.main` on it with `configs/folder.py` (ResNet-18, LSANet) and the Grain pipeline,
+and once a second sums up, over the training process and all its children, the resident memory as
+/proc has it: Pss, where memory that processes share counts once, and VmRSS, where it counts in
+each. After so many training steps, or seconds of training, it sends SIGTERM, and prints the peaks
+of each
+phase: starting (listing the files), checking (the model is made, and every image decoded once for
+the fingerprint) and training.
 
-Batches that wait between two processes are in nobody's memory: a few MB per worker, which neither sum
-has. Linux only. Flags that are not known here go to `lsanet_jax.main`, such as
---config.eval.batch_size=64. What an evaluation needs does not depend on the size of the set, and shows
-with a --steps beyond the first epoch, as of a small set: --gigabytes=0.1 --steps=60.
+Batches that wait between two processes are in nobody's memory: a few MB per worker, which neither
+sum has. Linux only. Flags that are not known here go to `lsanet_jax.main`, such as
+--config.eval.batch_size=64. What an evaluation needs does not depend on the size of the set, and
+shows with a --steps beyond the first epoch, as of a small set: --gigabytes=0.1 --steps=60.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""ResNet-18 in PyTorch as torchvision has it, and with the small stem: the peer of the benchmarks."""
+"""ResNet-18 in PyTorch as in torchvision, and with the small stem: the benchmarks' peer."""
 
 import torch
 from torch import nn

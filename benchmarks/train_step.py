@@ -1,9 +1,10 @@
 """Time of a training step beside PyTorch's: python -m benchmarks.train_step [--size=28 --batch=64].
 
 Ours and PyTorch's ResNet-18 (fp32, Adam, cross entropy, channels last, the same number of threads)
-take turns in one process, a few steps each, so that a noisy machine disturbs both alike. The ratio is
-the median over the rounds. Ours includes gathering, resizing and normalising the images from uint8;
-PyTorch gets its batch ready made. LSANet's cost is its step over the baseline's in the same rounds.
+take turns in one process, a few steps each, so that a noisy machine disturbs both alike. The ratio
+is the median over the rounds. Ours includes gathering, resizing and normalising the images from
+uint8; PyTorch gets its batch ready made. LSANet's cost is its step over the baseline's in the same
+rounds.
 """
 
 import argparse
@@ -95,7 +96,8 @@ def main():
         f"{jax.devices()[0].platform} device(s), jax {jax.__version__}, torch {torch.__version__}"
     )
     print(
-        f"fp32 matrix product: {peak / 1e9:.0f} GFLOP/s; floor of a step: {flop / peak * 1e3:.0f} ms"
+        f"fp32 matrix product: {peak / 1e9:.0f} GFLOP/s; floor of a step: {flop / peak * 1e3:.0f} "
+        f"ms"
     )
     print(f"{'':10} {'ms/step':>8} {'images/s':>9} {'GFLOP/s':>8}")
     for name, values in times.items():

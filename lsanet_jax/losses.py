@@ -70,8 +70,8 @@ def cross_entropy(
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
         return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
     if labels.ndim == 1:
-        # Picking the label's logit by its index has a scatter for a gradient: not deterministic on GPU
-        # unless XLA sorts.
+        # Picking the label's logit by its index has a scatter for a gradient: not deterministic on
+        # GPU unless XLA sorts.
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
 

@@ -31,7 +31,7 @@ TORCHVISION_PARAMETERS = {
 
 
 def shrink_families(monkeypatch) -> None:
-    """Leave one block, convolution or dense layer or two in each stage of a member of each family."""
+    """Leave a block, convolution or dense layer or two in each stage of one of each family."""
     monkeypatch.setitem(resnet.SPECS, "resnet18", resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1)))
     for name in ("resnet50", "resnext50"):
         spec = resnet.SPECS[name]._replace(stage_sizes=(1, 1, 1, 1))

@@ -190,7 +190,7 @@ def torchs_step(peer, optimizer, x, y):
 
 @pytest.mark.slow
 def test_in_float64_adam_and_its_schedule_take_pytorchs_path():
-    """In float32 rounding drives two libraries apart within some steps; this is what they compute."""
+    """In float32 rounding drives two libraries apart within some steps; this is the mathematics."""
     torch = pytest.importorskip("torch")
     from benchmarks.torch_resnet import ResNet18
 

@@ -7,10 +7,11 @@ from flax import nnx
 
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import densenet, resnet, vgg
-from lsanet_jax.models.supervised import DeeplySupervised, Outputs, map_sizes
+from lsanet_jax.models.supervised import Backbone, DeeplySupervised, Outputs, map_sizes
 
 __all__ = [
     "BACKBONES",
+    "Backbone",
     "DeeplySupervised",
     "Outputs",
     "create_backbone",
@@ -58,7 +59,7 @@ def create_model(
     )
 
 
-def create_backbone(config, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
+def create_backbone(config, in_channels: int, rngs: nnx.Rngs) -> Backbone:
     """Build the backbone of `config.model`: one of `BACKBONES`, or MODULE:CLASS of the user's own.
 
     Raises:
@@ -81,7 +82,7 @@ def create_backbone(config, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
     return densenet.DenseNet(densenet.SPECS[name], **options)
 
 
-def _own_backbone(name: str, in_channels: int, rngs: nnx.Rngs) -> nnx.Module:
+def _own_backbone(name: str, in_channels: int, rngs: nnx.Rngs) -> Backbone:
     module, _, attribute = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), attribute)

@@ -1,7 +1,7 @@
 """The model zoo as a table: python -m lsanet_jax.models [--size=224] [--classes=7].
 
-For each backbone: the parameters of the network that predicts and of the one that LSANet trains, the
-multiply-adds of a prediction (convolutions and classifier), and the shapes of the four taps.
+For each backbone: the parameters of the network that predicts and of the one that LSANet trains,
+the multiply-adds of a prediction (convolutions and classifier), and the shapes of the four taps.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def describe(backbone: str, num_classes: int, size: int) -> tuple[str, ...]:
 
 def main() -> None:
     """Print the table, row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=224, help="pixels (default: 224)")
     parser.add_argument("--classes", type=int, default=7, help="classes (default: 7)")
     args = parser.parse_args()

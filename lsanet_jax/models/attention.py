@@ -1,9 +1,11 @@
 """Channel and spatial attention inside a block: SE, CBAM, ECA, SRM and SimAM.
 
-Each maps a feature map [n, h, w, c] to one of the same shape. In a residual block it sits after the last
-norm, before the sum, as in Table 6 of the LSANet paper. Statistics and gates are computed in float32.
+Each maps a feature map [n, h, w, c] to one of the same shape. In a residual block it sits after the
+last norm, before the sum, as in Table 6 of the LSANet paper. Statistics and gates are computed in
+float32.
 """
 
+import functools
 import math
 
 import jax
@@ -17,7 +19,7 @@ Map = Float[Array, "n h w c"]
 
 
 class SE(nnx.Module):
-    """x * sigmoid(W2 relu(W1 gap(x) + b1) + b2) (Hu et al., "Squeeze-and-Excitation Networks", 2018)."""
+    """x * sigmoid(W2 relu(W1 gap(x) + b1) + b2) (Hu et al., "Squeeze-and-Excitation", 2018)."""
 
     def __init__(self, channels: int, *, reduction: int = 16, rngs: nnx.Rngs):
         self.mlp = Bottleneck(channels, reduction, rngs=rngs)
@@ -106,7 +108,8 @@ def convolve_channels(u: Float[Array, "n c"], kernel: Float[Array, " k"]) -> Flo
     """1-D convolution (cross-correlation) over the channels, zero padding, k odd."""
     k = len(kernel)
     padded = jnp.pad(u, ((0, 0), (k // 2, k // 2)))
-    return sum(kernel[i] * padded[:, i : i + u.shape[1]] for i in range(k))
+    taps = (kernel[i] * padded[:, i : i + u.shape[1]] for i in range(k))
+    return functools.reduce(jnp.add, taps)
 
 
 def gate(x: Map, u: Float[Array, "n c"]) -> Map:

@@ -1,10 +1,12 @@
 """2-D convolution in the formulations that XLA computes fast on CPU and on GPU.
 
-All maps are NHWC, kernels HWIO; padding is given as in PyTorch, the same number of pixels on every side.
+All maps are NHWC, kernels HWIO; padding is given as in PyTorch, the same number of pixels on every
+side.
 """
 
 import functools
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -29,19 +31,19 @@ def conv2d(
 ) -> Float[Array, "n h2 w2 c2"]:
     """2-D convolution (cross-correlation, as in PyTorch).
 
-    Patches side by side (kernel = stride > 1, as in LSANet's embeddings) are a matrix product on any
-    backend: on GPU, XLA would compute the kernel's gradient as a convolution with a window as large
-    as the map, 41 % of all FLOP of an LSANet-ResNet-50 at 224 pixels.
+    Patches side by side (kernel = stride > 1, as in LSANet's embeddings) are a matrix product on
+    any backend: on GPU, XLA would compute the kernel's gradient as a convolution with a window as
+    large as the map, 41 % of all FLOP of an LSANet-ResNet-50 at 224 pixels.
 
     Raises:
       VanishedMapError: the map is smaller than the kernel.
     """
     k = kernel.shape[0]
-    output_size(*x.shape[1:3], k, stride, padding)
+    output_size(x.shape[1], x.shape[2], k, stride, padding)
     if k == stride > 1 and padding == 0 and groups == 1:
         return _patches(x, k) @ kernel.reshape(-1, kernel.shape[-1])
     if formulation.is_for_cpu():
-        return _conv2d_on_cpu(x, kernel, stride, padding, groups)
+        return cast(Array, _conv2d_on_cpu(x, kernel, stride, padding, groups))
     if groups > 1 and (mesh := formulation.mesh_over(len(x))):
         # XLA does not split a grouped convolution over the batch: it would gather all maps on all
         # devices. So each device convolves its own part of the batch.
@@ -83,7 +85,7 @@ def _plain(x, kernel, stride: int, padding: int, groups: int = 1):
 
 
 def _patches(x, k: int):
-    """Patches [N, H / k, W / k, k * k * C], side by side; what is left over at the border is dropped."""
+    """Patches [N, H / k, W / k, k * k * C], side by side; the rest at the border is dropped."""
     n, h, w, c = x.shape
     h2, w2 = h // k, w // k
     patches = x[:, : h2 * k, : w2 * k].reshape(n, h2, k, w2, k, c).swapaxes(2, 3)
@@ -93,8 +95,8 @@ def _patches(x, k: int):
 def _conv2d_on_cpu(x, kernel, stride: int, padding: int, groups: int):
     """Convolve as matrix products wherever XLA's convolution is slow on CPU.
 
-    These are 1x1 kernels (15 to 35 GFLOP/s against 100 to 180 of a product) and output maps of at most
-    4 positions (3 to 15 GFLOP/s against 150 to 200). Larger maps gain nothing by it.
+    These are 1x1 kernels (15 to 35 GFLOP/s against 100 to 180 of a product) and output maps of at
+    most 4 positions (3 to 15 GFLOP/s against 150 to 200). Larger maps gain nothing by it.
     """
     n, h, w, c = x.shape
     k, out = kernel.shape[0], kernel.shape[-1]
@@ -170,7 +172,8 @@ def _sub_pixel_convolutions(dy, kernel, size: tuple[int, int], stride: int, padd
     """Gradient of a strided convolution by its input of a size (height, width).
 
     The positions of the input with the same remainder modulo the stride see the same taps of the
-    kernel: they are one convolution of `dy` with stride 1, and together have as many products as the
+    kernel: they are one convolution of `dy` with stride 1, and together have as many products as
+      the
     forward pass. XLA pads `dy` with zeros between its values instead, 4 times as many for stride 2.
     """
     kernel = kernel.swapaxes(2, 3)[::-1, ::-1]

@@ -1,8 +1,9 @@
 """Two formulations of the same layers, one for CPU and one for GPU: the only place that chooses.
 
-XLA's CPU and GPU backends are fast at different programs of the same mathematics. The backend that JAX
-runs on decides; `LSANET_FORMULATION=cpu` or `gpu` in the environment overrides it, so that the GPU's
-programs can be tested on a CPU, or compiled without a GPU. In float64 both give the same values.
+XLA's CPU and GPU backends are fast at different programs of the same mathematics. The backend that
+JAX runs on decides; `LSANET_FORMULATION=cpu` or `gpu` in the environment overrides it, so that the
+GPU's programs can be tested on a CPU, or compiled without a GPU. In float64 both give the same
+values.
 """
 
 import functools
@@ -31,7 +32,8 @@ def is_for_cpu() -> bool:
 def jit(function, mesh: Mesh, **options):
     """`jax.jit` for a function with layers in it, whose batches are split over a mesh.
 
-    The layers see the mesh while they are traced (`data_axis`), and XLA is told how to compile them.
+    The layers see the mesh while they are traced (`data_axis`), and XLA is told how to compile
+    them.
     """
 
     @functools.wraps(function)

@@ -6,6 +6,7 @@ computed in one way on CPU and in another on GPU is in `convolution` and `sums`.
 
 import functools
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from lsanet_jax.models.convolution import conv2d, output_size, shifted_slices
 from lsanet_jax.models.sums import add_bias, channel_sums
 
 he_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""torchvision's initialisation of convolutions: N(0, 2 / fan_out), not truncated (He et al., 2015)."""
+"""torchvision's initialisation of convolutions: N(0, 2 / fan_out) (He et al., 2015)."""
 
 he_normal_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 """The same with 2 / fan_in: torchvision's DenseNet."""
@@ -76,12 +77,16 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         """Normalise by the batch's statistics, or after `eval()` by the running ones."""
+        assert self.scale is not None and self.bias is not None  # both are asked for
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
             return ((x - self.mean[...]) * factor + bias).astype(x.dtype)
 
-        y, mean, var = _batch_norm(x, scale, bias, self.mean[...], self.epsilon)
+        y, mean, var = cast(
+            tuple[Array, Array, Array],
+            _batch_norm(x, scale, bias, self.mean[...], self.epsilon),
+        )
         count = x.size // x.shape[-1]
         unbiased = var * (count / max(count - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
@@ -94,10 +99,11 @@ class BatchNorm(nnx.BatchNorm):
 def _batch_norm(x, scale, bias, shift, epsilon):
     """Normalised `x`, and the batch's mean and biased variance, which pass on no gradient.
 
-    Both statistics come from one pass over `x`, and over several devices from one all-reduce: the sums
-    of x - shift and of its square. The variance loses about log10(1 + (mean - shift)^2 / variance)
-    of its 7 digits. The shift is the running mean, so this is next to nothing but in the first steps,
-    from a shift of 0; there, a convolution's map has a mean of a few deviations, if that.
+    Both statistics come from one pass over `x`, and over several devices from one all-reduce: the
+    sums of x - shift and of its square. The variance loses about log10(1 + (mean - shift)^2 /
+    variance) of its 7 digits. The shift is the running mean, so this is next to nothing but in the
+    first steps, from a shift of 0; there, a convolution's map has a mean of a few deviations, if
+    that.
 
     The gradient in closed form reads `x` and the gradient of `y` twice each; derived by JAX it
     moves more memory.
@@ -152,14 +158,14 @@ class Linear(nnx.Linear):
 def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int = 0):
     """Maximum over square windows; the border counts as minus infinity.
 
-    Equal maxima of a window share its gradient; in PyTorch the first one takes it all. Behind a ReLU the
-    networks do not see the difference: it stops ties at 0.
+    Equal maxima of a window share its gradient; in PyTorch the first one takes it all. Behind a
+    ReLU the networks do not see the difference: it stops ties at 0.
 
-    It is the maximum of shifted slices, over rows, then over columns. The gradient of XLA's own pooling
-    takes 4 times as long on CPU, and if kernels must be deterministic, it is a sort on GPU: 32 of
-    64 ms of ResNet-18's step at 224 pixels, batch 64, on an RTX 3090.
+    It is the maximum of shifted slices, over rows, then over columns. The gradient of XLA's own
+    pooling takes 4 times as long on CPU, and if kernels must be deterministic, it is a sort on GPU:
+    32 of 64 ms of ResNet-18's step at 224 pixels, batch 64, on an RTX 3090.
     """
-    output_size(*x.shape[1:3], window, stride, padding)
+    output_size(x.shape[1], x.shape[2], window, stride, padding)
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, border, constant_values=-jnp.inf)
     for axis in (1, 2):
@@ -169,9 +175,9 @@ def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int 
 
 def average_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
     """Mean over square windows side by side; what is left over at the border is dropped."""
-    output_size(*x.shape[1:3], window, window, 0)
+    output_size(x.shape[1], x.shape[2], window, window, 0)
     for axis in (1, 2):
-        x = sum(shifted_slices(x, window, window, axis=axis))
+        x = functools.reduce(jnp.add, shifted_slices(x, window, window, axis=axis))
     return x / window**2
 
 

@@ -16,8 +16,6 @@ from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.attention import convolve_channels
 from lsanet_jax.models.layers import BatchNorm, Conv, uniform_fan_in
 
-KINDS = ("fc", "conv", "gated", "self")
-
 
 class FeatureEmbedding(nnx.Module):
     """Embed a stage's map [n, H_l, W_l, C_l] into the deepest map's size, with a few channels.
@@ -99,15 +97,8 @@ class LayerSelectiveAttention(nnx.Module):
     def __call__(self, embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l"]:
         """Return beta, computed in float32 or wider; each row sums to 1."""
         u = pool(embedded)
-        match self.kind:
-            case "fc":
-                return fc_attention(u, self.w1[...], self.w2[...])
-            case "conv":
-                return conv_attention(u, self.kernel[...])
-            case "gated":
-                return gated_attention(u, self.v[...], self.u[...], self.w[...])
-            case "self":
-                return self_attention(u, self.q[...], self.k[...], self.v[...])
+        attention, names = _ATTENTION[self.kind]
+        return attention(u, *(getattr(self, name)[...] for name in names))
 
 
 def pool(embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l c"]:
@@ -155,3 +146,14 @@ def self_attention(
     scores = jnp.einsum("nlc,nmc->nlm", u @ q, u @ k) / math.sqrt(u.shape[-1])
     g = jax.nn.sigmoid(jax.nn.softmax(scores, axis=-1) @ (u @ v))
     return beta_from_gates(g.reshape(len(g), -1), u.shape[1])
+
+
+_ATTENTION = {
+    "fc": (fc_attention, ("w1", "w2")),
+    "conv": (conv_attention, ("kernel",)),
+    "gated": (gated_attention, ("v", "u", "w")),
+    "self": (self_attention, ("q", "k", "v")),
+}
+"""For each kind its function of the pooled maps, and its parameters."""
+
+KINDS = tuple(_ATTENTION)

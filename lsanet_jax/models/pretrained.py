@@ -6,6 +6,7 @@ attention modules inside the blocks.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +23,13 @@ LEAVES = {
 }
 
 
-def classifier_name(model: nnx.Module) -> str:
+def classifier_name(model: Any) -> str:
     """What torchvision calls the classifier of a `DeeplySupervised`'s backbone."""
     return getattr(model.backbone, "classifier_name", "fc")
 
 
 def torchvision_name(path: tuple, classifier: str) -> str:
-    """Name of a variable of `DeeplySupervised`: backbone.layer1.0.bn1.scale -> layer1.0.bn1.weight."""
+    """Name a variable as torchvision does: backbone.layer1.0.bn1.scale -> layer1.0.bn1.weight."""
     path = path[1:] if path[0] == "backbone" else (classifier, *path[1:])
     return ".".join(str(part) for part in (*path[:-1], LEAVES.get(path[-1], path[-1])))
 
@@ -79,7 +80,8 @@ def load_torchvision(
       source: where the tensors come from, for messages.
 
     Raises:
-      DataError: a tensor is missing, left over, or of another shape; it is named, and nothing is set.
+      DataError: a tensor is missing, left over, or of another shape; it is named, and nothing is
+        set.
     """
     variables = {k: v for k, v in inference_variables(model).items() if k not in keep}
     ignored = lambda name: name.endswith("num_batches_tracked") or name in keep
@@ -87,7 +89,8 @@ def load_torchvision(
     missing, extra = sorted(variables.keys() - tensors), sorted(tensors.keys() - variables)
     if missing or extra:
         raise DataError(
-            f"{source} does not fit the network: {_some(missing)} missing, {_some(extra)} unexpected"
+            f"{source} does not fit the network: {_some(missing)} missing, {_some(extra)} "
+            f"unexpected"
         )
     values = {}
     for name, variable in variables.items():
@@ -108,8 +111,8 @@ def load_torchvision(
 def init_from(model: nnx.Module, file: str | pathlib.Path) -> list[str]:
     """Start from the weights in a safetensors file, in place.
 
-    The backbone is loaded strictly. The classifier is loaded if it has as many classes, and attention
-    modules if the file has any; otherwise they stay as they were initialised.
+    The backbone is loaded strictly. The classifier is loaded if it has as many classes, and
+    attention modules if the file has any; otherwise they stay as they were initialised.
 
     Args:
       model: a `DeeplySupervised`.

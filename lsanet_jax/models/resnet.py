@@ -2,7 +2,8 @@
 
 References: He et al., "Deep residual learning for image recognition", 2016; Zagoruyko and
 Komodakis, "Wide residual networks", 2016; Xie et al., "Aggregated residual transformations for deep
-neural networks", 2017. As in torchvision, a Bottleneck strides in its 3x3 convolution (ResNet "v1.5").
+neural networks", 2017. As in torchvision, a Bottleneck strides in its 3x3 convolution (ResNet
+"v1.5").
 """
 
 from typing import NamedTuple

@@ -16,8 +16,8 @@ def channel_sums(*maps: Float[Array, "n ... c"]) -> Float[Array, "m c"]:
     split over several devices takes one all-reduce, not m.
 
     On CPU, XLA reduces over leading axes in a slow loop: 41 ms for [16, 112, 112, 64] on two cores.
-    A product with a row of ones takes 7; sums over windows of 16 rows, into which XLA fuses whatever
-    computes the maps, leave that product a 16th of the rows: 1.9 ms together.
+    A product with a row of ones takes 7; sums over windows of 16 rows, into which XLA fuses
+    whatever computes the maps, leave that product a 16th of the rows: 1.9 ms together.
     """
     channels = maps[0].shape[-1]
     rows = [m.reshape(len(m), -1, channels) for m in maps]

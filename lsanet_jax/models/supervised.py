@@ -1,7 +1,7 @@
-"""DeeplySupervised: a backbone, a classifier at each tap and, for LSANet, layer selective attention."""
+"""DeeplySupervised: a backbone with a classifier at each tap and, for LSANet, attention."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,20 @@ from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.convolution import VanishedMapError
 from lsanet_jax.models.heads import Classifier, DKSClassifier
 from lsanet_jax.models.lsa import FeatureEmbedding, LayerSelectiveAttention
+
+
+class Backbone(Protocol):
+    """All that `DeeplySupervised` knows of a backbone, which is an `nnx.Module`.
+
+    Attributes:
+      stage_channels: channels of the feature maps that it returns, shallow to deep.
+    """
+
+    stage_channels: tuple[int, ...]
+
+    def __call__(self, x: Float[Array, "n h w c"], /) -> tuple[Array, ...]:
+        """Return the feature maps of the stages, shallow to deep, [n, h_l, w_l, c_l]."""
+        ...
 
 
 class Outputs(NamedTuple):
@@ -33,7 +47,7 @@ class DeeplySupervised(nnx.Module):
 
     def __init__(
         self,
-        backbone: nnx.Module,
+        backbone: Backbone,
         num_classes: int,
         *,
         taps: Sequence[int] | None = None,
@@ -72,8 +86,8 @@ class DeeplySupervised(nnx.Module):
         self.taps = tuple(sorted(set(taps))) if taps else tuple(range(1, last + 1))
         if self.taps[-1] != last or self.taps[0] < 1:
             raise ConfigError(
-                f"model.taps = {tuple(taps)}: the taps are stages 1 to {last} of the backbone, and "
-                f"the last one, {last}, must be among them"
+                f"config.model.taps = {tuple(taps or ())}: the taps are stages 1 to {last} of the "
+                f"backbone, and the last one, {last}, must be among them"
             )
         self.dtype = dtype
         self.probe = probe
@@ -81,8 +95,8 @@ class DeeplySupervised(nnx.Module):
         self.fc = Classifier(backbone.stage_channels[-1], num_classes, rngs=rngs)
         if dks and not hasattr(backbone, "make_stage"):
             raise ConfigError(
-                f"model.objective = dks: {type(backbone).__name__} has no make_stage() to copy its "
-                "stages; use a residual backbone or another objective"
+                f"config.model.objective = dks: {type(backbone).__name__} has no make_stage() to "
+                "copy its stages; use a residual backbone or another objective"
             )
         self.auxiliary = nnx.List(
             DKSClassifier(backbone, tap, num_classes, rngs=rngs)
@@ -122,9 +136,7 @@ class DeeplySupervised(nnx.Module):
         return self.fc(self.backbone(x.astype(self.dtype))[-1])
 
 
-def map_sizes(
-    backbone: nnx.Module, image_shape: tuple[int, int, int]
-) -> tuple[tuple[int, int], ...]:
+def map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
     """(height, width) of the backbone's feature maps for images of a shape, without computing them.
 
     Raises:
@@ -153,7 +165,7 @@ def map_sizes(
     announced = tuple(getattr(backbone, "stage_channels", ()))
     if announced != tuple(shape[-1] for shape in found) or any(len(s) != 4 for s in found):
         raise ConfigError(
-            f"{type(backbone).__name__}.stage_channels = {announced}, but it returned maps of shapes "
-            f"{found}, expected one [n, h, w, c] for each"
+            f"{type(backbone).__name__}.stage_channels = {announced}, but it returned maps of "
+            f"shapes {found}, expected one [n, h, w, c] for each"
         )
-    return tuple(shape[1:3] for shape in found)
+    return tuple((h, w) for _, h, w, _ in found)

@@ -1,8 +1,8 @@
 """VGG-16 and VGG-19 with four taps, named as torchvision's `features`.
 
-Reference: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
-2015. The three fully connected layers of the original give way to the classifier that all backbones
-share, as in the paper, section 4.1.
+Reference: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
+recognition", 2015. The three fully connected layers of the original give way to the classifier that
+all backbones share, as in the paper, section 4.1.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class VGG(nnx.Module):
           remat: recompute the blocks in the backward pass.
           rngs: source of the initial parameters.
         """
-        self.stage_channels = WIDTHS[1:]
+        self.stage_channels: tuple[int, ...] = WIDTHS[1:]
         self.stage_sizes = tuple(spec[1:])
         self.attention = attention
         self.norm = norm
@@ -77,7 +77,7 @@ class VGG(nnx.Module):
             in_channels = width
 
     def make_stage(self, stage: int, num_blocks: int | None = None, *, rngs: nnx.Rngs) -> nnx.List:
-        """Make a new copy of a stage (counted from 1), with all its convolutions or the first few."""
+        """Copy a stage (counted from 1) anew, with all its convolutions or the first few."""
         size = num_blocks or self.stage_sizes[stage - 1]
         block = self._block(WIDTHS[stage - 1], WIDTHS[stage], size, 2, rngs)
         return nnx.List([nnx.Sequential(*block)])

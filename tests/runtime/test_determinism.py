@@ -44,7 +44,10 @@ def test_a_gpu_without_the_flag_is_warned_of(
 
 
 def test_xla_knows_the_flag():
-    script = "from lsanet_jax.runtime import determinism; determinism.request(True); import jax; jax.devices()"
+    script = (
+        "from lsanet_jax.runtime import determinism; determinism.request(True);"
+        "import jax; jax.devices()"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
     unknown = os.environ | {"XLA_FLAGS": "--xla_gpu_deterministic_oops=true"}
     command = [sys.executable, "-c", "import jax; jax.devices()"]

@@ -299,7 +299,8 @@ def local(tmp_path):
     python = tmp_path / "bin/python"
     python.write_text(
         "#!/usr/bin/env bash\n"
-        f'[[ $* != *lsanet_jax.main* ]] || set -- -c "$PROGRAM" "${{@:3}}"\nexec {sys.executable} "$@"\n'
+        '[[ $* != *lsanet_jax.main* ]] || set -- -c "$PROGRAM" "${@:3}"\n'
+        f'exec {sys.executable} "$@"\n'
     )
     python.chmod(0o755)
 
