@@ -40,7 +40,7 @@ def main(folder: pathlib.Path, workdir: pathlib.Path) -> None:
     config.data.size = config.data.image_size = 28
     config.model.stem = "small"
     config.train.epochs = 2
-    config.train.batch_size = 8
+    config.train.batch_size = config.eval.batch_size = 8
 
     # Draws the splits, stratified by class, and keeps them in the folder for the next run.
     data = lsa.load_data(config.data, config.seed)
