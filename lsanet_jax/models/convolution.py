@@ -24,7 +24,7 @@ class VanishedMapError(ValueError):
 
 def conv2d(
     x: Float[Array, "n h w c"],
-    kernel: Float[Array, "k k c/groups c2"],
+    kernel: Float[Array, "k k c_of_group c2"],
     stride: int,
     padding: int,
     groups: int = 1,
