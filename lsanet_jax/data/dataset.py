@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
+from lsanet_jax.data import arrays
 from lsanet_jax.data.lazy import LazyImages
-from lsanet_jax.errors import DataError
+from lsanet_jax.errors import ConfigError, DataError
 
 TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
 """MedMNIST's tasks; its "multi-label, binary-class" is called "multi-label" here."""
@@ -103,6 +106,54 @@ class Dataset:
                     f" {_size(self.train.images)}; expected one size and one number of channels:"
                     " resize or convert them when writing the file."
                 )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: tuple[Any, Any],
+        val: tuple[Any, Any],
+        test: tuple[Any, Any],
+        *,
+        class_names: Sequence[str] | None = None,
+        task: str | None = None,
+        name: str = "arrays",
+        source: str = "",
+    ) -> "Dataset":
+        """Make a dataset of arrays in memory.
+
+        Args:
+            train: images and labels. Images are uint8, [n, h, w] (grey) or [n, h, w, c] with 1 or 3
+                channels. Labels are integers: [n] or [n, 1] class indices from 0, or [n, k] of 0
+                and 1 for multi-label; if each row has exactly one 1, they are one-hot classes.
+            val: the same for validation.
+            test: the same for testing.
+            class_names: one per class; default: 'class 0', 'class 1' and so on up to the highest
+                label in any split.
+            task: one of `TASKS`; default: 'multi-label' for labels of several columns that are not
+                one-hot, else 'binary-class' for two classes, else 'multi-class'.
+                'ordinal-regression' must be asked for, since nothing in the labels shows it.
+            name: what reports call the dataset.
+            source: where the arrays came from, such as a file's path; only for messages.
+
+        Raises:
+            ConfigError: `task` is not one of `TASKS`.
+            DataError: an array is not as described above, the splits do not fit each other, or a
+                class has no training image.
+        """
+        if task and task not in TASKS:
+            raise ConfigError(
+                f"config.data.task is {task!r}, expected '' or one of {', '.join(TASKS)}."
+            )
+        where = source or f"dataset {name!r}"
+        images, labels = {}, {}
+        for key, pair in zip(SPLITS, (train, val, test), strict=True):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise DataError(f"{where}: {key} is {_describe(pair)}, expected (images, labels).")
+            images[key] = arrays.as_images(where, f"{key}_images", pair[0])
+            labels[key] = arrays.as_labels(where, f"{key}_labels", pair[1])
+        task, names, labels = arrays.infer_task(where, labels, task or None, class_names)
+        splits = {key: Split(images[key], labels[key]) for key in SPLITS}
+        return cls(name, task, names, **splits, source=source)
 
     def split(self, key: str) -> Split:
         """The split called 'train', 'val' or 'test'."""

@@ -200,6 +200,26 @@ def list_folder(
     if not any(record.split == "train" for record in records):
         raise DataError(f"{source}: found {len(records)} images, but none for training.")
 
+    task, class_names = _infer_classes(source, records, columns, task)
+    index = {name: number for number, name in enumerate(class_names)}
+    labels = [record.label if columns else index[record.label] for record in records]
+    labels = np.array(labels, np.int32)
+    records = _with_all_splits(
+        source, root, records, columns, labels, {"val": val_fraction, "test": test_fraction}, seed
+    )
+    in_split = {key: [record.split == key for record in records] for key in SPLITS}
+    splits = {
+        key: Files(tuple(r.file for r in records if r.split == key), labels[in_split[key]])
+        for key in SPLITS
+    }
+    name = root.resolve().name or str(root)
+    return Listing(name, task, class_names, root, **splits)
+
+
+def _infer_classes(
+    source: pathlib.Path, records: Sequence[_Record], columns: tuple[str, ...], task: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """Infer the task, and the names of its classes or labels in order."""
     class_names = columns or _in_order({record.label for record in records})
     if not task:
         few = "binary-class" if len(class_names) == 2 else "multi-class"
@@ -214,30 +234,32 @@ def list_folder(
             f"{source}: found {len(class_names)} classes in {len(records)} images, expected at most"
             f" {_MOST_CLASSES}: is another column the label?"
         )
-    index = {name: number for number, name in enumerate(class_names)}
-    labels = [record.label if columns else index[record.label] for record in records]
-    labels = np.array(labels, np.int32)
+    return task, class_names
 
-    fractions = {"val": val_fraction, "test": test_fraction}
+
+def _with_all_splits(
+    source: pathlib.Path,
+    root: pathlib.Path,
+    records: list[_Record],
+    columns: Sequence[str],
+    labels: np.ndarray,
+    fractions: dict[str, float],
+    seed: int,
+) -> list[_Record]:
+    """Read or draw, check and store the splits that the records lack."""
     for record in records:
         fractions.pop(record.split, None)
     stored = root / SPLITS_FILE
     read_back = bool(fractions) and os.path.lexists(stored)
+    num_classes = labels.shape[1] if columns else int(labels.max()) + 1
     if read_back:
         records = _with_stored_splits(records, stored, fractions)
     elif fractions:
-        records = _with_drawn_splits(records, _present(labels, len(class_names)), fractions, seed)
-    _check_splits(source, records, {} if columns else index)
+        records = _with_drawn_splits(records, _present(labels, num_classes), fractions, seed)
+    _check_splits(source, records, not columns)
     if fractions and not read_back:
         _write_splits(stored, records, columns)
-
-    in_split = {key: [record.split == key for record in records] for key in SPLITS}
-    splits = {
-        key: Files(tuple(r.file for r in records if r.split == key), labels[in_split[key]])
-        for key in SPLITS
-    }
-    name = root.resolve().name or str(root)
-    return Listing(name, task, class_names, root, **splits)
+    return records
 
 
 def draw_splits(
@@ -538,9 +560,7 @@ def _write_splits(file: pathlib.Path, records: Sequence[_Record], columns: Seque
         )
 
 
-def _check_splits(
-    source: pathlib.Path, records: Sequence[_Record], class_index: Mapping[str, int]
-) -> None:
+def _check_splits(source: pathlib.Path, records: Sequence[_Record], classes: bool) -> None:
     counts = {key: sum(record.split == key for record in records) for key in SPLITS}
     if not all(counts.values()):
         found = ", ".join(f"{count} {key}" for key, count in counts.items())
@@ -551,7 +571,7 @@ def _check_splits(
     trained = {record.label for record in records if record.split == "train"}
     splits_of_group = {}
     for record in records:
-        if class_index and record.label not in trained:
+        if classes and record.label not in trained:
             raise DataError(
                 f"{source}: class {record.label!r} has an image in {record.split} ({record.file})"
                 " but none in train: move or add one."

@@ -5,10 +5,11 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import UInt8
 
-from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
-from lsanet_jax.errors import ConfigError, DataError
+from lsanet_jax.data.arrays import as_images, as_labels
+from lsanet_jax.data.dataset import SPLITS, Dataset, Split
+from lsanet_jax.errors import DataError
 
 KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
 
@@ -19,20 +20,16 @@ def load_npz(
     task: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Reads `{train,val,test}_{images,labels}` from an npz file.
+    """Read `{train,val,test}_{images,labels}` from an npz file.
 
-    Images are uint8, [n, h, w] (grey) or [n, h, w, c] with 1 or 3 channels. Labels are integers:
-    [n] or [n, 1] class indices, or [n, k] of 0 and 1 for multi-label. The file may also hold
-    `class_names`, an array of strings.
+    The arrays are as `Dataset.from_arrays` takes them. The file may also hold `class_names`, an
+    array of strings.
 
     Args:
         path: the file.
         name: what reports call the dataset; default: the file's name without its suffix.
-        task: one of `TASKS`; default: 'multi-label' for labels of several columns, else
-            'binary-class' for two classes, else 'multi-class'. 'ordinal-regression' must be asked
-            for, since nothing in the labels shows it.
-        class_names: one per class; default: the file's, else 'class 0', 'class 1' and so on up to
-            the highest label in any split.
+        task: one of `TASKS`; default: as `Dataset.from_arrays` infers it.
+        class_names: one per class; default: the file's, else as `Dataset.from_arrays` has them.
 
     Raises:
         ConfigError: `task` is not one of `TASKS`.
@@ -40,36 +37,12 @@ def load_npz(
             training image.
     """
     path = pathlib.Path(path).expanduser()
-    name = name or path.stem
-    if task and task not in TASKS:
-        raise ConfigError(f"data.task is {task!r}, expected '' or one of {', '.join(TASKS)}.")
-    splits, stored_names = read_splits(path)
-
-    columns = {key: _columns(split) for key, split in splits.items()}
-    if len(set(columns.values())) > 1:
-        found = ", ".join(f"{key}_labels {count}" for key, count in columns.items())
-        raise DataError(f"{path}: found columns {found}; expected equally many in all splits.")
-    task = task or ("multi-label" if columns["train"] > 1 else None)
-    class_names = class_names or stored_names
-    if task == "multi-label":
-        splits = {key: _with_columns(split) for key, split in splits.items()}
-        num_classes = columns["train"]
-    elif columns["train"] > 1:
-        raise DataError(
-            f"{path}: train_labels has {columns['train']} columns, expected one (class indices) for"
-            f" task {task!r}: set data.task to '' or 'multi-label', or store class indices."
-        )
-    else:
-        num_classes = _count_classes(path, splits, class_names)
-        task = task or ("binary-class" if num_classes == 2 else "multi-class")
-    if class_names is None:
-        class_names = [f"class {index}" for index in range(num_classes)]
-    elif len(class_names) != num_classes:
-        raise DataError(
-            f"{path}: found {len(class_names)} class_names ({', '.join(class_names)}) for"
-            f" {num_classes} classes or label columns; expected one name for each."
-        )
-    return Dataset(name, task, tuple(class_names), **splits, source=str(path))
+    arrays = _read_arrays(path, KEYS)
+    names = class_names or _as_class_names(path, arrays.get("class_names"))
+    pairs = {key: (arrays[f"{key}_images"], arrays[f"{key}_labels"]) for key in SPLITS}
+    return Dataset.from_arrays(
+        **pairs, class_names=names, task=task, name=name or path.stem, source=str(path)
+    )
 
 
 def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, ...] | None]:
@@ -84,8 +57,8 @@ def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, .
     arrays = _read_arrays(pathlib.Path(path), KEYS)
     splits = {
         key: Split(
-            _as_images(path, f"{key}_images", arrays.pop(f"{key}_images")),
-            _as_labels(path, f"{key}_labels", arrays.pop(f"{key}_labels")),
+            as_images(path, f"{key}_images", arrays.pop(f"{key}_images")),
+            as_labels(path, f"{key}_labels", arrays.pop(f"{key}_labels")),
         )
         for key in SPLITS
     }
@@ -99,7 +72,7 @@ def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w
         DataError: the file is missing or damaged, or does not hold such images.
     """
     key = f"{split}_images"
-    return _as_images(path, key, _read_arrays(pathlib.Path(path), (key,))[key])
+    return as_images(path, key, _read_arrays(pathlib.Path(path), (key,))[key])
 
 
 def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -168,44 +141,6 @@ def _reason(error: Exception) -> str:
     return f"the file is damaged ({text or type(error).__name__}); write or copy it again."
 
 
-def _as_images(path: str | os.PathLike, key: str, array: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    if array.dtype != np.uint8:
-        raise DataError(
-            f"{path}: {key} is of dtype {array.dtype}, expected uint8 (0 to 255): convert the"
-            " images when writing the file."
-        )
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise DataError(
-            f"{path}: {key} has shape {array.shape}, expected [n, height, width] (grey) or"
-            " [n, height, width, channels] with 1 or 3 channels."
-        )
-    return np.ascontiguousarray(array)
-
-
-def _as_labels(path: str | os.PathLike, key: str, array: np.ndarray) -> Int32[np.ndarray, "..."]:
-    if array.dtype.kind not in "iub":
-        raise DataError(
-            f"{path}: {key} is of dtype {array.dtype}, expected integers: class indices from 0, or"
-            " columns of 0 and 1 for multi-label."
-        )
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
-        raise DataError(
-            f"{path}: {key} has shape {array.shape}, expected [n] or [n, 1] (class indices), or"
-            " [n, labels] of 0 and 1 (multi-label)."
-        )
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    limits = np.iinfo(np.int32)
-    if array.size and (int(array.max()) > limits.max or int(array.min()) < limits.min):
-        raise DataError(
-            f"{path}: {key} ranges from {array.min()} to {array.max()}, expected class indices from"
-            " 0."
-        )
-    return array.astype(np.int32)
-
-
 def _as_class_names(path: str | os.PathLike, array: np.ndarray | None) -> tuple[str, ...] | None:
     if array is None:
         return None
@@ -215,36 +150,3 @@ def _as_class_names(path: str | os.PathLike, array: np.ndarray | None) -> tuple[
             " one-dimensional array of strings."
         )
     return tuple(array.tolist())
-
-
-def _columns(split: Split) -> int:
-    return 1 if split.labels.ndim == 1 else split.labels.shape[1]
-
-
-def _with_columns(split: Split) -> Split:
-    return Split(split.images, split.labels.reshape(len(split.labels), -1))
-
-
-def _count_classes(
-    path: pathlib.Path, splits: dict[str, Split], class_names: Sequence[str] | None
-) -> int:
-    """One more than the highest label; every class up to it must have a training image."""
-    highest = {
-        key: int(split.labels.max()) if split.labels.size else -1 for key, split in splits.items()
-    }
-    num_classes = max(2, 1 + max(highest.values()), len(class_names or ()))
-    trained = np.unique(splits["train"].labels)
-    trained = trained[trained >= 0]  # `Dataset` tells of negative ones.
-    if trained.size and trained.size < num_classes:
-        gaps = np.flatnonzero(trained != np.arange(trained.size))
-        index = int(gaps[0]) if gaps.size else trained.size
-        named = f" ({class_names[index]!r})" if class_names and index < len(class_names) else ""
-        used_in = [key for key in SPLITS if index in splits[key].labels]
-        raise DataError(
-            f"{path}: train_labels has no image of class {index}{named}, though labels go up to"
-            f" {max(highest.values())}"
-            + (f" and {used_in[0]}_labels has that class" if used_in else "")
-            + f"; expected training images of every class from 0 to {num_classes - 1}: number the"
-            " classes from 0 without gaps, and move images of each to the training split."
-        )
-    return num_classes

@@ -313,9 +313,8 @@ def test_columns_that_differ_between_splits(write):
 def test_columns_for_a_task_of_class_indices(write):
     labels = {f"{split}_labels": np.eye(6, 3, dtype=int) for split in ("train", "val", "test")}
     message = error_of(write(**labels), task="multi-class")
-    assert "train_labels has 3 columns, expected one (class indices) for task 'multi-class'" in (
-        message
-    )
+    assert "train_labels has 3 columns, expected one (class indices)" in message
+    assert "for task 'multi-class'" in message
 
 
 def test_three_classes_are_not_binary(write):
@@ -472,6 +471,8 @@ def test_any_file_is_one_error_or_what_was_written():
             assert images.shape in (split.images.shape, split.images.shape[:3])
             assert labels.shape[0] == split.labels.shape[0] == len(images)
             np.testing.assert_array_equal(split.images, images.reshape(split.images.shape))
+            if labels.ndim == 2 and split.labels.ndim == 1 and labels.shape[1] > 1:  # One-hot.
+                labels = labels.argmax(axis=1)
             np.testing.assert_array_equal(split.labels, labels.reshape(split.labels.shape))
 
     check()
