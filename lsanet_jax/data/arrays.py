@@ -83,7 +83,7 @@ def infer_task(
     """Infer the task and the classes of labels.
 
     Columns with exactly one 1 in each row of each split are one-hot: they become class indices,
-    unless `task` is 'multi-label'.
+    unless `task` is 'multi-label'. In other columns -1 stands for an unknown label.
 
     Args:
         where: the file or dataset that errors name.
@@ -125,6 +125,9 @@ def infer_task(
             task = "multi-label"
     if task == "multi-label":
         num_classes = num_columns
+        unknown = sum(int((array == -1).sum()) for array in labels.values())
+        if unknown:
+            log.warning("%s: %d label(s) are -1, read as unknown.", where, unknown)
         labels = {key: array.reshape(len(array), -1) for key, array in labels.items()}
     else:
         num_classes = _count_classes(where, labels, class_names)

@@ -16,8 +16,9 @@ from PIL import Image
 
 from lsanet_jax.data.dataset import SPLITS
 from lsanet_jax.data.sources import folder, images
-from lsanet_jax.data.sources.folder import draw_splits, list_folder, load_folder
+from lsanet_jax.data.sources.folder import list_folder, load_folder
 from lsanet_jax.data.sources.images import count_channels, decode
+from lsanet_jax.data.splits import draw_splits
 from lsanet_jax.errors import ConfigError, DataError
 
 GREY = np.array([[0, 50, 100], [150, 200, 255], [7, 8, 9]], np.uint8)
@@ -634,7 +635,7 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path):
     file = saved(tmp_path, Image.new("1", (2000, 600)))
     message = error_of(pixels, file, max_megapixels=1)
     assert f"{file}: has 2000 x 600 pixels, expected at most 1 megapixels" in message
-    assert "(data.max_megapixels): shrink" in message
+    assert "(config.data.max_megapixels): shrink" in message
     assert pixels(file, max_megapixels=1.2).max() == 0
 
 
@@ -643,10 +644,10 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path):
 def test_pillows_own_limit_gives_the_same_error_and_does_not_bind(tmp_path, monkeypatch, side):
     file = saved(tmp_path, Image.new("1", (side, side)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    assert "(data.max_megapixels): shrink" in error_of(pixels, file, max_megapixels=1)
+    assert "(config.data.max_megapixels): shrink" in error_of(pixels, file, max_megapixels=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "(data.max_megapixels): shrink" in error_of(pixels, file, max_megapixels=1)
+        assert "(config.data.max_megapixels): shrink" in error_of(pixels, file, max_megapixels=1)
         assert pixels(file, max_megapixels=9).max() == 0
 
 
