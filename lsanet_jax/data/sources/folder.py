@@ -230,6 +230,8 @@ def list_folder(
     source = root / os.path.expanduser(csv) if csv else root
     read = functools.partial(read_table, source, root, task=task, uncertain=uncertain)
     table, left_out, guessed = _read(root, read if csv else None, column_names)
+    if not any(record.split == "train" for record in table.records):
+        raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
     records = table.records
     task, class_names = _infer_classes(source, table, task)
     index = {name: number for number, name in enumerate(class_names)}
@@ -287,8 +289,6 @@ def _read(
         records, guessed = _with_groups(root, table.records, left_out)
         table = table._replace(records=records)
     report_left_out(root, left_out)
-    if not any(record.split == "train" for record in table.records):
-        raise DataError(f"{root}: found {len(table.records)} images, but none for training.")
     records = sorted(table.records, key=operator.attrgetter("file"))
     _warn_of_formats(root, records)
     return table._replace(records=records), left_out, guessed
@@ -300,7 +300,7 @@ def _warn_of_formats(root: pathlib.Path, records: Sequence[Record]) -> None:
     for record in records:
         suffix = os.path.splitext(record.file)[1].lower()
         formats[record.label][_SAME_FORMAT.get(suffix, suffix)] += 1
-    if isinstance(records[0].label, tuple) or len(formats) < 2:
+    if len(formats) < 2 or isinstance(records[0].label, tuple):
         return
     for label, own in formats.items():
         others = set().union(*(other for name, other in formats.items() if name != label))
