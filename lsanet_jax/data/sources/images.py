@@ -284,6 +284,9 @@ def _check_mode(image: Image.Image, file: str | os.PathLike) -> None:
         raise DataError(
             f"{file}: has {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK: convert it."
         )
+    if any(tile[0] == "libtiff" and str(tile[3][0]).endswith("BS") for tile in image.tile):
+        # Pillow swaps the bytes twice.
+        raise DataError(f"{file}: has compressed signed pixels in big-endian order: convert it.")
     if _is_deep(image) and tags.get(_PLANAR) == 2 and image.mode not in _GREY_MODES:
         # Pillow reads its bytes as if they were of 8 bits.
         raise DataError(
@@ -360,13 +363,13 @@ def _square(
         longest = max(width, height)
         inside = [max(1, round(side * size / longest)) for side in (width, height)]
         square = Image.new(image.mode, (size, size))
-        corner = ((size - inside[0]) // 2, (size - inside[1]) // 2)
+        corner = (round((size - inside[0]) / 2), round((size - inside[1]) / 2))
         square.paste(image.resize(tuple(inside), RESIZES[resize]), corner)
     elif fit == "crop":
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        square = image.resize((size, size), RESIZES[resize], box=box)
+        left, top = (width - side) // 2, (height - side) // 2
+        middle = image.crop((left, top, left + side, top + side))
+        square = middle.resize((size, size), RESIZES[resize])
     else:
         square = image.resize((size, size), RESIZES[resize])
     return np.asarray(square).reshape(size, size, channels)
