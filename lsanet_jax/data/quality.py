@@ -10,6 +10,9 @@ from lsanet_jax.data.dataset import SPLITS, Dataset
 
 log = logging.getLogger(__name__)
 
+BLANK = ("black or transparent", "of one colour")
+"""Reasons of images that have nothing in them to compare."""
+
 _DARK = 32  # Of 255.
 
 
@@ -21,12 +24,12 @@ class Odd(NamedTuple):
 
 
 def odd_reason(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """Say why an image is odd: 'black' (or transparent), 'constant' or 'only 0 and 1'; '' if not."""
+    """Say why an image is odd: blank, or only of the values 0 and 1 as masks are; '' if it is not."""
     low, high = int(pixels.min()), int(pixels.max())
     if high == 0:
-        return "black or transparent"
+        return BLANK[0]
     if low == high:
-        return "of one colour"
+        return BLANK[1]
     return "of the values 0 and 1 only" if high == 1 else ""
 
 

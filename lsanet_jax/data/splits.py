@@ -150,15 +150,13 @@ def write(drawn: Drawn) -> None:
         )
 
 
-def check(where: object, drawn: Drawn, *, classes: bool, leaks: str, guessed: bool) -> None:
-    """Check that each split has images, train has each class, and no group is in two splits.
+def check(where: object, drawn: Drawn, *, classes: bool) -> None:
+    """Check that each split has images, and train has each class.
 
     Args:
         where: the folder or table, for messages.
         drawn: the images and their splits.
         classes: whether labels are classes, not columns of 0 and 1.
-        leaks: what groups in two splits are: 'error', 'warn' or 'allow'.
-        guessed: whether groups were guessed from names, which is enough for a warning only.
 
     Raises:
         DataError: something is wrong.
@@ -174,21 +172,44 @@ def check(where: object, drawn: Drawn, *, classes: bool, leaks: str, guessed: bo
             " 'split' or by folders."
         )
     trained = {record.label for record in records if record.split == "train"}
-    first_of_group: dict[str, Record] = {}
-    torn = {}
     for record in records:
         if classes and record.label not in trained:
             raise DataError(
                 f"{where}: class {record.label!r} has an image in {record.split} ({record.file})"
                 " but none in train: move or add one."
             )
+
+
+def torn_groups(records: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """List two images in different splits of each group that is in several."""
+    first_of_group: dict[str, Record] = {}
+    torn: dict[str, tuple[Record, Record]] = {}
+    for record in records:
         if record.group:
-            first = first_of_group.setdefault(_spelling(record.group), record)
+            group = _spelling(record.group)
+            first = first_of_group.setdefault(group, record)
             if first.split != record.split:
-                torn.setdefault(_spelling(record.group), (first, record))
+                torn.setdefault(group, (first, record))
+    return list(torn.values())
+
+
+def check_groups(
+    where: object, torn: Sequence[tuple[Record, Record]], leaks: str, guessed: bool
+) -> None:
+    """Refuse, or tell of, groups in several splits.
+
+    Args:
+        where: the folder or table, for messages.
+        torn: from `torn_groups`.
+        leaks: what they are: 'error', 'warn' or 'allow'.
+        guessed: whether groups were guessed from names, which is enough for a warning only.
+
+    Raises:
+        DataError: there are such groups, and they are an error.
+    """
     if not torn or leaks == "allow":
         return
-    first, second = next(iter(torn.values()))
+    first, second = torn[0]
     message = (
         f"{where}: {len(torn)} patient(s) or other group(s) have images in several splits, such as"
         f" {first.file} ({first.split}) and {second.file} ({second.split}): the scores would be of"
@@ -223,6 +244,7 @@ def draw_splits(
         Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data (ECML 2011).
     """
     random = np.random.Generator(np.random.PCG64(seed))
+    labels = present
     present = np.concatenate([present, ~present.any(axis=1, keepdims=True)], axis=1)
     counts = present.sum(axis=0)
     drawn_from_train = [
@@ -235,7 +257,7 @@ def draw_splits(
             if drawn[image] < 0:
                 drawn[image] = lacking[:, label].argmax()  # The first, train, of equals.
                 lacking[drawn[image]] -= present[image]
-    _fill(drawn, present, len(fractions) + 1)
+    _fill(drawn, labels, len(fractions) + 1)
     keys = ("train", *fractions)
     return [keys[split] for split in drawn]
 
@@ -360,21 +382,32 @@ def _draw(
 
 
 def _fill(drawn: Int[np.ndarray, " n"], present: Bool[np.ndarray, "n labels"], count: int) -> None:
-    """Move units to train if it lacks a label, then to splits that are empty, in place."""
-    for label in np.flatnonzero(present.any(axis=0)):
-        owners = np.flatnonzero(present[:, label])
-        if (drawn[owners] != 0).all():
-            drawn[owners[0]] = 0
-    for split in range(1, count):
-        if (drawn == split).any():
-            continue
-        for unit in np.argsort(present.sum(axis=1), kind="stable"):
-            home = drawn[unit]
-            others = (drawn == home) & (np.arange(len(drawn)) != unit)
-            lost = present[unit] & ~present[others].any(axis=0) if home == 0 else np.array([False])
-            if others.any() and not lost.any():
-                drawn[unit] = split
-                break
+    """Move as few units as needed, in place, if a split is empty or train lacks a label."""
+
+    def spare(unit: int) -> bool:
+        """Whether a unit's split can do without it."""
+        others = (drawn == drawn[unit]) & (np.arange(len(drawn)) != unit)
+        needed = drawn[unit] == 0 and (present[unit] & ~present[others].any(axis=0)).any()
+        return bool(others.any()) and not needed
+
+    def complete() -> bool:
+        in_train = present[drawn == 0].any(axis=0)
+        return len(np.unique(drawn)) == count and bool((in_train == present.any(axis=0)).all())
+
+    simplest_first = np.argsort(present.sum(axis=1), kind="stable")
+    for attempt in range(2):
+        if complete():
+            return
+        if attempt == 1:  # Begin again with all in train.
+            drawn[:] = 0
+        for label in np.flatnonzero(present.any(axis=0)):
+            owners = np.flatnonzero(present[:, label])
+            if (drawn[owners] != 0).all():
+                drawn[owners[0]] = 0
+        for split in range(count):
+            movable = [unit for unit in simplest_first if spare(unit)]
+            if movable and not (drawn == split).any():
+                drawn[movable[0]] = split
 
 
 def _describe(

@@ -19,7 +19,7 @@ SUFFIXES = (
 
 _NOT_DATA = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 _NOT_DATA |= {"Thumbs.db", "desktop.ini", "DICOMDIR"}
-_SIDE_FILES = {
+SIDE_FILES = {
     *(".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".ods"),
     *(".pdf", ".html", ".doc", ".docx", ".py", ".ipynb", ".log"),
 }
@@ -144,7 +144,7 @@ def walk(
 def report_left_out(where: object, left_out: collections.Counter[str]) -> None:
     """Log how many files were left out, by kind."""
     if left_out:
-        only_side_files = all(kind in _SIDE_FILES for kind in left_out)
+        only_side_files = all(kind in SIDE_FILES for kind in left_out)
         log.log(
             logging.INFO if only_side_files else logging.WARNING,
             "%s: left out %d file(s) that are not images this reads: %s",

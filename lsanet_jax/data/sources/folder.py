@@ -33,6 +33,7 @@ from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import columns, dicom
 from lsanet_jax.data.sources.files import (
+    SIDE_FILES,
     SUFFIXES,
     describe_left_out,
     entries,
@@ -48,6 +49,8 @@ from lsanet_jax.data.sources.images import (
 )
 from lsanet_jax.data.sources.table import UNCERTAIN_CHOICES, Record, Table, read_table
 from lsanet_jax.errors import ConfigError, DataError
+
+__all__ = ["SIDE_FILES", "Listing", "list_folder", "load_folder"]
 
 SPLITS_FILE = splits.SPLITS_FILE
 log = logging.getLogger(__name__)
@@ -80,7 +83,7 @@ class Listing:
         drawn: the records, and the draw to write once all images could be read.
         identical: groups of files with the same content, if these were looked for.
         left_out: files that are not images, by kind.
-        guessed: whether groups were guessed from file names.
+        torn: for each group in several splits, two of its images.
     """
 
     name: str
@@ -93,7 +96,7 @@ class Listing:
     drawn: splits.Drawn
     identical: list[list[duplicates_lib.Image]]
     left_out: collections.Counter[str]
-    guessed: bool = False
+    torn: list[tuple[Record, Record]]
 
     def split(self, key: str) -> Files:
         """The split called 'train', 'val' or 'test'."""
@@ -252,7 +255,9 @@ def list_folder(
     split_of = np.array([record.split for record in drawn.records])
     identical = duplicates_lib.of_files(names, split_of, [r.label for r in records], same)
     duplicates_lib.check(source, identical, duplicates)
-    splits.check(source, drawn, classes=not table.label_names, leaks=leaks, guessed=guessed)
+    splits.check(source, drawn, classes=not table.label_names)
+    torn = splits.torn_groups(drawn.records)
+    splits.check_groups(source, torn, leaks, guessed)
     parts = {
         key: Files(tuple(np.array(names)[split_of == key].tolist()), labels[split_of == key])
         for key in SPLITS
@@ -266,7 +271,7 @@ def list_folder(
         drawn=drawn,
         identical=identical,
         left_out=left_out,
-        guessed=guessed,
+        torn=torn,
     )
 
 

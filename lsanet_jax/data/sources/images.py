@@ -112,6 +112,21 @@ def read(
         return _over_black(image)
 
 
+def describe(file: str | os.PathLike, max_megapixels: float = 100) -> str:
+    """Say what a file's header tells of its format and depth, such as 'PNG, grey, 16 bits'.
+
+    Raises:
+        DataError: the file cannot be opened as an image.
+    """
+    with _opened(file, max_megapixels) as image:
+        if image is None:
+            header = dicom.read_header(file)
+            return f"DICOM, {'grey' if header and header.is_grey else 'colour'}"
+        colour = "grey" if image.mode in _GREY_MODES else "colour"
+        depth = "1 bit" if image.mode == "1" else "16 bits" if _is_deep(image) else "8 bits"
+        return f"{image.format}, {colour}, {depth}"
+
+
 def count_channels(files: Iterable[str | os.PathLike], max_megapixels: float = 100) -> int:
     """Return 1 if all files' headers say grey, else 3; files that `read` refuses do not count.
 
