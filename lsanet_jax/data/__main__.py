@@ -20,7 +20,6 @@ import sys
 from lsanet_jax.data.sources import medmnist
 from lsanet_jax.runtime import cli
 
-
 _TEXTS = ("csv", "task", "file_column", "label_column", "split_column", "group_column", "uncertain")
 _NUMBERS = ("frame", "folds", "fold")
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lsanet_jax.data import quality
 from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.data.sources import files as files_lib
 from lsanet_jax.data.sources import folder, images, npz
 from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
@@ -276,7 +277,7 @@ def _inspect_folder(
     facts = [
         Section(
             "Left out: not images that are read",
-            any(kind not in folder.SIDE_FILES for kind in listing.left_out),
+            any(kind not in files_lib.SIDE_FILES for kind in listing.left_out),
             ("kind", "files"),
             tuple(listing.left_out.most_common()),
         ),

@@ -33,7 +33,6 @@ from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import columns, dicom
 from lsanet_jax.data.sources.files import (
-    SIDE_FILES,
     SUFFIXES,
     describe_left_out,
     entries,
@@ -49,8 +48,6 @@ from lsanet_jax.data.sources.images import (
 )
 from lsanet_jax.data.sources.table import UNCERTAIN_CHOICES, Record, Table, read_table
 from lsanet_jax.errors import ConfigError, DataError
-
-__all__ = ["SIDE_FILES", "Listing", "list_folder", "load_folder"]
 
 SPLITS_FILE = splits.SPLITS_FILE
 log = logging.getLogger(__name__)
