@@ -15,7 +15,7 @@ from unittest import mock
 
 from configs import resnet18
 from lsanet_jax import train
-from lsanet_jax.runs import manifest, workdir
+from lsanet_jax.runs import history, manifest, workdir
 
 
 def main():
@@ -42,16 +42,16 @@ def main():
 
         return call
 
-    def end_of_epoch(history, *a, _add=train.History.add, **k):
+    def end_of_epoch(epochs, *a, _add=history.History.add, **k):
         ends.append(time.perf_counter())
         lost.append(spent[0])
-        return _add(history, *a, **k)
+        return _add(epochs, *a, **k)
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         for owner, name in ((manifest, "tensor_digests"), (workdir.Workdir, "write_digests")):
             stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
-        stack.enter_context(mock.patch.object(train.History, "add", end_of_epoch))
+        stack.enter_context(mock.patch.object(history.History, "add", end_of_epoch))
         train.train_and_evaluate(config, folder)
 
     # From the end of an epoch's validation to that of the next one.

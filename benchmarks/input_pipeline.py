@@ -228,7 +228,7 @@ def step_runner(args, dataset: Dataset, resident: bool):
     import optax
 
     from configs import common
-    from lsanet_jax import metrics, models, steps
+    from lsanet_jax import losses, metrics, models, steps
 
     model = common.get_config().model
     model.update(objective=args.objective, backbone="resnet18")
@@ -237,19 +237,12 @@ def step_runner(args, dataset: Dataset, resident: bool):
     create = lambda rngs: models.create_model(model, CLASSES, (size, size, 3), rngs)
     tx = optax.adam(1e-3)
     graphdef, state = steps.init(create, tx, jax.random.key(0), mesh)
-    stages = (4,) if args.objective == "baseline" else model.taps
-    names = tuple(f"stage{tap}" for tap in stages)
+    loss = losses.Objective(args.objective, (4,) if args.objective == "baseline" else model.taps)
     prepare = preprocessor(size)
-    step = steps.make_train_step(
-        graphdef,
-        tx,
-        prepare if resident else lambda x: x,
-        mesh,
-        objective=args.objective,
-        stage_names=names,
-        resident=resident,
-    )
-    means = metrics.training_means(steps.part_names(args.objective, names)).empty()
+    step = steps.TrainStep(
+        graphdef, tx, prepare if resident else lambda x: x, loss, resident=resident
+    ).compile(mesh)
+    means = metrics.training_means(loss.part_names).empty()
     batches = all_epochs(Resident(dataset, plan(dataset, args), mesh))
     if not resident:
         images, labels, (indices,) = next(batches)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from configs import common
 from lsanet_jax import metrics, models, steps
 from lsanet_jax.data import preprocess as preprocessing
+from lsanet_jax.losses import Objective
 
 CLASSES = 7
 
@@ -32,11 +33,9 @@ def our_step(objective: str, args, backbone: str = "resnet18"):
     shape = (args.size, args.size, 3)
     create = lambda rngs: models.create_model(config.model, CLASSES, shape, rngs)
     graphdef, state = steps.init(create, tx, jax.random.key(0), mesh)
-    names = ("stage4",) if objective == "baseline" else tuple(f"stage{i}" for i in range(1, 5))
-    train_step = steps.make_train_step(
-        graphdef, tx, prepare, mesh, objective=objective, stage_names=names
-    )
-    means = metrics.training_means(steps.part_names(objective, names)).empty()
+    loss = Objective(objective, (4,) if objective == "baseline" else (1, 2, 3, 4))
+    train_step = steps.TrainStep(graphdef, tx, prepare, loss).compile(mesh)
+    means = metrics.training_means(loss.part_names).empty()
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(256, size=(1024, 28, 28, 3), dtype=np.uint8))
     labels = jnp.asarray(rng.integers(CLASSES, size=1024), jnp.int32)

@@ -1,16 +1,16 @@
 """LSANet-ResNet-18 on your own images: a folder of class folders, or a folder and a CSV.
 
-python -m lsanet_jax.main --config=configs/folder.py --workdir=runs/mine --config.data.path=my_images
-The README says how the folder may look. With little memory lower data.size and data.image_size: every
-image is kept as data.size x data.size pixels. Time: as configs/resnet18.py, by the number of images.
+python -m lsanet_jax.main --config=folder --workdir=runs/mine --config.data.path=my_images
+The README says how the folder may look. With little memory lower data.size and data.image_size:
+every image is kept as data.size x data.size pixels. Time: as resnet18, by the number of images.
 """
 
-from configs import common
+from lsanet_jax.config import default_config
 
 
 def get_config():
     """Return the paper's protocol on a folder, its images shrunk to 224 pixels."""
-    config = common.get_config()
+    config = default_config()
     config.data.name = "folder"
     config.data.path = "images"
     config.data.size = 224

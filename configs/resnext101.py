@@ -1,14 +1,14 @@
 """LSANet on ResNeXt-101 32x8d under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=configs/resnext101.py --workdir=runs/resnext101
+python -m lsanet_jax.main --config=resnext101 --workdir=runs/resnext101
 Paper: ACC 78.45, AUC 93.72 (baseline 74.31 / 91.27), mean of 3 runs. Meant for a GPU.
 """
 
-from configs import resnet18
+from lsanet_jax.config import load
 
 
 def get_config():
-    """Return the protocol of configs/resnet18.py on ResNeXt-101 32x8d."""
-    config = resnet18.get_config()
+    """Return the protocol of resnet18 on ResNeXt-101 32x8d."""
+    config = load("resnet18")
     config.model.backbone = "resnext101"
     return config

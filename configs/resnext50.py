@@ -1,14 +1,14 @@
 """LSANet on ResNeXt-50 32x4d under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=configs/resnext50.py --workdir=runs/resnext50
+python -m lsanet_jax.main --config=resnext50 --workdir=runs/resnext50
 Paper: ACC 78.60, AUC 93.66 (baseline 74.61 / 91.66), mean of 3 runs. Meant for a GPU.
 """
 
-from configs import resnet18
+from lsanet_jax.config import load
 
 
 def get_config():
-    """Return the protocol of configs/resnet18.py on ResNeXt-50 32x4d."""
-    config = resnet18.get_config()
+    """Return the protocol of resnet18 on ResNeXt-50 32x4d."""
+    config = load("resnet18")
     config.model.backbone = "resnext50"
     return config

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Train with several processes on this machine: to try on a laptop what a cluster does.
-#   launch/local.sh -n 2                                 the quickstart, as launch/train.sh
-#   launch/local.sh -n 2 --devices_per_process=2 --config=configs/resnet18.py --workdir=runs/r18
-# The other flags are those of launch/train.sh. With GPUs, those of CUDA_VISIBLE_DEVICES (default:
-# all) are split evenly; without, or with JAX_PLATFORMS=cpu, each process has --devices_per_process
+# Train with several processes on this machine, to try on a laptop what a cluster does.
+#   launch/local.sh -n 2                                 trains the quickstart, as launch/train.sh
+#   launch/local.sh -n 2 --devices_per_process=2 --config=resnet18 --workdir=runs/r18
+# The other flags are those of launch/train.sh. GPUs, those of CUDA_VISIBLE_DEVICES (default: all),
+# are split evenly. Without GPUs, or with JAX_PLATFORMS=cpu, each process has --devices_per_process
 # virtual CPU devices (default: 1).
 #
 # Each line of output begins with the number of its process. The exit code is that of the first
-# process that failed. The others are then sent SIGTERM, and killed after half a minute; not where
-# that code is 75 (stopped by a signal, state saved): they are saving too. SIGINT (Ctrl-C) and
-# SIGTERM are passed on to all processes, which have LSANET_GRACE seconds (default: 120) to save and
-# end; a second one kills them.
+# process that failed. The others then get SIGTERM, and are killed after half a minute; but if that
+# code is 75 (stopped by a signal, state saved), they are saving too, and may finish. SIGINT (Ctrl-C)
+# and SIGTERM are passed on to all processes, which have LSANET_GRACE seconds (default: 120) to save
+# and end; a second signal kills them.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
@@ -24,15 +24,15 @@ while [[ $# != 0 ]]; do
   esac
   shift || true
 done
-[[ $count =~ ^[1-9][0-9]*$ ]] || fail "-n N is missing: the number of processes, such as -n 2"
-[[ $devices =~ ^[0-9]+$ ]] || fail "--devices_per_process=$devices is not a number"
-[[ ${LSANET_GRACE:=120} =~ ^[0-9]+$ ]] || fail "LSANET_GRACE=$LSANET_GRACE is not a number"
-# shellcheck disable=SC2119 # not the flags: no lock beside the own one
+[[ $count =~ ^[1-9][0-9]*$ ]] || fail "-n N is missing: set the number of processes, such as -n 2"
+[[ $devices =~ ^[0-9]+$ ]] || fail "--devices_per_process=$devices must be an integer >= 0"
+[[ ${LSANET_GRACE:=120} =~ ^[0-9]+$ ]] || fail "LSANET_GRACE=$LSANET_GRACE must be a whole number of seconds"
+# shellcheck disable=SC2119 # the flags are not for set_up
 set_up
 
 if [[ ${#flags[@]} == 0 ]]; then
   flags=("--config=$ROOT/configs/quickstart.py" "--workdir=$ROOT/runs/quickstart")
-  say "no flags given: ${flags[*]}"
+  say "no flags given, using ${flags[*]}"
 fi
 
 exec "$PYTHON" -I - "$count" "$devices" "$LSANET_GRACE" "$ROOT/launch/train.sh" "${flags[@]}" <<'PYTHON'
@@ -69,21 +69,21 @@ def find_gpus():
 
 
 def share(gpus, i):
-    """The variables that give process i its devices."""
+    """Return the variables that give process i its devices."""
     if not gpus:
         return {"JAX_NUM_CPU_DEVICES": str(DEVICES or 1)}
     each = DEVICES or len(gpus) // COUNT
     if each * COUNT > len(gpus) or not DEVICES and each * COUNT != len(gpus):
         say(
             f"error: {len(gpus)} GPUs cannot be split evenly over {COUNT} processes; "
-            "--devices_per_process=K gives K to each, JAX_PLATFORMS=cpu trains without"
+            "use --devices_per_process=K to give each K, or JAX_PLATFORMS=cpu to train without"
         )
         sys.exit(1)
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * each : (i + 1) * each])}
 
 
 def copy(i, source, target):
-    for line in source:  # a progress bar's carriage returns end lines too
+    for line in source:  # a carriage return, as of progress bars, ends a line too
         if line.strip():
             with printing:
                 target.write(f"[{i}] {line.rstrip()}\n")
@@ -105,7 +105,7 @@ def pass_on(number, frame):
     global deadline, interrupted
     now = time.monotonic()
     if interrupted and now - interrupted < 1:
-        return  # the same one: `timeout`, say, signals its child and then the whole group
+        return  # the same signal: `timeout`, for instance, signals its child and then the whole group
     if interrupted:
         kill()
     interrupted, deadline = now, now + GRACE
@@ -150,7 +150,7 @@ while running:
         continue
     del running[i]
     if code < 0:
-        code = 128 - code  # ended by a signal: as a shell has it
+        code = 128 - code  # ended by a signal: the code that a shell returns
     if code and not exit_code:
         exit_code = code
         say(f"process {i} ended with exit code {code}")

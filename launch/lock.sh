@@ -7,7 +7,8 @@
 #   requirements-cpu.txt    every package that lsanet_jax needs, without CUDA
 #   requirements.txt        the same versions, and CUDA 12 on Linux
 #   requirements-sweep.txt  what sweeps need beside either: Ray
-#   requirements-test.txt   what the tests need beside either
+#   requirements-test.txt   what the tests and the checks before them need beside either
+#   requirements-docs.txt   what the documentation needs beside these
 #   requirements-torch.txt  PyTorch for CPU, which some tests compare with; edited by hand
 #
 # Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. One
@@ -37,3 +38,4 @@ with open("pyproject.toml", "rb") as file:
 
 compile_extra sweep -c requirements-torch.txt "$@" # both can be installed
 compile_extra test "$@"
+compile_extra docs -c requirements-test.txt -c requirements-sweep.txt -c requirements-torch.txt "$@"

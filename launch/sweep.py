@@ -1,4 +1,4 @@
-"""A door to `lsanet_jax.sweeps.run`: python -m launch.sweep --help."""
+"""A door to `lsanet sweep`: python -m launch.sweep --help."""
 
 from lsanet_jax.sweeps.run import main
 

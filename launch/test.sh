@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lint and test. The first call makes the Python environment (see setup.sh): some minutes.
+# Lint, check the types, build the documentation and test. The first call makes the Python
+# environment (see setup.sh): some minutes.
 #   launch/test.sh                      everything but the tests marked slow
 #   launch/test.sh --slow               these too, after the others
 #   launch/test.sh tests/test_losses.py -k synergy
@@ -8,24 +9,33 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
-set_up requirements-test.txt requirements-sweep.txt
+locks=(requirements-test.txt requirements-docs.txt requirements-sweep.txt)
+set_up "${locks[@]}"
 
 if ! installed requirements-torch.txt; then
   if run_pip --dry-run --retries=1 -r "$ROOT/requirements-torch.txt" >/dev/null 2>&1; then
-    set_up requirements-test.txt requirements-sweep.txt requirements-torch.txt
+    set_up "${locks[@]}" requirements-torch.txt
   else
-    say "warning: no PyTorch for CPU to be had (requirements-torch.txt says how);" \
+    say "warning: PyTorch for CPU is not available (requirements-torch.txt says how to get it);" \
       "the tests that compare with it are skipped"
   fi
 fi
 
 cd "$ROOT"
-lint=0
-"$PYTHON" -m ruff check --output-format=concise . || lint=$?
-"$PYTHON" -m ruff format --check --output-format=concise . || lint=$?
+failed=()
+# Usage: check NAME COMMAND...
+check() {
+  "${@:2}" || failed+=("$1")
+}
+check "ruff check" "$PYTHON" -m ruff check --output-format=concise .
+check "ruff format" "$PYTHON" -m ruff format --check --output-format=concise .
+export PYRIGHT_PYTHON_IGNORE_WARNINGS=1 NO_MKDOCS_2_WARNING=1 # about versions other than the locked
+check pyright "$PYTHON" -m pyright --pythonpath "$PYTHON"
+check mkdocs "$PYTHON" -m mkdocs build --strict --quiet
 
 tests=0
 "$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-2}" "$@" || tests=$?
 
-if [[ $lint != 0 ]]; then say "ruff found something: see above, before the tests"; fi
-exit $((tests != 0 ? tests : lint))
+for name in "${failed[@]}"; do say "$name found something: see above, before the tests"; done
+[[ $tests == 0 ]] || exit "$tests"
+[[ ${#failed[@]} == 0 ]]

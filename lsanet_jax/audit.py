@@ -1,12 +1,13 @@
-"""Check that a run is what it says: train again from its manifest, and compare every epoch bit for bit.
+"""Check that a run is what it says: train it again, and compare every epoch bit for bit.
 
 Examples:
   python -m lsanet_jax.audit --workdir=runs/r18              all epochs
   python -m lsanet_jax.audit --workdir=runs/r18 --epochs=2   the first two
   python -m lsanet_jax.audit --workdir=runs/r18 --against=other/r18
 
-The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited. The first
-difference is named; by how much tensors differ is told from the checkpoints that are still there.
+The exit code is 0 if all is identical, 1 if something differs, 2 if the run cannot be audited. The
+first difference is named; by how much tensors differ is told from the checkpoints that are still
+there.
 """
 
 import contextlib
@@ -24,7 +25,6 @@ from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
-from lsanet_jax.runs.workdir import MAY_CHANGE
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 def compare(there: list[Record], here: list[Record]) -> Difference | None:
     """The first difference between the records of two runs; None if there is none.
 
-    Epochs that only one of them has do not count.
+    Epochs that only one of them has are ignored.
     """
     for a, b in zip(there, here, strict=False):
         fields = [name for name in ("step", "loss", *manifest.PARTS) if a[name] != b[name]]
@@ -64,29 +64,26 @@ def different_tensors(a: Record, b: Record) -> list[str]:
     return names + [name for name in b["tensors"] if name not in a["tensors"]]
 
 
-def read_tensors(workdir: pathlib.Path, record: Record) -> dict[str, np.ndarray] | None:
-    """Parameters and batch statistics after an epoch, from a checkpoint.
+def read_tensors(place: pathlib.Path, record: Record) -> dict[str, np.ndarray]:
+    """Read the parameters and batch statistics after an epoch from its checkpoint.
 
     Args:
-      workdir: of the run.
+      place: of the checkpoint.
       record: of the epoch.
 
     Returns:
-      Arrays by the names in the record; None if no checkpoint of the epoch is kept.
+      Arrays by the names in the record.
 
     Raises:
       WorkdirError: the checkpoint is damaged, or is not what the record says.
     """
-    place = _kept(workdir, record)
-    if place is None:
-        return None
     arrays = checkpoint.read_arrays(place)
     tensors = {}
     for name, expected in record["tensors"].items():
         array = arrays.get("/".join(re.findall(r"\w+", name)))
         found = None if array is None else "".join(manifest.tensor_digests(array).values())
         if found is None or not found.startswith(expected):
-            raise WorkdirError(f"{place} does not hold the {name} that {DIGESTS} tells of")
+            raise WorkdirError(f"{place} does not hold the {name} that {DIGESTS} records")
         tensors[name] = array
     return tensors
 
@@ -109,15 +106,16 @@ def size(
     Returns:
       `epoch`; for the `first` tensor that differs and for the one that does most (`most`) its
       `name`, the largest absolute `difference`, and that `relative` to the largest absolute value
-      there (None where that is 0). None if there is no such epoch, or only shapes differ.
+      there (None if that is 0). None if there is no such epoch, or only shapes differ.
 
     Raises:
       WorkdirError: a checkpoint is damaged, or is not what its record says.
     """
     for a, b in pairs:
-        if not (_kept(there, a) and _kept(here, b)):
+        kept = _kept(there, a), _kept(here, b)
+        if kept[0] is None or kept[1] is None:
             continue
-        ours, theirs = read_tensors(there, a), read_tensors(here, b)
+        ours, theirs = read_tensors(kept[0], a), read_tensors(kept[1], b)
         found = []
         for name in different_tensors(a, b):
             if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
@@ -147,12 +145,12 @@ def audit(
 
     Returns:
       `identical`; `epochs`, how many were compared; `difference`, the first one, or None; `size`,
-      by how much tensors differ (see `size`), or None if that is not known; `environment`, sentences
-      about what differs in the environment and, with `against`, the config and the data.
+      by how much tensors differ (see `size`), or None if that is not known; `environment`,
+      sentences about what differs in the environment and, with `against`, the config and the data.
 
     Raises:
       LSANetError: a run is not there or damaged, its chain is broken, its data or initial weights
-        are others, it cannot be trained, or the one `against` it has fewer epochs.
+        have changed, it cannot be trained, or the run `against` it has fewer epochs.
     """
     path = pathlib.Path(workdir).absolute()
     records = manifest.read_records(path)
@@ -202,7 +200,7 @@ def audit(
 def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.ConfigDict:
     """The config of a run, after a look at whether its data and weights are still the same.
 
-    Where the data lies is said by `config.json`, which a resumed run writes anew.
+    `config.json`, which a resumed run writes again, says where the data is now.
     """
     try:
         fields, promised = dict(about["config"]), about["dataset"]["fingerprint"]
@@ -210,20 +208,21 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
         raise WorkdirError(f"{path / MANIFEST}: {error} is missing") from error
     if (path / CONFIG).exists():
         newest = read_json(path / CONFIG)
-        fields |= {name: newest[name] for name in MAY_CHANGE if name in fields and name in newest}
+        common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
+        fields |= {name: newest[name] for name in common}
     config = config_lib.unflatten(fields)
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint
     if found != promised:
         raise WorkdirError(
-            f"--workdir={path} cannot be audited, its data was another one: the fingerprint is "
-            f"{promised} in {MANIFEST} and {found} here. Bring back the data of then"
+            f"--workdir={path} cannot be audited: its data has changed. The fingerprint is "
+            f"{promised} in {MANIFEST} and {found} here. Restore the original data"
         )
     file, weights = config.model.init_from, about.get("weights")
     if weights and weights != {"sha256": manifest.weights_sha256(file)}:
         raise WorkdirError(
-            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} is "
-            "not the file of weights that it began with. Bring back that one"
+            f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
+            "is not the file of weights that it began with. Restore that file"
         )
     return config
 
@@ -264,14 +263,14 @@ def _size_in_words(
 
 def _amount(tensor: dict[str, Any]) -> str:
     if tensor["relative"] is None:
-        return f"{tensor['difference']:.3g} where all is 0 there"
+        return f"{tensor['difference']:.3g} with all values 0 there"
     return f"{tensor['difference']:.3g} ({tensor['relative']:.2g} of its largest value)"
 
 
 def print_report(report: dict[str, Any]) -> None:
     """Print what an audit found."""
     if report["environment"]:
-        print("The environment is another one:")
+        print("The environment differs:")
         for sentence in report["environment"]:
             print(f"  {sentence}")
     if report["identical"]:

@@ -1,7 +1,10 @@
-"""The errors that a user can cause and mend. `main` prints them as one line and exits with code 2."""
+"""Errors that a user can cause and fix. `main` prints them as one line and exits with code 2."""
 
 import difflib
 from collections.abc import Iterable
+
+INTERRUPTED = 75
+"""Exit code (EX_TEMPFAIL) of a run that saved its state and ended early; rerun it to resume."""
 
 
 class LSANetError(Exception):
@@ -21,7 +24,7 @@ class WorkdirError(LSANetError):
 
 
 class TrainingError(LSANetError, RuntimeError):
-    """Training cannot go on, for instance because the loss is not finite."""
+    """Training cannot continue, for instance because the loss is not finite."""
 
 
 class Interrupted(LSANetError):

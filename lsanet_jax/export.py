@@ -3,8 +3,9 @@
 Example:
   python -m lsanet_jax.export --workdir=runs/r18 --output=r18.safetensors
 
-For a residual network or a DenseNet with the imagenet stem, torchvision's model of that name, with as
-many classes, loads the file with strict=True. For VGG give it the classifier that ours has first:
+For a residual network or a DenseNet with the imagenet stem, torchvision's model of that name, with
+as many classes, loads the file with strict=True. For VGG give it the classifier that ours has
+first:
   model.avgpool = torch.nn.AdaptiveAvgPool2d(1); model.classifier = torch.nn.Linear(512, classes)
 The metadata of the file say what the images must look like and what the classes are.
 """

@@ -1,8 +1,9 @@
 """The objectives of the paper as pure functions of arrays.
 
-Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K], the last classifier
-is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample; `beta` [B, L]
-the weights that layer selective attention gives, a distribution over the classifiers per sample.
+Notation, shallow to deep: L classifiers, batch B, K classes. `logits` [L, B, K], the last
+classifier is the network's own; `ce` [L, B] the cross entropy of each classifier on each sample;
+`beta` [B, L] the weights that layer selective attention gives, a distribution over the classifiers
+per sample.
 
 | objective | loss (mean over the batch)                     | paper           |
 |-----------|------------------------------------------------|-----------------|
@@ -12,13 +13,15 @@ the weights that layer selective attention gives, a distribution over the classi
 | dks       | the same, on the DKS network                   | DKS, Eq. 3      |
 | dsn_lsa   | `weighted`                                     | Eq. 7           |
 | lsanet    | `weighted` + `synergy`                         | Eq. 5           |
-| probe     | dsn's, where `auxiliary` moves the auxiliary   | Fig. 2, without |
+| probe     | dsn's, but `auxiliary` moves the auxiliary     | Fig. 2, without |
 |           | classifiers only: see `models.supervised`      | DSL             |
 
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
 "Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -78,7 +81,7 @@ def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
 
 
 def auxiliary(
-    ce: Float[Array, "l b"], alpha: Float[Array, " l-1"] | float = 1.0
+    ce: Float[Array, "l b"], alpha: Float[Array, " 1"] | Float[Array, " l-1"] | float = 1.0
 ) -> Float[Array, ""]:
     """Sum of the auxiliary classifiers' losses weighted by alpha_l, L_m (Eq. 4).
 
@@ -87,7 +90,7 @@ def auxiliary(
       alpha: one weight for all auxiliary classifiers, or one for each [L - 1].
 
     Returns:
-      A scalar; 0 where there is no auxiliary classifier.
+      A scalar; 0 without auxiliary classifiers.
     """
     return jnp.sum(alpha * jnp.mean(ce[:-1], axis=1))
 
@@ -115,7 +118,7 @@ def synergy(
       multilabel: the Bernoulli divergence of each label, averaged over the labels.
 
     Returns:
-      A scalar, not negative where mu is not; 0 for a single classifier.
+      A scalar, non-negative if mu is; 0 for a single classifier.
     """
     num = logits.shape[0]
     mu = jnp.broadcast_to(jnp.asarray(mu, logits.dtype), (num, num)) * (1 - jnp.eye(num))
@@ -130,48 +133,76 @@ def synergy(
     return jnp.sum(mu * jnp.mean(divergence, axis=-1)).astype(logits.dtype)
 
 
-def objective(
-    name: str,
-    logits: Float[Array, "l b k"],
-    labels: Labels,
-    beta: Float[Array, "b l"] | None = None,
-    *,
-    multilabel: bool = False,
-    alpha: Float[Array, " l-1"] | float = 1.0,
-    mu: Float[Array, "l l"] | float = 1.0,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Compute one of the objectives and the parts that it is made of.
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a network is trained for: a key of `OBJECTIVES`, and how its terms are weighted.
 
-    Args:
+    Attributes:
       name: a key of `OBJECTIVES`.
-      logits: [L, B, K].
-      labels: see `cross_entropy`.
-      beta: [B, L]; needed by dsn_lsa and lsanet.
+      taps: the stages of the classifiers, shallow to deep; they name the parts of the loss.
       multilabel: whether each of the K labels is a yes-or-no question of its own.
-      alpha: see `auxiliary`.
+      alpha: see `auxiliary`; one weight, or one for each auxiliary classifier.
       mu: see `synergy`.
-
-    Returns:
-      The loss, and its parts: `final` and `auxiliary`, or `weighted`; `synergy`; and `ce` [L], the
-      mean cross entropy of each classifier.
-
-    Raises:
-      ValueError: an objective that weights by beta was given none.
     """
-    terms = OBJECTIVES[name]
-    ce = cross_entropy(logits, labels, multilabel=multilabel)
-    parts = {}
-    if terms.weighted:
-        if beta is None:
-            raise ValueError(
-                f"objective {name!r} weights the classifiers by beta, but beta is None"
-            )
-        parts["weighted"] = weighted(ce, beta)
-    else:
-        parts["final"] = final(ce)
-        if terms.auxiliary:
-            parts["auxiliary"] = auxiliary(ce, alpha)
-    if terms.synergy:
-        parts["synergy"] = synergy(logits, mu, multilabel=multilabel)
-    loss = sum(parts.values())
-    return loss, parts | {"ce": jnp.mean(ce, axis=1)}
+
+    name: str
+    taps: tuple[int, ...] = ()
+    multilabel: bool = False
+    alpha: tuple[float, ...] = (1.0,)
+    mu: float = 1.0
+
+    @property
+    def terms(self) -> Terms:
+        """The terms that the loss adds up."""
+        return OBJECTIVES[self.name]
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """A name for each classifier, such as "stage4", shallow to deep."""
+        return tuple(f"stage{tap}" for tap in self.taps)
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of what a training step reports; see `steps.TrainStep`."""
+        terms = self.terms
+        names = ["loss", "weighted"] if terms.weighted else ["loss", "final"]
+        names += ["auxiliary"] * terms.auxiliary + ["synergy"] * terms.synergy
+        names += [f"{score}_{name}" for score in ("ce", "acc") for name in self.stage_names]
+        return names + [f"beta_{name}" for name in self.stage_names] * terms.weighted
+
+    def __call__(
+        self,
+        logits: Float[Array, "l b k"],
+        labels: Labels,
+        beta: Float[Array, "b l"] | None = None,
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Compute the loss and the parts that it is made of.
+
+        Args:
+          logits: [L, B, K].
+          labels: see `cross_entropy`.
+          beta: [B, L]; needed by dsn_lsa and lsanet.
+
+        Returns:
+          The loss, and its parts: `final` and `auxiliary`, or `weighted`; `synergy`; and `ce` [L],
+          the mean cross entropy of each classifier.
+
+        Raises:
+          ValueError: an objective that weights by beta was given none.
+        """
+        ce = cross_entropy(logits, labels, multilabel=self.multilabel)
+        parts = {}
+        if self.terms.weighted:
+            if beta is None:
+                raise ValueError(
+                    f"objective {self.name!r} weights the classifiers by beta, but beta is None"
+                )
+            parts["weighted"] = weighted(ce, beta)
+        else:
+            parts["final"] = final(ce)
+            if self.terms.auxiliary:
+                parts["auxiliary"] = auxiliary(ce, jnp.asarray(self.alpha))
+        if self.terms.synergy:
+            parts["synergy"] = synergy(logits, self.mu, multilabel=self.multilabel)
+        loss = functools.reduce(jnp.add, parts.values())
+        return loss, parts | {"ce": jnp.mean(ce, axis=1)}

@@ -1,23 +1,36 @@
 """Train a network, select the best epoch, and report it on the test split.
 
-Example:
-  python -m lsanet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+Examples:
+  python -m lsanet_jax.main --config=quickstart --workdir=runs/quickstart
+  python -m lsanet_jax.main --config=my_config.py --workdir=runs/mine --config.model.objective=dsn
 
-A field of the config is changed with --config.SECTION.FIELD=VALUE, for instance
---config.model.objective=dsn; configs/common.py lists all fields with their meaning. The same command
-with the same workdir resumes an interrupted run.
+--config is the name of a shipped config or the path of a config file;
+--config.SECTION.FIELD=VALUE changes one of its fields. The same command with the same workdir
+resumes an interrupted run.
 """
 
+import re
+import shutil
+import sys
+
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from lsanet_jax.errors import near_matches
+from lsanet_jax import config as config_lib
+from lsanet_jax.config import table
+from lsanet_jax.errors import ConfigError, near_matches
 from lsanet_jax.runtime import cli, determinism, distributed
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, such as configs/resnet18.py.", lock_config=True
+    "config",
+    None,
+    "A shipped config by its name, or the path of a config file; after a colon, if there is one, "
+    f"the argument for its get_config. Shipped are {', '.join(config_lib.names())}.",
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; made if it does not exist.", required=True
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -31,6 +44,22 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of the processes this one is, from 0 to num_processes - 1."
 )
+
+
+class _Parser(flags.ArgumentParser):
+    """Load a config by name or path, where ml_collections' own parser knows paths only."""
+
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        return config_lib.load(argument).lock()
+
+
+flags.FLAGS["config"].parser = _Parser()
+
+
+def run() -> None:
+    """Train as the command line says: the entry point."""
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=parse_flags)
 
 
 def main(argv):
@@ -50,23 +79,28 @@ def main(argv):
 
 def parse_flags(argv):
     """Parse the flags; what is wrong with one of them, or in the config file, is one line."""
+    if any(arg in ("-h", "-help", "--help", "-?", "--helpshort") for arg in argv[1:]):
+        print(_help(shutil.get_terminal_size().columns))
+        sys.exit()
     try:
-        args = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a config file that cannot be read is reported on first use only
-        return args
+        return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:  # how ml_collections says "no such field"
-        from lsanet_jax import config as config_lib
-
-        given = [arg.split("=")[0].lstrip("-").removeprefix("config.") for arg in argv]
-        for name in (g for arg, g in zip(argv, given, strict=True) if "-config." in arg):
+        for name in re.findall(r"^--?(?:no)?config\.([^=\n]+)", "\n".join(argv), re.MULTILINE):
             if name not in config_lib.FIELDS:
                 near = near_matches(name, config_lib.FIELDS)
                 cli.fail(f"config.{name}: no such field{near}")
         cli.fail(f"cannot load --config: {error}")
-    except (flags.Error, OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        cli.fail(error)
+    except (flags.Error, TypeError, ValueError) as error:
+        known = isinstance(error.__context__, ConfigError)  # absl adds the flag, which it names too
+        cli.fail(f"--config={error.__context__}" if known else error)
+
+
+def _help(width: int) -> str:
+    lines = [__doc__ or "", "Flags"]
+    for flag in (CONFIG, WORKDIR, COORDINATOR, NUM_PROCESSES, PROCESS_ID):
+        lines += table.in_columns((f"--{flag.name}",), flags.FLAGS[flag.name].help, width)
+    return "\n".join([*lines, "", f"Fields of the config. Sources: {table.as_text(width)}"])
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    run()

@@ -46,12 +46,13 @@ def auc(
 ) -> float:
     """Area under the ROC curve, in [0, 1], as `medmnist.evaluator.getAUC` computes it.
 
-    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest (multi-class,
+    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest
+      (multi-class,
     ordinal), or over the labels. Classes for which `labels` holds only positives or only negatives
     have no AUC and are left out of the mean (MedMNIST's function fails there).
 
     Returns:
-      The AUC; nan where no class has one.
+      The AUC; nan if no class has one.
     """
     # Costs a second, and commands such as --help need none of it.
     from sklearn.metrics import roc_auc_score
@@ -102,8 +103,9 @@ def summarize(
       stages: the classifiers' stages, shallow to deep.
 
     Returns:
-      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`, `acc`,
-      `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean weight).
+      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`,
+      `acc`, `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean
+      weight).
     """
     probabilities, ce, beta = predictions
     classifiers = []

@@ -5,8 +5,8 @@ Examples:
   python -m lsanet_jax.predict --workdir=runs/r18 --input=data.npz --split=test
   python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
 
---input is a folder (searched through), an image, or an npz file with {split}_images; without it, the
-data that the run was trained on, to whose size and channels all are brought first. The CSV has
+--input is a folder (searched through), an image, or an npz file with {split}_images; without it,
+the data that the run was trained on, to whose size and channels all are brought first. The CSV has
 a row per image that can be read: file, label, and a probability per class.
 """
 
@@ -14,24 +14,22 @@ import csv
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 import jax
 import numpy as np
 import tqdm
-from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
-from lsanet_jax.data import preprocess as preprocessing
+from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
-from lsanet_jax.models import layers
-from lsanet_jax.runs import trained as inference
+from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import replacing
 
@@ -59,7 +57,7 @@ class Source:
 
 
 def open_source(
-    path: pathlib.Path, trained: inference.TrainedModel, split: str, *, skip_broken: bool = False
+    path: pathlib.Path, trained: TrainedModel, split: str, *, skip_broken: bool = False
 ) -> Source:
     """Open a folder, an image or an npz file.
 
@@ -72,13 +70,8 @@ def open_source(
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
     """
-    height, width, channels = trained.dataset["stored_shape"]
-    if height != width:  # arrays of another shape can only come from an npz file
-        height = trained.dataset["image_shape"][0]
-    data = trained.config.data
-    # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
-    resize = data.resize if data.name == "folder" else "bicubic"
-    form = {"size": height, "resize": resize, "channels": channels}
+    form, data = trained.stored_form, trained.config.data
+    size, channels = form["size"], form["channels"]
     pool, broken = futures.ThreadPoolExecutor(os.cpu_count()), {}
 
     if path.suffix == ".npz":
@@ -102,7 +95,7 @@ def open_source(
                 if not skip_broken:
                     raise DataError(f"{error} --skip_broken leaves such images out.") from error
                 broken[i] = error
-                return np.zeros((height, height, channels), np.uint8)
+                return np.zeros((size, size, channels), np.uint8)
 
     return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
 
@@ -132,11 +125,11 @@ def list_images(path: pathlib.Path) -> list[str]:
 
 
 def from_array(
-    images: UInt8[np.ndarray, "n h w c"], name: str, names: tuple[str, ...] = ()
+    images: UInt8[np.ndarray, "n h w c"] | LazyImages, name: str, names: Sequence[str] = ()
 ) -> Source:
     """Images of the form of the training images, called `names`, or else name/0, name/1, ..."""
-    names = list(names) or [f"{name}/{i}" for i in range(len(images))]
-    return Source(names, lambda indices: images[indices])
+    called = list(names) or [f"{name}/{i}" for i in range(len(images))]
+    return Source(called, lambda indices: images[indices])
 
 
 def predict_to_file(
@@ -163,19 +156,19 @@ def predict_to_file(
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
     if input and split and pathlib.Path(input).suffix != ".npz":
         raise ConfigError(
-            f"--split={split} is of an npz file or of the run's data, but --input={input} is none: "
-            "leave one of them out"
+            f"--split={split} is of an npz file or of the run's data, but --input={input} is "
+            "neither: leave one of them out"
         )
     split = split or "test"
-    trained = inference.load(workdir, checkpoint)
+    trained = load(workdir, checkpoint)
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
-            "--medmnist writes the predictions of a MedMNIST set's own split: it goes with a run on "
-            f"one (this is on {config.data.name}), and without --input"
+            "--medmnist writes the predictions of a MedMNIST set's own split: it goes with a run "
+            f"on one (this is on {config.data.name}), and without --input"
         )
     if input:
-        # As in training, where images of the same folders may be broken.
+        # As in training: images of the same folders may be broken.
         skip_broken = skip_broken or config.data.skip_broken
         source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:
@@ -194,6 +187,7 @@ def predict_to_file(
         names, probabilities = [names[i] for i in sound], probabilities[:, sound]
         beta = None if beta is None else beta[sound]
     if medmnist:
+        assert labels is not None  # It was refused together with --input.
         return write_medmnist(
             pathlib.Path(output or workdir), trained, split, probabilities[-1], labels
         )
@@ -203,7 +197,7 @@ def predict_to_file(
 
 
 def predict(
-    trained: inference.TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
+    trained: TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
 ) -> tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]:
     """Probabilities of the classes, and beta.
 
@@ -214,27 +208,17 @@ def predict(
       all_classifiers: all L classifiers, shallow to deep, and not only the network's own (l = 1).
 
     Returns:
-      Softmax probabilities, or for each label of a multi-label task its own; and beta where there
+      Softmax probabilities, or for each label of a multi-label task its own; and beta if there
       is attention and all classifiers were asked for.
 
     Raises:
       DataError: an image cannot be read.
     """
-    preprocess = preprocessing.preprocessor(trained.config.data)
-    multilabel = trained.dataset["task"] == "multi-label"
-    graphdef, state = nnx.split(trained.model)
-
-    def run(state: nnx.State, images: UInt8[Array, "b h w c"]):
-        x = preprocess(images)
-        model = nnx.merge(graphdef, state)
-        logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
-        return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
-
-    run = jax.jit(run, compiler_options=layers.compiler_options())
+    run = trained.predictor(all_classifiers=all_classifiers)
     probabilities, betas = [], []
     with tqdm.tqdm(total=len(source.names), unit="image", dynamic_ncols=True) as bar:
         for images in source.batches(batch_size):
-            batch, beta = jax.device_get(run(state, images))
+            batch, beta = jax.device_get(run(images))
             probabilities.append(batch)
             betas.append(beta)
             bar.update(min(batch_size, len(source.names) - bar.n))
@@ -246,14 +230,14 @@ def predict(
 def write_csv(
     file: pathlib.Path,
     names: list[str],
-    trained: inference.TrainedModel,
+    trained: TrainedModel,
     probabilities: Float[np.ndarray, "l n k"],
     beta: Float[np.ndarray, "n l"] | None,
 ) -> None:
     """Write a row per image: file, label, probability per class; then of each other classifier.
 
     Raises:
-      WorkdirError: the file cannot be written; there is none then, or the old one.
+      WorkdirError: the file cannot be written; then there is none, or the old one.
     """
     classes = trained.dataset["class_names"]
     multilabel = trained.dataset["task"] == "multi-label"
@@ -275,7 +259,7 @@ def write_csv(
 
 def write_medmnist(
     directory: pathlib.Path,
-    trained: inference.TrainedModel,
+    trained: TrainedModel,
     split: str,
     probabilities: Float[np.ndarray, "n k"],
     labels: np.ndarray,

@@ -1,12 +1,13 @@
 """The training and evaluation steps: pure functions, compiled for a mesh of devices.
 
-The mesh has one axis, "data". Batches (of images, or of indices into images that every device holds)
-are split over it, everything else is replicated. The losses and batch statistics are means over the global batch,
-so XLA sums gradients and statistics over the devices.
+The mesh has one axis, "data". Batches (of images, or of indices into images that every device
+holds) are split over it, everything else is replicated. The losses and batch statistics are means
+over the global batch, so XLA sums gradients and statistics over the devices.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +54,29 @@ def init(
       The model's structure in training mode, and the state at step 0.
 
     Raises:
-      ConfigError: the model has variables that are no `nnx.Param` or `nnx.BatchStat`.
+      ConfigError: the model has variables that are not `nnx.Param` or `nnx.BatchStat`.
     """
+    graphdef, params, batch_stats = _create(create, key)
+
+    def start(params, batch_stats):
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
+
+    state = jax.jit(start, out_shardings=NamedSharding(mesh, PartitionSpec()))(params, batch_stats)
+    return graphdef, state
+
+
+def init_model(
+    create: Callable[[nnx.Rngs], nnx.Module], key, mesh: Mesh
+) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Like `init`, without an optimizer: returns the structure, the parameters, the statistics."""
+    graphdef, *variables = _create(create, key)
+    params, batch_stats = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    return graphdef, params, batch_stats
+
+
+def _create(
+    create: Callable[[nnx.Rngs], nnx.Module], key
+) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     # Not under one jit: a program that draws every parameter takes XLA most of a minute on CPU.
     model = create(nnx.Rngs(key))
     model.train()
@@ -65,21 +87,7 @@ def init(
             f"the network has a {type(variable).__name__} at {where}, expected parameters (Param) "
             "and batch statistics (BatchStat) only; Dropout, for one, has others"
         )
-
-    def start(params, batch_stats):
-        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
-
-    state = jax.jit(start, out_shardings=NamedSharding(mesh, PartitionSpec()))(params, batch_stats)
-    return graphdef, state
-
-
-def part_names(objective: str, stage_names: tuple[str, ...]) -> list[str]:
-    """Names of what `train_step` reports for each step."""
-    terms = losses.OBJECTIVES[objective]
-    names = ["loss", "weighted"] if terms.weighted else ["loss", "final"]
-    names += ["auxiliary"] * terms.auxiliary + ["synergy"] * terms.synergy
-    names += [f"{score}_{name}" for score in ("ce", "acc") for name in stage_names]
-    return names + [f"beta_{name}" for name in stage_names] * terms.weighted
+    return graphdef, params, batch_stats
 
 
 def training_accuracy(
@@ -96,79 +104,60 @@ def training_accuracy(
     return jnp.mean(jnp.argmax(logits, axis=-1) == truth, axis=1)
 
 
-def make_train_step(
-    graphdef: nnx.GraphDef,
-    tx: optax.GradientTransformation,
-    prepare: Prepare,
-    mesh: Mesh,
-    *,
-    objective: str,
-    stage_names: tuple[str, ...],
-    multilabel: bool = False,
-    alpha: tuple[float, ...] = (1.0,),
-    mu: float = 1.0,
-    augment: Augment | None = None,
-    skip_nonfinite: bool = False,
-    resident: bool = True,
-):
-    """Build the compiled training step.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """The training step as pure functions of arrays; `compile` makes one program of it for a mesh.
 
-    Args:
+    Attributes:
       graphdef: the model's structure, from `init`.
       tx: the optimizer.
       prepare: applied to the uint8 images of the batch.
-      mesh: the devices.
-      objective: a key of `losses.OBJECTIVES`.
-      stage_names: a name for each classifier, shallow to deep.
-      multilabel: see `losses.objective`.
-      alpha: see `losses.auxiliary`; one weight, or one for each auxiliary classifier.
-      mu: see `losses.synergy`.
+      objective: the loss.
       augment: takes the place of `prepare`, and gets the number of steps done before and the labels
         too; its result must follow from these.
-      skip_nonfinite: leave state and means as they are, save for the number of the step, where the
+      skip_nonfinite: leave state and means as they are, save for the number of the step, if the
         loss or a gradient is not finite; a further part, `skipped`, is 1 then, else 0.
       resident: whether images and labels are those of the whole split, or of the batches only.
-
-    Returns:
-      `train_step(state, means, images, labels, indices) -> (state, means, parts)`. `indices` [n, B]
-      are the batches of n steps, done in one program; unless `resident` there are none, and `images`
-      [n, B, h, w, c] and `labels` [n, B, ...] are the batches. `means` is a `clu.metrics.Collection`
-      that takes up the parts; `state` and `means` are donated. `parts` maps names to [n] values:
-      those of `part_names`: the loss, its terms, and of each classifier the mean cross entropy, the
-      accuracy in training mode and the mean beta.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
-    batches = NamedSharding(mesh, PartitionSpec(None, "data"))
-    data_shardings = (replicated, replicated, batches) if resident else (batches, batches)
 
-    def loss_fn(params, batch_stats, x, labels):
-        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+    graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    prepare: Prepare
+    objective: losses.Objective
+    augment: Augment | None = None
+    skip_nonfinite: bool = False
+    resident: bool = True
+
+    def loss(self, params, batch_stats, x, labels):
+        """Return the loss, and (its parts by `Objective.part_names`, the new batch statistics)."""
+        model = nnx.merge(self.graphdef, params, batch_stats, copy=True)
         logits, beta = model(x)
-        loss, parts = losses.objective(
-            objective, logits, labels, beta, multilabel=multilabel, alpha=jnp.asarray(alpha), mu=mu
-        )
+        loss, parts = self.objective(logits, labels, beta)
+        stages = self.objective.stage_names
         ce = parts.pop("ce")
         parts = {"loss": loss, **parts}
-        parts |= {f"ce_{name}": ce[i] for i, name in enumerate(stage_names)}
-        acc = training_accuracy(logits, labels, multilabel=multilabel)
-        parts |= {f"acc_{name}": acc[i] for i, name in enumerate(stage_names)}
+        parts |= {f"ce_{name}": ce[i] for i, name in enumerate(stages)}
+        acc = training_accuracy(logits, labels, multilabel=self.objective.multilabel)
+        parts |= {f"acc_{name}": acc[i] for i, name in enumerate(stages)}
         if beta is not None:
-            parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stage_names)}
+            parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stages)}
         return loss, (parts, nnx.state(model, nnx.BatchStat))
 
-    def one_step(state, means, x, targets):
-        if augment is None:
-            x = prepare(x)
+    def update(self, state: TrainState, means, images, labels):
+        """Do one step on a batch; returns (state, means, parts)."""
+        if self.augment is None:
+            x = self.prepare(images)
         else:
-            x, targets = augment(state.step, x, targets)
-        grads, (parts, batch_stats) = jax.grad(loss_fn, has_aux=True)(
-            state.params, state.batch_stats, x, targets
+            x, labels = self.augment(state.step, images, labels)
+        grads, (parts, batch_stats) = jax.grad(self.loss, has_aux=True)(
+            state.params, state.batch_stats, x, labels
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        # Optax's annotation is any tree; it is the one that it was given.
+        params = cast(nnx.State, optax.apply_updates(state.params, updates))
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state)
         new_means = means.merge(means.single_from_model_output(**parts))
-        if not skip_nonfinite:
+        if not self.skip_nonfinite:
             return new_state, new_means, parts
 
         finite = [jnp.isfinite(x).all() for x in jax.tree.leaves((parts["loss"], grads))]
@@ -178,8 +167,21 @@ def make_train_step(
         new_state = jax.tree.map(choose, new_state, state._replace(step=new_state.step))
         return new_state, new_means, parts | {"skipped": 1 - good}
 
-    def train_step(state, means, *data):
-        if resident:
+    def __call__(self, state: TrainState, means, *data):
+        """Do the steps of a dispatch.
+
+        Args:
+          state: donated.
+          means: a `clu.metrics.Collection` that records the parts; donated.
+          *data: images, labels and indices [n, B], the batches of n steps; unless `resident` there
+            are no indices, and images [n, B, h, w, c] and labels [n, B, ...] are the batches.
+
+        Returns:
+          (state, means, parts). `parts` maps `Objective.part_names` to [n] values: the loss, its
+          terms, and of each classifier the mean cross entropy, the accuracy in training mode and
+          the mean beta.
+        """
+        if self.resident:
             images, labels, per_step = data
             batch = lambda indices: (images[indices], labels[indices])
         else:
@@ -187,57 +189,84 @@ def make_train_step(
 
         if len(data[-1]) == 1:  # convolutions in a device loop are very slow on CPU (jax #12868)
             only = jax.tree.map(lambda x: x[0], per_step)
-            state, means, parts = one_step(state, means, *batch(only))
+            state, means, parts = self.update(state, means, *batch(only))
             return state, means, {name: value[None] for name, value in parts.items()}
 
         def body(carry, one):
-            *carry, parts = one_step(*carry, *batch(one))
+            *carry, parts = self.update(*carry, *batch(one))
             return tuple(carry), parts
 
         (state, means), parts = jax.lax.scan(body, (state, means), per_step)
         return state, means, parts
 
-    return jax.jit(
-        train_step,
-        in_shardings=(replicated, replicated, *data_shardings),
-        out_shardings=replicated,
-        donate_argnums=(0, 1),
-        compiler_options=layers.compiler_options(),
-    )
+    def compile(self, mesh: Mesh):
+        """Compile `__call__`: batches are split over the mesh, all else is replicated."""
+        replicated = NamedSharding(mesh, PartitionSpec())
+        batches = NamedSharding(mesh, PartitionSpec(None, "data"))
+        data = (replicated, replicated, batches) if self.resident else (batches, batches)
+
+        def train_step(*arguments):  # so named in profiles
+            return self(*arguments)
+
+        return jax.jit(
+            train_step,
+            in_shardings=(replicated, replicated, *data),
+            out_shardings=replicated,
+            donate_argnums=(0, 1),
+            compiler_options=layers.compiler_options(),
+        )
 
 
-def make_eval_step(
-    graphdef: nnx.GraphDef,
-    prepare: Prepare,
-    mesh: Mesh,
-    *,
-    multilabel: bool = False,
-    resident: bool = True,
-):
-    """Build the compiled evaluation step, with the running batch statistics.
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalStep:
+    """The evaluation step, with the running batch statistics.
 
-    Returns:
-      `eval_step(params, batch_stats, images, labels, indices) -> (probabilities [L, B, K],
-      ce [L, B], beta [B, L] or None)` for `indices` [B]; of every classifier, in float32. Unless
-      `resident` there are no indices, and images and labels are those of the batch.
+    Attributes:
+      graphdef: the model's structure, from `init`.
+      prepare: applied to the uint8 images of the batch.
+      multilabel: whether each of the K labels is a yes-or-no question of its own.
+      resident: whether images and labels are those of the whole split, or of the batch only.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
-    batch = NamedSharding(mesh, PartitionSpec("data"))
-    data_shardings = (replicated, replicated, batch) if resident else (batch, batch)
 
-    def eval_step(params, batch_stats, images, labels, *indices):
-        if resident:
+    graphdef: nnx.GraphDef
+    prepare: Prepare
+    multilabel: bool = False
+    resident: bool = True
+
+    def __call__(self, params, batch_stats, images, labels, *indices):
+        """Evaluate a batch.
+
+        Args:
+          params: of the network.
+          batch_stats: the running statistics.
+          images: uint8.
+          labels: of the images.
+          *indices: [B], the batch; there are none unless `resident`.
+
+        Returns:
+          (probabilities [L, B, K], ce [L, B], beta [B, L] or None) of every classifier, in float32.
+        """
+        if self.resident:
             images, labels = images[indices[0]], labels[indices[0]]
-        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+        model = nnx.merge(self.graphdef, params, batch_stats, copy=True)
         model.eval()
-        logits, beta = model(prepare(images))
-        ce = losses.cross_entropy(logits, labels, multilabel=multilabel)
-        probabilities = jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
+        logits, beta = model(self.prepare(images))
+        ce = losses.cross_entropy(logits, labels, multilabel=self.multilabel)
+        probabilities = jax.nn.sigmoid(logits) if self.multilabel else jax.nn.softmax(logits)
         return probabilities, ce, beta
 
-    return jax.jit(
-        eval_step,
-        in_shardings=(replicated, replicated, *data_shardings),
-        out_shardings=replicated,
-        compiler_options=layers.compiler_options(),
-    )
+    def compile(self, mesh: Mesh):
+        """Return `__call__` as a compiled function: the batch split over the mesh."""
+        replicated = NamedSharding(mesh, PartitionSpec())
+        batch = NamedSharding(mesh, PartitionSpec("data"))
+        data = (replicated, replicated, batch) if self.resident else (batch, batch)
+
+        def eval_step(*arguments):
+            return self(*arguments)
+
+        return jax.jit(
+            eval_step,
+            in_shardings=(replicated, replicated, *data),
+            out_shardings=replicated,
+            compiler_options=layers.compiler_options(),
+        )

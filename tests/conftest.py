@@ -1,14 +1,24 @@
-"""What every test runs under, and the reference data that some compare with."""
+"""What every test runs under, and the data and reference values that they share."""
 
+import gc
+import json
 import os
+import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
+from tests.shapes import check
+
+jaxtyping.install_import_hook("lsanet_jax", f"{check.__module__}.{check.__name__}")
+
 ROOT = Path(__file__).resolve().parents[1]
+PEAKS = pytest.StashKey[dict[str, int]]()
 
 # Before anything imports jax. Tests of several devices run in a process of their own.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,7 +26,8 @@ os.environ["TFDS_DATA_DIR"] = str(ROOT / ".cache/none")  # sets that the user ha
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
-# A shell starts what it puts in the background with SIGINT ignored, and the tests' children inherit it.
+# A shell starts what it puts in the background with SIGINT ignored, and the tests' children inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -39,20 +50,65 @@ def pytest_runtest_setup(item):
         pytest.skip("slow, and LSANET_TEST_DEADLINE has passed")
 
 
+def peak_memory_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # in a worker of pytest-xdist
+        session.config.workeroutput["peak_memory_mb"] = peak_memory_mb()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if hasattr(node, "workeroutput"):  # it has not crashed
+        node.config.stash.setdefault(PEAKS, {})[node.gateway.id] = node.workeroutput[
+            "peak_memory_mb"
+        ]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    peaks = config.stash.get(PEAKS, {"this process": peak_memory_mb()})
+    told = ", ".join(f"{name} {peak} MB" for name, peak in sorted(peaks.items()))
+    terminalreporter.write_line(f"peak memory: {told}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Keep a process under 2 GB: programs of past modules took more than twice that."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+
+
+@pytest.fixture
+def unchecked():
+    """Let a test pass arrays that the annotations forbid, to see our own error: see shapes.py."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
+    """The folder beside the repository whose `data` holds published sets; skips without it."""
     path = ROOT.parent / "shared"
     if not path.is_dir():
-        pytest.skip(f"no reference data: {path} does not exist")
+        pytest.skip(f"no published sets: {path} does not exist")
     return path
 
 
 @pytest.fixture(scope="session")
-def reference(shared):
-    """Returns a function from a name, such as "losses", to the arrays of that npz file."""
+def reference():
+    """A function from a name, such as "losses", to the values of that file in tests/reference."""
 
-    def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(shared / "reference" / f"{name}.npz") as arrays:
+    def load(name: str) -> dict:
+        path = ROOT / "tests/reference" / name
+        if path.with_suffix(".json").exists():
+            return json.loads(path.with_suffix(".json").read_text())
+        with np.load(path.with_suffix(".npz")) as arrays:
             return dict(arrays)
 
     return load

@@ -49,7 +49,7 @@ def count(variables) -> int:
 
 
 def filled(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """A tensor in torch's layout, filled as ../shared/reference/README.md says."""
+    """A tensor in torch's layout, filled as tests/reference/README.md says."""
     rng = np.random.default_rng(zlib.crc32(f"{seed}:{name}".encode()))
     if name.endswith("running_mean"):
         return rng.normal(0, 0.1, shape)

@@ -167,7 +167,7 @@ def test_a_run_whose_data_has_changed_is_not_audited(run, tmp_path):
     then = json.loads((tmp_path / "run/manifest.json").read_text())["dataset"]["fingerprint"]
     arrays["test_images"][0, 0, 0, 0] ^= 1
     np.savez(tmp_path / "own.npz", **arrays)
-    message = rf"its data was another one: the fingerprint is {then} in manifest.json and \w{{64}} "
+    message = rf"its data has changed. The fingerprint is {then} in manifest.json and \w{{64}} "
     with pytest.raises(WorkdirError, match=message):
         audit.audit(tmp_path / "run")
 

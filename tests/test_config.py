@@ -1,32 +1,130 @@
 """Configs: every file is valid, every mistake is named."""
 
 import importlib
+import inspect
 import pathlib
 
 import ml_collections
 import pytest
 
-from configs import common
 from lsanet_jax import config as config_lib
+from lsanet_jax import losses, models
+from lsanet_jax.config import table
+from lsanet_jax.config.fields import SECTIONS, SOURCES
+from lsanet_jax.data import TASKS
+from lsanet_jax.data.augment import MAXIMA, Augmentation
 from lsanet_jax.errors import ConfigError
+from lsanet_jax.models.attention import ATTENTION
+from lsanet_jax.models.lsa import KINDS
 
-FILES = sorted(p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py"))
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FIELDS = config_lib.FIELDS
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_config_file_is_valid_and_documented(name):
+@pytest.mark.parametrize("name", config_lib.names())
+def test_every_shipped_config_is_valid_and_documented(name):
     module = importlib.import_module(f"configs.{name}")
-    config_lib.validate(module.get_config())
-    if name != "common":
-        assert f"--config=configs/{name}.py" in module.__doc__
+    config = module.get_config()
+    config_lib.validate(config)
+    assert config_lib.load(name) == config
+    assert f"--config={name} " in module.__doc__.replace("\n", " ") or name == "common"
 
 
-def test_common_has_every_field_with_a_comment():
-    assert {name for name, _ in config_lib.flatten(common.get_config())} == set(config_lib.FIELDS)
-    source = pathlib.Path(common.__file__).read_text().splitlines()
-    fields = [line for line in source if " = " in line and "ConfigDict()" not in line]
-    assert len(fields) == len(config_lib.FIELDS)
-    assert all("  # " in line for line in fields)
+def test_the_defaults_are_the_papers_protocol():
+    defaults = dict(config_lib.flatten(config_lib.default_config()))
+    assert list(defaults) == list(dict(config_lib.flatten(config_lib.unflatten(defaults))))
+    assert defaults.keys() == FIELDS.keys()
+    frozen = {
+        "seed": 0,
+        "deterministic": True,
+        "data.name": "synthetic",
+        "data.size": 28,
+        "data.image_size": 224,
+        "data.mean": (0.5,),
+        "data.max_megapixels": 100.0,
+        "data.augment.hflip": False,
+        "data.augment.mixup": 0.0,
+        "data.synthetic.num_train": 1024,
+        "model.backbone": "resnet18",
+        "model.objective": "lsanet",
+        "model.taps": (1, 2, 3, 4),
+        "model.lsa.reduction": 8,
+        "loss.alpha": (1.0,),
+        "train.epochs": 100,
+        "train.batch_size": 64,
+        "train.learning_rate": 1e-3,
+        "train.milestones": (0.5, 0.75),
+        "eval.select": "best_val_auc",
+    }
+    assert {name: defaults[name] for name in frozen} == frozen
+    assert all(type(defaults[name]) is type(value) for name, value in frozen.items())
+
+
+def test_what_may_change_in_a_resumed_run():
+    assert {
+        "data.root",
+        "data.url",
+        "data.tfds_dir",
+        "data.path",
+        "data.pipeline",
+        "data.device_budget_mb",
+        "data.workers",
+        "eval.batch_size",
+        "train.log_every_steps",
+        "train.checkpoint_every_epochs",
+    } == config_lib.MAY_CHANGE
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_every_field_has_a_meaning_and_a_default_that_is_allowed(field):
+    assert field.meaning[-1] == "." and len(field.meaning) > 10
+    assert field.allows(field.default)
+    assert not field.source or field.source in SOURCES
+    assert field.name.rpartition(".")[0] in SECTIONS
+
+
+def test_choices_are_those_of_the_code():
+    assert FIELDS["model.backbone"].choices == models.BACKBONES
+    assert FIELDS["model.attention"].choices == tuple(ATTENTION)
+    assert FIELDS["model.objective"].choices == tuple(losses.OBJECTIVES)
+    assert FIELDS["model.lsa.kind"].choices == KINDS
+    assert FIELDS["data.task"].choices == ("", *TASKS)
+    assert FIELDS["data.synthetic.task"].choices == TASKS
+
+
+def test_augmentations_are_those_of_the_code():
+    prefix = "data.augment."
+    ours = {name.removeprefix(prefix): f for name, f in FIELDS.items() if name.startswith(prefix)}
+    assert {name: f.default for name, f in ours.items()} == vars(Augmentation())
+    for name, maximum in MAXIMA.items():
+        assert ours[name].allows(maximum) and not ours[name].allows(maximum * 1.01)
+        assert not ours[name].allows(-0.01)
+    assert {name for name, f in ours.items() if f.rule} == MAXIMA.keys()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_help_table_has_every_field_and_keeps_to_the_width(width):
+    lines = table.as_text(width).splitlines()
+    assert max(map(len, lines)) <= max(width, 68)
+    text = " ".join(" ".join(lines).split())
+    section = ""
+    shown = []
+    for line in lines:
+        if line.startswith("--config."):
+            section = line.removeprefix("--config.").removesuffix("FIELD")
+        elif line.startswith("  ") and line[2] != " ":
+            shown.append(section + line.split()[0])
+    assert sorted(shown) == sorted(FIELDS)
+    for field in FIELDS.values():
+        assert field.meaning in text
+        assert field.allowed in text
+
+
+def test_the_documentations_page_of_fields_is_up_to_date():
+    page = (ROOT / "docs/fields.md").read_text()
+    assert page == table.as_markdown(), "run: python -m lsanet_jax.config > docs/fields.md"
+    for field in FIELDS.values():
+        assert field.meaning.replace("|", r"\|") in page
 
 
 @pytest.mark.parametrize(
@@ -35,32 +133,39 @@ def test_common_has_every_field_with_a_comment():
         (
             "model.objective",
             "lsnet",
-            r"model\.objective = 'lsnet' is none of .*did you mean.*lsanet",
+            r"model\.objective = 'lsnet': must be one of .*did you mean.*lsanet",
         ),
         ("model.backbone", "resnet19", "resnet18"),
+        ("model.backbone", "mynet", "or MODULE:CLASS"),
         ("model.norm", "none", "'none' is for vgg16 and vgg19; resnet18 needs 'batch'"),
-        ("model.dtype", "float16", "none of 'float32', 'bfloat16'"),
+        ("model.dtype", "float16", "must be one of float32, bfloat16"),
         ("model.taps", (1, 2), "4, the last, must be among them"),
         ("model.taps", (0, 4), "counted from 1"),
         ("model.taps", (4, 5), "stages 1 to 4"),
         ("model.taps", (4,), "leaves no auxiliary classifier"),
+        ("model.taps", (), "counted from 1"),
         ("model.lsa.kernel_size", 4, "an odd number"),
-        ("train.epochs", 0, "at least 1"),
+        ("train.epochs", 0, "must be an integer >= 1"),
         ("train.epochs", 1.5, "of type float, expected int"),
         ("train.epochs", True, "of type bool, expected int"),
-        ("train.learning_rate", float("nan"), "finite number above 0"),
-        ("train.learning_rate", -1.0, "finite number above 0"),
+        ("train.learning_rate", float("nan"), "finite number > 0"),
+        ("train.learning_rate", -1.0, "finite number > 0"),
         ("train.learning_rate", "fast", "of type str, expected float"),
+        ("train.milestones", (0.5, 1), "fractions between 0 and 1"),
+        ("data.name", "", "the name of a dataset"),
+        ("data.task", "multiclass", 'must be one of "", multi-class,.*did you mean multi-class'),
         ("data.mean", (0.5, "x"), "tuple of numbers"),
-        ("data.std", (0.0,), "above 0"),
-        ("data.std", (), "above 0"),
+        ("data.std", (0.0,), "numbers > 0"),
+        ("data.std", (), "numbers > 0"),
         ("data.as_rgb", 1, "expected bool"),
+        ("data.augment.hue", 0.6, r"0 \(off\) to 0\.5"),
+        ("data.synthetic.channels", 2, "must be one of 1, 3"),
         ("loss.alpha", (1.0, 2.0), "has 2 weights, expected 1, or 3"),
         ("seed", -1, "0 to 4294967295"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
-    config = common.get_config()
+    config = config_lib.default_config()
     if field == "loss.alpha":
         config.model.objective = "dsn"
     section, _, leaf = field.rpartition(".")
@@ -71,11 +176,11 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
         parent[leaf] = value
     with pytest.raises(ConfigError, match=message) as error:
         config_lib.validate(config)
-    assert field in str(error.value)
+    assert f"config.{field} = " in str(error.value)
 
 
 def test_an_unknown_field_is_named_with_the_nearest():
-    config = common.get_config()
+    config = config_lib.default_config()
     config.model.objectve = "dsn"
     with pytest.raises(
         ConfigError, match=r"model\.objectve: no such field; did you mean model\.obj"
@@ -84,21 +189,21 @@ def test_an_unknown_field_is_named_with_the_nearest():
 
 
 def test_a_missing_field_is_named():
-    config = common.get_config()
+    config = config_lib.default_config()
     del config.model["stem"]
     with pytest.raises(ConfigError, match=r"config\.model\.stem is missing"):
         config_lib.validate(config)
 
 
 def test_integers_are_good_floats():
-    config = common.get_config()
+    config = config_lib.default_config()
     with config.ignore_type():
         config.train.learning_rate = 1
     config_lib.validate(ml_collections.ConfigDict(config))
 
 
 def test_a_backbone_of_ones_own_takes_no_options_of_the_zoos():
-    config = common.get_config()
+    config = config_lib.default_config()
     config.model.update(backbone="my_net:MyNet", taps=(1, 2))
     config_lib.validate(config)
     config.model.attention = "se"
@@ -107,5 +212,50 @@ def test_a_backbone_of_ones_own_takes_no_options_of_the_zoos():
 
 
 def test_flattened_configs_come_back():
-    config = common.get_config()
+    config = config_lib.default_config()
     assert config_lib.unflatten(dict(config_lib.flatten(config))) == config
+
+
+def test_a_config_is_loaded_by_name_path_and_argument(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from lsanet_jax.config import load\n"
+        "def get_config(backbone='resnet18'):\n"
+        "    config = load('resnet34')\n"
+        "    config.model.backbone = backbone\n"
+        "    return config\n"
+    )
+    (tmp_path / "resnet34").mkdir()  # a run, say: no config
+    assert config_lib.load("resnet34").model.backbone == "resnet34"
+    assert config_lib.load("configs/resnet34.py") == config_lib.load("resnet34")
+    assert config_lib.load("mine.py").model.backbone == "resnet18"
+    assert config_lib.load("mine.py:vgg16").model.backbone == "vgg16"
+    assert config_lib.load(f"{tmp_path}/mine.py").data.name == "dermamnist"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("resnet19", None, "resnet19: there is no such file.*did you mean resnet18"),
+        ("configs/resnet19.py", None, "did you mean resnet18"),
+        ("my_own", None, "no shipped config of that name; the shipped ones are common, dense"),
+        ("bad.py", "import nothing_of_that_name", "bad.py cannot be loaded: ModuleNotFoundError"),
+        ("bad.py", "def get_config(:", "cannot be loaded: SyntaxError"),
+        ("bad.py", "config = 1", r"has no function get_config\(\)"),
+        ("bad.py", "def get_config(): return 1 / 0", "fails: ZeroDivisionError"),
+        ("bad.py", "def get_config(): pass", "returns NoneType, expected a ConfigDict"),
+        ("quickstart:small", None, "fails: TypeError"),
+    ],
+)
+def test_a_config_that_cannot_be_loaded_is_named(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    if text:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config_lib.load(name)
+
+
+def test_public_names_are_documented():
+    for name in config_lib.__all__:
+        member = getattr(config_lib, name)
+        assert not callable(member) or inspect.getdoc(member)

@@ -28,7 +28,7 @@ def test_objectives_and_gradients_match_reference(reference, precision, name):
     ref = reference("losses")
     logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
     labels = jnp.asarray(ref["labels"], jnp.int32)
-    loss = lambda x: losses.objective(name, x, labels, beta)[0]
+    loss = lambda x: losses.Objective(name)(x, labels, beta)[0]
     value, grad = jax.value_and_grad(loss)(logits)
     assert value.dtype == dtype
     close(value, ref[f"value.{name}"], rtol)
@@ -59,7 +59,7 @@ def test_multilabel_matches_reference(reference, precision):
     logits, beta = jnp.asarray(ref["logits"], dtype), jnp.asarray(ref["beta"], dtype)
     labels = jnp.asarray(ref["multilabel.labels"])
     close(losses.synergy(logits, multilabel=True), ref["multilabel.value.synergy"], rtol)
-    loss = lambda x: losses.objective("lsanet", x, labels, beta, multilabel=True)[0]
+    loss = lambda x: losses.Objective("lsanet", multilabel=True)(x, labels, beta)[0]
     value, grad = jax.value_and_grad(loss)(logits)
     close(value, ref["multilabel.value.lsanet"], rtol)
     close(grad, ref["multilabel.grad.lsanet"], rtol)
@@ -80,7 +80,7 @@ def test_gradient_equals_finite_differences(name, multilabel):
         labels = np.random.default_rng(1).integers(2, size=(5, 3))
     with jax.enable_x64(True):
         fn = jax.jit(
-            lambda x, b: losses.objective(name, x, jnp.asarray(labels), b, multilabel=multilabel)[0]
+            lambda x, b: losses.Objective(name, multilabel=multilabel)(x, jnp.asarray(labels), b)[0]
         )
         logits, beta = jnp.asarray(logits), jnp.asarray(beta)
         grads = jax.grad(fn, argnums=(0, 1))(logits, beta)
@@ -118,7 +118,7 @@ def test_synergy_draws_classifiers_together():
 def test_confident_logits_stay_finite(multilabel):
     logits = jnp.asarray([[[1e4, -1e4]], [[-1e4, 1e4]]], jnp.float32)
     labels = jnp.asarray([[1, 0]]) if multilabel else jnp.asarray([0])
-    loss = lambda x: losses.objective("dsn_ks", x, labels, multilabel=multilabel)[0]
+    loss = lambda x: losses.Objective("dsn_ks", multilabel=multilabel)(x, labels)[0]
     value, grad = jax.value_and_grad(loss)(logits)
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
@@ -126,7 +126,7 @@ def test_confident_logits_stay_finite(multilabel):
 
 def test_beta_receives_a_gradient():
     logits, labels, beta = example()
-    loss = lambda b: losses.objective("lsanet", jnp.asarray(logits), jnp.asarray(labels), b)[0]
+    loss = lambda b: losses.Objective("lsanet")(jnp.asarray(logits), jnp.asarray(labels), b)[0]
     grad = jax.grad(loss)(jnp.asarray(beta))
     ce = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), multilabel=False)
     np.testing.assert_allclose(grad, ce.T / 5, rtol=1e-5)
@@ -138,21 +138,21 @@ def test_alpha_weights_the_auxiliary_classifiers():
     expected = 0.1 * ce[0].mean() + 0.2 * ce[1].mean() + 0.3 * ce[2].mean()
     alpha = jnp.asarray([0.1, 0.2, 0.3])
     np.testing.assert_allclose(losses.auxiliary(ce, alpha), expected, rtol=1e-6)
-    _, parts = losses.objective("dsn", logits, labels, alpha=alpha)
+    _, parts = losses.Objective("dsn", alpha=alpha)(logits, labels)
     np.testing.assert_allclose(parts["auxiliary"], expected, rtol=1e-6)
 
 
 def test_a_single_classifier_is_the_baseline_under_every_objective():
     logits, labels, _ = map(jnp.asarray, example(num_classifiers=1))
     beta = jnp.ones((5, 1))
-    values = [losses.objective(name, logits, labels, beta)[0] for name in losses.OBJECTIVES]
+    values = [losses.Objective(name)(logits, labels, beta)[0] for name in losses.OBJECTIVES]
     np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
 
 def test_lsa_objectives_ask_for_beta():
     logits, labels, _ = map(jnp.asarray, example())
     with pytest.raises(ValueError, match="lsanet.*beta is None"):
-        losses.objective("lsanet", logits, labels)
+        losses.Objective("lsanet")(logits, labels)
 
 
 def test_soft_labels_that_are_hard_give_the_same_cross_entropy(reference):

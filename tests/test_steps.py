@@ -20,7 +20,7 @@ from lsanet_jax.data import dataset
 from lsanet_jax.data.feed.order import Plan, epoch_order
 from lsanet_jax.data.feed.resident import Resident, place
 from lsanet_jax.data.preprocess import preprocess
-from lsanet_jax.losses import OBJECTIVES
+from lsanet_jax.losses import OBJECTIVES, Objective
 from lsanet_jax.models import pretrained, resnet, supervised
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -73,11 +73,9 @@ def setup(
 
     tx = tx or optax.adam(1e-3)
     graphdef, state = steps.init(create, tx, jax.random.key(0), mesh)
-    names = STAGES[-len(taps) :]
-    train_step = steps.make_train_step(
-        graphdef, tx, prepare, mesh, objective=objective, stage_names=names, multilabel=multilabel
-    )
-    means = metrics.training_means(steps.part_names(objective, names)).empty()
+    objective = Objective(objective, tuple(taps), multilabel)
+    train_step = steps.TrainStep(graphdef, tx, prepare, objective).compile(mesh)
+    means = metrics.training_means(objective.part_names).empty()
     return graphdef, state, means, train_step, mesh
 
 
@@ -152,7 +150,7 @@ def test_parts_add_up_and_are_named():
     images, labels = place(_Split(*samples()), mesh)
     indices = np.arange(16, dtype=np.int32)[None]
     _, means, parts = train_step(state, means, images, labels, indices)
-    assert set(parts) == set(steps.part_names("lsanet", STAGES)) == set(means.compute())
+    assert set(parts) == set(Objective("lsanet", (1, 2, 3, 4)).part_names) == set(means.compute())
     np.testing.assert_allclose(parts["loss"], parts["weighted"] + parts["synergy"], rtol=1e-5)
     np.testing.assert_allclose(sum(parts[f"beta_{s}"] for s in STAGES), 1, rtol=1e-5)
 
@@ -255,7 +253,7 @@ def test_losses_follow_pytorch():
     means_of_stats = np.asarray(state.batch_stats["backbone"]["bn1"]["mean"][...])
     np.testing.assert_allclose(means_of_stats, peer.bn1.running_mean.numpy(), rtol=1e-3, atol=1e-4)
 
-    probabilities, ce, beta = steps.make_eval_step(graphdef, PREPARE, mesh)(
+    probabilities, ce, beta = steps.EvalStep(graphdef, PREPARE).compile(mesh)(
         state.params, state.batch_stats, *placed, np.arange(48, dtype=np.int32)
     )
     peer.eval()

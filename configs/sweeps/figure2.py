@@ -1,11 +1,12 @@
-"""Figure 2: training accuracy of the four classifiers of ResNet-50, without and with deep supervision.
+"""Figure 2: training accuracy of ResNet-50's four classifiers, without and with deep supervision.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/figure2.py --workdir=sweeps/figure2
-8 runs of one seed. "Without": the network is the baseline's, and the three auxiliary classifiers are
-trained on its maps without changing it. With --scale=28px 4 to 8 minutes each for RetinaMNIST on 2 CPU cores.
+lsanet sweep --sweep=figure2 --workdir=sweeps/figure2
+8 runs with one seed. "Without": the network is the baseline's, and the three auxiliary classifiers
+are trained on its maps without changing it. With --scale=28px on 2 CPU cores, RetinaMNIST takes 4
+to 8 minutes a run.
 """
 
-from configs.sweeps.common import at_scale
+from lsanet_jax.sweeps.paper import at_scale
 from lsanet_jax.sweeps.spec import Run, Sweep
 
 DATASETS = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
@@ -13,11 +14,11 @@ TRAINING = {"probe": "without DSL", "dsn": "with DSL"}
 
 
 def get_sweep(scale):
-    """Return the sweep: two trainings on each of the paper's four sets."""
+    """Return the sweep: two trainings on each of the paper's four datasets."""
     runs = [
         Run(
             name=f"{dataset}-{objective}",
-            config="configs/resnet50.py",
+            config="resnet50",
             overrides={
                 "data.name": dataset,
                 "model.objective": objective,

@@ -1,21 +1,21 @@
 """Label efficiency: the methods on 1 % to all of the training labels, ResNet-18 on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/label_efficiency.py --workdir=sweeps/label_efficiency
-72 runs, 24 with each of three seeds. With --scale=28px on 2 CPU cores from seconds to 5 minutes
-each, 3.5 hours in all.
+lsanet sweep --sweep=label_efficiency --workdir=sweeps/label_efficiency
+72 runs, 24 with each of three seeds. With --scale=28px on 2 CPU cores, a run takes seconds to 5
+minutes, and all take 3.5 hours.
 
-The paper claims it and has no table of it; its numbers for all labels are those of Table 1. The
-subsets are stratified; for one seed they lie inside each other, the same ones for each method.
+The paper claims label efficiency but has no table of it; its numbers for all labels are those of
+Table 1. The subsets are stratified. With one seed they are nested, and the same for each method.
 """
 
-from configs.sweeps.common import METHODS, paper_table, run_of
+from lsanet_jax.sweeps.paper import METHODS, paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 PERCENT = (1, 5, 10, 25, 50, 100)
 
 
 def get_sweep(scale):
-    """Return the sweep: parts of the training split x methods."""
+    """Return the sweep: fractions of the training split x methods."""
     rows = [
         row
         for row in paper_table(1)["rows"]

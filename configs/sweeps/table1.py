@@ -1,11 +1,11 @@
 """Table 1: the methods of deep supervision on four ResNets and four datasets.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table1.py --workdir=sweeps/table1
-192 runs, 64 with each of three seeds. With --scale=28px on 2 CPU cores about 9 days, 7 of them for
-PathMNIST's 90,000 images; --filter='*-dermamnist' leaves 48 runs, half a day.
+lsanet sweep --sweep=table1 --workdir=sweeps/table1
+192 runs, 64 with each of three seeds. With --scale=28px on 2 CPU cores they take about 9
+days, 7 of them for PathMNIST's 90,000 images; --filter='*-dermamnist' leaves 48 runs, half a day.
 """
 
-from configs.sweeps.common import METHODS, model, paper_table, run_of
+from lsanet_jax.sweeps.paper import METHODS, model, paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 

@@ -1,13 +1,13 @@
 """Table 2: implementations of layer selective attention, ResNet-34 on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table2.py --workdir=sweeps/table2
+lsanet sweep --sweep=table2 --workdir=sweeps/table2
 24 runs, 8 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
-from configs.sweeps.common import paper_table, run_of
+from lsanet_jax.sweeps.paper import paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
-# By the kind in the paper's numbers: what the table prints, and the field of its option.
+# By the kind in paper.json: what the table prints, and the field of its option.
 KINDS = {
     "fc": ("Two FC Layer", "reduction ratio", "reduction"),
     "conv": ("1D Convolution", "kernel size", "kernel_size"),

@@ -1,10 +1,10 @@
 """Table 3: feature-level and prediction-level supervision, ResNet-34 on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table3.py --workdir=sweeps/table3
+lsanet sweep --sweep=table3 --workdir=sweeps/table3
 15 runs, 5 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
-from configs.sweeps.common import METHODS, paper_table, run_of
+from lsanet_jax.sweeps.paper import METHODS, paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 

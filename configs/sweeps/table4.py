@@ -1,10 +1,10 @@
 """Table 4: auxiliary classifiers on different layers, ResNet-34 on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table4.py --workdir=sweeps/table4
+lsanet sweep --sweep=table4 --workdir=sweeps/table4
 24 runs, 8 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
-from configs.sweeps.common import paper_table, run_of
+from lsanet_jax.sweeps.paper import paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 

@@ -1,11 +1,11 @@
 """Table 5: LSANet on VGG, Wide ResNet, ResNeXt and DenseNet, on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table5.py --workdir=sweeps/table5
-54 runs, 18 with each of three seeds. With --scale=28px on 2 CPU cores between 10 minutes
-(ResNeXt-50) and 2.5 hours (VGG-19), 3 days in all.
+lsanet sweep --sweep=table5 --workdir=sweeps/table5
+54 runs, 18 with each of three seeds. With --scale=28px on 2 CPU cores, a run takes 10
+minutes (ResNeXt-50) to 2.5 hours (VGG-19), and all take 3 days.
 """
 
-from configs.sweeps.common import METHODS, model, paper_table, run_of
+from lsanet_jax.sweeps.paper import METHODS, model, paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 

@@ -1,10 +1,10 @@
 """Table 6: LSANet with visual attention modules, ResNet-34 on DermaMNIST.
 
-python -m lsanet_jax.sweeps.run --sweep=configs/sweeps/table6.py --workdir=sweeps/table6
+lsanet sweep --sweep=table6 --workdir=sweeps/table6
 36 runs, 12 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
 """
 
-from configs.sweeps.common import METHODS, paper_table, run_of
+from lsanet_jax.sweeps.paper import METHODS, paper_table, run_of
 from lsanet_jax.sweeps.spec import Sweep
 
 MODULES = {

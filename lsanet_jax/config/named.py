@@ -27,8 +27,8 @@ def find(name: str | pathlib.Path, kind: str = "") -> pathlib.Path:
     """Find the file of a config or a sweep.
 
     Args:
-        name: a path from the current folder, or from the folder that holds `configs`; or the name of
-            a shipped one, such as "resnet18".
+        name: a path from the current folder, or from the folder that holds `configs`; or the name
+            of a shipped one, such as "resnet18".
         kind: "" for a config, "sweeps" for a sweep.
 
     Returns:
@@ -39,11 +39,13 @@ def find(name: str | pathlib.Path, kind: str = "") -> pathlib.Path:
     """
     path = pathlib.Path(name)
     shipped = folder() / kind / f"{name}.py"
-    for candidate in (path, folder().parent / path, shipped):
+    for candidate in (path, folder().parent / path) if path.suffix else (shipped,):
         if candidate.is_file():
             return candidate.absolute()
-    hint = near_matches(path.stem, names(kind)) or f"; shipped are {', '.join(names(kind))}"
-    raise ConfigError(f"{name}: there is no such file, nor a shipped one of that name{hint}")
+    known = names(kind)
+    hint = near_matches(path.stem, known) or f"; the shipped ones are {', '.join(known)}"
+    what = kind.removesuffix("s") or "config"
+    raise ConfigError(f"{name}: there is no such file, and no shipped {what} of that name{hint}")
 
 
 def load_module(name: str | pathlib.Path, kind: str = "") -> types.ModuleType:
@@ -60,14 +62,33 @@ def load_module(name: str | pathlib.Path, kind: str = "") -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own file raises
-        raise ConfigError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{name} cannot be loaded: {_describe(error)}") from error
     return module
 
 
-def load(name: str | pathlib.Path) -> ml_collections.ConfigDict:
+def load(name: str) -> ml_collections.ConfigDict:
     """Load a config by its name, such as "resnet18", or its path.
 
+    Args:
+        name: name or path; after a colon, if there is one, the argument for its `get_config`.
+
     Raises:
-        ConfigError: there is no such file, or it cannot be imported.
+        ConfigError: there is no such file, it has no `get_config`, or either of them fails.
     """
-    return load_module(name).get_config()
+    file, colon, argument = str(name).partition(":")
+    module = load_module(file)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{module.__file__} has no function get_config()")
+    try:
+        config = module.get_config(*([argument] if colon else []))
+    except Exception as error:  # whatever the user's own file raises
+        raise ConfigError(f"{name}: get_config() fails: {_describe(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"{name}: get_config() returns {type(config).__name__}, expected a ConfigDict"
+        )
+    return config
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

@@ -5,7 +5,7 @@ import math
 import ml_collections
 
 from lsanet_jax.data import duplicates, quality, subset
-from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
+from lsanet_jax.data.dataset import ARRAYS, SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
 from lsanet_jax.errors import ConfigError, near_matches
 
@@ -69,6 +69,12 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
                 " is for data.name=npz and folder."
             )
         return dataset
+    if config.name == ARRAYS:
+        raise ConfigError(
+            "config.data.name = 'arrays': the run was trained on arrays passed from Python, which "
+            "are not"
+            " stored; call lsanet_jax.fit with the same arrays"
+        )
     if config.name in ("npz", "folder") and not config.path:
         raise ConfigError(f"data.path is empty, expected the path of the {config.name}.")
     if config.name == "npz":

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    parser = argparse.ArgumentParser(prog="python -m lsanet_jax.data", **options)
+    parser = argparse.ArgumentParser(prog=cli.program("lsanet_jax.data"), **options)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{check,prepare}")
     check = commands.add_parser("check", help="tell what is wrong with a data set", **options)
     check.add_argument("path", help="folder of images, or npz file")

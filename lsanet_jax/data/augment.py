@@ -59,7 +59,7 @@ class Augmentation:
     rot90: bool = False  # by 0, 90, 180 or 270 degrees, equally likely; square images only
     shift: float = 0.0  # by up to this fraction of the side, either way, along each axis
     crop: float = 0.0  # a part of area 1 - crop to 1, anywhere in the image, enlarged to full size
-    rotate: float = 0.0  # about the centre by up to so many degrees, either way
+    rotate: float = 0.0  # about the centre by up to this many degrees, either way
     scale: float = 0.0  # about the centre by a factor of 1 - scale to 1 + scale
     brightness: float = 0.0  # times a factor of 1 - brightness to 1 + brightness
     contrast: float = 0.0  # distance from the image's mean grey times such a factor
@@ -73,7 +73,7 @@ class Augmentation:
             value = getattr(self, name)
             if not 0 <= value <= maximum:
                 raise ConfigError(
-                    f"data.augment.{name} is {value}, expected 0 (off) to {maximum:g}."
+                    f"config.data.augment.{name} is {value}, expected 0 (off) to {maximum:g}."
                 )
 
 
@@ -89,12 +89,13 @@ def augment(key: Key[Array, ""], images: Images, options: Augmentation) -> Image
         Images of the same shape in [0, 1].
 
     Raises:
-        ConfigError: quarter turns are asked for, and the images are not square.
+        ConfigError: quarter turns are on, and the images are not square.
     """
     _, height, width, channels = images.shape
     if options.rot90 and height != width:
         raise ConfigError(
-            f"data.augment.rot90 needs square images, found {height} x {width}: switch it off."
+            f"config.data.augment.rot90 needs square images, found {height} x {width}: switch it "
+            f"off."
         )
     draws = draw(key, len(images), options)
     if options.hflip:

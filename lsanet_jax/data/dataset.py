@@ -17,6 +17,9 @@ from lsanet_jax.errors import ConfigError, DataError
 TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
 """MedMNIST's tasks; its "multi-label, binary-class" is called "multi-label" here."""
 
+ARRAYS = "arrays"
+"""`Dataset.source` of data that came as arrays, from no file."""
+
 SPLITS = ("train", "val", "test")
 
 
@@ -84,7 +87,7 @@ class Dataset:
     def __post_init__(self):
         """Checks the splits; raises DataError."""
         where = f"dataset {self.name!r}"
-        if self.source and self.source != self.name:
+        if self.source not in ("", ARRAYS, self.name):
             where += f" ({self.source})"
         if self.task not in TASKS:
             raise DataError(f"{where}: task is {self.task!r}, expected one of {', '.join(TASKS)}.")
@@ -120,7 +123,7 @@ class Dataset:
         class_names: Sequence[str] | None = None,
         task: str | None = None,
         name: str = "arrays",
-        source: str = "",
+        source: str = ARRAYS,
     ) -> "Dataset":
         """Make a dataset of arrays in memory.
 
@@ -147,7 +150,7 @@ class Dataset:
             raise ConfigError(
                 f"config.data.task is {task!r}, expected '' or one of {', '.join(TASKS)}."
             )
-        where = source or f"dataset {name!r}"
+        where = f"dataset {name!r}" if source == ARRAYS else source
         images, labels = {}, {}
         for key, pair in zip(SPLITS, (train, val, test), strict=True):
             if not isinstance(pair, tuple | list) or len(pair) != 2:

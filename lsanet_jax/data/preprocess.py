@@ -40,25 +40,28 @@ def preprocess(
     Args:
         images: 0 to 255.
         image_size: s, height and width of the result.
-        resize: how; nothing happens where the size is right already.
+        resize: how; images of the right size are left alone.
         as_rgb: repeat grey images to 3 channels. RGB images stay as they are either way.
         mean: subtracted after scaling to [0, 1]; one value, or one per channel of the result.
-        std: divisor after that, likewise.
+        std: divisor after that, in the same form.
         augment: applied to the resized images, in [0, 1].
 
     Raises:
         ConfigError: `resize`, `mean` or `std` is not as described.
     """
     if resize not in ("nearest", "bilinear", "bicubic"):
-        raise ConfigError(f"data.resize is {resize!r}, expected nearest, bilinear or bicubic.")
+        raise ConfigError(
+            f"config.data.resize is {resize!r}, expected nearest, bilinear or bicubic."
+        )
     channels = 3 if as_rgb else images.shape[-1]
     for field, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise ConfigError(
-                f"data.{field} is {tuple(values)}, expected 1 value or {channels}, one per channel."
+                f"config.data.{field} is {tuple(values)}, expected 1 value or {channels}, one per "
+                f"channel."
             )
     if min(std) <= 0:
-        raise ConfigError(f"data.std is {tuple(std)}, expected values above 0.")
+        raise ConfigError(f"config.data.std is {tuple(std)}, expected values above 0.")
     if images.shape[1:3] != (image_size, image_size):
         if resize == "nearest":
             images = _resize_nearest(images, image_size)

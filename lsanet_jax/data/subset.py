@@ -1,4 +1,4 @@
-"""Fewer labels: stratified subsets of the training split, each inside the larger ones of its seed."""
+"""Fewer labels: stratified subsets of the training split, nested for each seed."""
 
 import dataclasses
 
@@ -28,15 +28,17 @@ def train_subset(dataset: Dataset, *, fraction: float, per_class: int, seed: int
         return dataset
     if fraction != 1 and per_class:
         raise ConfigError(
-            f"data.train_fraction = {fraction} and data.train_per_class = {per_class}: set one of"
+            f"config.data.train_fraction = {fraction} and config.data.train_per_class = "
+            f"{per_class}: set one of"
             " them only."
         )
     labels = dataset.train.labels
     if labels.ndim == 2:
         if per_class:
             raise ConfigError(
-                f"data.train_per_class = {per_class}, but {dataset.name} is multi-label: its images"
-                " have no one class. Set data.train_fraction instead."
+                f"config.data.train_per_class = {per_class}, but {dataset.name} is multi-label: "
+                f"its images"
+                " have no one class. Set config.data.train_fraction instead."
             )
         _, groups = np.unique(labels, axis=0, return_inverse=True)
     else:

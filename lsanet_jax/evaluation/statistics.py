@@ -1,6 +1,6 @@
 """Statistics for comparing classifiers on one test split: NumPy in float64, no I/O.
 
-Differences are b - a throughout, so that a positive one says that b scores higher.
+Differences are b - a throughout: a positive one means that b scores higher.
 
 References: DeLong et al., "Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics 1988; Sun & Xu, "Fast implementation of DeLong's algorithm",
@@ -21,12 +21,12 @@ from lsanet_jax.errors import DataError
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
 Probabilities = Float[np.ndarray, "n k"]
 
-_NORMAL_975 = 1.959963984540054  # this quantile of the standard normal distribution
-_CHUNK = 25  # resamples at a time, for the cache's sake
+_NORMAL_975 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+_CHUNK = 25  # resamples at a time, so that they fit the cache
 
 
 class Reliability(NamedTuple):
-    """What a reliability diagram draws; confidence and accuracy are nan where a bin is empty."""
+    """The numbers of a reliability diagram; confidence and accuracy are nan in empty bins."""
 
     counts: Int[np.ndarray, " bins"]
     confidence: Float[np.ndarray, " bins"]  # mean in the bin, in [0, 1]
@@ -34,13 +34,13 @@ class Reliability(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Difference of two AUCs, b - a, and what a normal approximation says of it."""
+    """Difference of two AUCs, b - a, with its normal approximation."""
 
     difference: float
-    standard_error: float  # nan, as is all below, where the samples do not tell it
+    standard_error: float  # nan, as are all below, if the samples do not determine it
     low: float  # of the 95 % interval
     high: float
-    p_value: float  # two-sided; 1 where a and b rank all samples alike
+    p_value: float  # two-sided; 1 if a and b rank all samples alike
 
 
 class Bootstrap(NamedTuple):
@@ -49,21 +49,21 @@ class Bootstrap(NamedTuple):
     difference: float  # on the split itself, averaged over all seeds
     low: float
     high: float
-    dropped: int  # resamples in which the statistic is undefined; the interval is of the others
+    dropped: int  # resamples in which the statistic is undefined; they do not enter the interval
 
 
 def recall_per_class(
     labels: Labels, probabilities: Probabilities, task: str
 ) -> Float[np.ndarray, " k"]:
-    """Fraction of each class (multi-label: of each label's positives) that is found, in [0, 1].
+    """Compute the fraction of each class (multi-label: of each label's positives) that is found.
 
     Args:
-      labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
-      probabilities: of each class or label, in [0, 1]; they predict as in `metrics.accuracy`.
-      task: one of `lsanet_jax.data.dataset.TASKS`.
+        labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
+        probabilities: of each class or label, in [0, 1]; they predict as in `metrics.accuracy`.
+        task: one of `lsanet_jax.data.dataset.TASKS`.
 
     Returns:
-      The recall of each class; nan where it has no samples.
+        The recall of each class, in [0, 1]; nan if it has no samples.
     """
     return _recall(*_truth_and_prediction(labels, probabilities, task))
 
@@ -71,14 +71,16 @@ def recall_per_class(
 def confusion_matrix(
     labels: Int[np.ndarray, " n"], probabilities: Probabilities, task: str
 ) -> Int[np.ndarray, "k k"]:
-    """How many samples of each class (row) are predicted as each (column); not for multi-label."""
+    """Count the samples of each class (row) by predicted class (column); not for multi-label."""
     _expect(task != "multi-label", f"task {task!r}", "one in which each sample has one class")
     truth, predicted = _truth_and_prediction(labels, probabilities, task)
     return truth.T.astype(int) @ predicted.astype(int)
 
 
 def balanced_accuracy(labels: Labels, probabilities: Probabilities, task: str) -> float:
-    """Mean recall of the classes that have samples, in [0, 1]; arguments as `recall_per_class`.
+    """Compute the mean recall of the classes that have samples, in [0, 1].
+
+    Arguments are those of `recall_per_class`.
 
     Multi-label: the mean over labels of (sensitivity + specificity) / 2; labels that are positive
     everywhere or nowhere are left out (nan if all are).
@@ -92,11 +94,12 @@ def balanced_accuracy(labels: Labels, probabilities: Probabilities, task: str) -
 
 
 def reliability(labels: Labels, probabilities: Probabilities, bins: int = 15) -> Reliability:
-    """Confidence and accuracy of the predictions, binned by confidence (Guo et al., Section 2).
+    """Bin the predictions by confidence (Guo et al., Section 2).
 
-    The bins ((i - 1) / bins, i / bins] are equally wide. Predicted is the most probable class, with
-    its probability as confidence. With labels [n, k] (multi-label) each label of each sample is a
-    prediction of its own, with confidence max(p, 1 - p). Probabilities as in `recall_per_class`.
+    The bins ((i - 1) / bins, i / bins] are equally wide. The prediction is the most probable class,
+    its confidence that class's probability. With labels [n, k] (multi-label) each label of each
+    sample is a prediction of its own, with confidence max(p, 1 - p). Probabilities are those of
+    `recall_per_class`.
     """
     _expect(bins >= 1, f"bins={bins}", "at least 1")
     task = "multi-label" if np.ndim(labels) == 2 else "multi-class"
@@ -117,21 +120,21 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = 15) ->
 def expected_calibration_error(
     labels: Labels, probabilities: Probabilities, bins: int = 15
 ) -> float:
-    """Mean |accuracy - confidence| over the bins of `reliability`, weighted by counts, in [0, 1].
+    """Average |accuracy - confidence| over the bins of `reliability`, weighted by their counts.
 
-    Guo et al., Eq. 3. Few samples per bin bias it upwards: compare only values from one split and
-    one number of bins.
+    Guo et al., Eq. 3; in [0, 1]. Few samples per bin bias it upwards: compare only values from one
+    split with the same number of bins.
     """
     counts, confidence, accuracy = reliability(labels, probabilities, bins)
     return float(np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum())
 
 
 def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tuple[float, float]:
-    r"""AUC as `lsanet_jax.metrics.auc` defines it, and its variance over test splits.
+    r"""Compute the AUC as `lsanet_jax.metrics.auc` defines it, and its variance over test splits.
 
     Let class c have m positives, n negatives and AUC A_c, and let V_ic be sample i's structural
-    component: the share of the other group that i is ranked right against, ties counted half. Both
-    the positives' and the negatives' V_ic have the mean A_c. The influence of sample i on A_c is
+    component: the share of the other group that i is ranked correctly against; ties count half.
+    Both the positives' and the negatives' V_ic have the mean A_c. The influence of i on A_c is
 
       u_ic = (V_ic - A_c) / sqrt(g (g - 1)),  g = m if i is positive, else n.
 
@@ -142,13 +145,13 @@ def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tup
       variance = \sum_i (1/C \sum_c u_ic)^2.
 
     For one class this is DeLong's S10 / m + S01 / n; and so it is for two classes with p0 = 1 - p1,
-    where u_i0 = u_i1. V is by binary search what Sun & Xu get from midranks, also in O(n log n).
+    where u_i0 = u_i1. V is found by binary search, in O(n log n) as Sun & Xu's midranks.
 
-    Arguments are those of `recall_per_class`, but any finite scores will do.
+    Arguments are those of `recall_per_class`, but any finite scores are allowed.
 
     Returns:
-      AUC, nan where no class has one; variance, nan also where a class has a single positive or a
-      single negative. At AUC 0 or 1 the variance is 0: an artefact, not certainty.
+        AUC, nan if no class has one; variance, nan also if a class has a single positive or a
+        single negative. At AUC 0 or 1 the variance is 0: an artefact, not certainty.
     """
     auc, influence = _auc_and_influence(labels, probabilities, task)
     return auc, float(np.sum(influence**2))
@@ -157,16 +160,16 @@ def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tup
 def delong(
     labels: Int[np.ndarray, " n"], a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]
 ) -> Difference:
-    """DeLong's test of two correlated AUCs, of any finite scores a and b of class 1 of 0 and 1."""
-    a, b = (np.stack([scores, scores], axis=-1) for scores in (a, b))  # column 1 is what counts
+    """Apply DeLong's test to two correlated AUCs, of finite scores a and b for labels 0 and 1."""
+    a, b = (np.stack([scores, scores], axis=-1) for scores in (a, b))  # only column 1 counts
     return delong_difference(labels, a, b, "binary-class")
 
 
 def delong_difference(labels: Labels, a: Probabilities, b: Probabilities, task: str) -> Difference:
-    """DeLong's test for the AUC of `lsanet_jax.metrics.auc`, on the same samples.
+    """Apply DeLong's test to two AUCs by `lsanet_jax.metrics.auc` on the same samples.
 
-    As `auc_variance`, with the difference of the two influences of each sample in place of one; a
-    and b are the probabilities (or any finite scores) that two classifiers give.
+    As `auc_variance`, with the difference of each sample's two influences; a and b are the
+    probabilities (or any finite scores) of two classifiers.
     """
     auc_a, influence_a = _auc_and_influence(labels, a, task)
     auc_b, influence_b = _auc_and_influence(labels, b, task)
@@ -189,26 +192,26 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Bootstrap:
-    """Percentile interval of the difference of any statistic between two sets of runs.
+    """Compute a percentile interval of a statistic's difference between two sets of runs.
 
     Each resample draws test samples with replacement, the same for all runs, and seeds: the same of
-    a and b if they have equally many (give them in the same order), else of each on its own. With S
-    seeds the variance between seeds comes out (S - 1) / S as large as it is (0 with one seed), what
-    is peculiar to a sample under a seed up to 3 times (Owen, "The pigeonhole bootstrap", 2007).
+    a and b if they have equally many (in the same order), else independently. With S seeds the
+    variance between seeds is estimated at (S - 1) / S of its size (0 with one seed), that of the
+    interaction of sample and seed at up to 3 times (Owen, "The pigeonhole bootstrap", 2007).
 
     Args:
-      statistic: of labels and probabilities of n samples, nan where undefined; called for each
-        distinct run of each resample. For a mean over samples, such as the accuracy, pass each
-        sample's term [n, 1] as a and b; for the AUC there is `paired_bootstrap_auc`.
-      labels: [n] or [n, k], for the statistic alone.
-      a: the probabilities [n, k] of each seed.
-      b: those of the other set.
-      resamples: how many.
-      seed: of the draws.
-      level: probability with which the interval is to cover the difference, in (0, 1).
+        statistic: of labels and probabilities of n samples, nan if undefined; called for each
+            distinct run of each resample. For a mean over samples, such as the accuracy, pass each
+            sample's term [n, 1] as a and b; for the AUC use `paired_bootstrap_auc`.
+        labels: [n] or [n, k], for the statistic alone.
+        a: the probabilities [n, k] of each seed.
+        b: those of the other set.
+        resamples: how many.
+        seed: of the draws.
+        level: probability with which the interval should cover the difference, in (0, 1).
 
     Returns:
-      The difference on the split itself and its interval, nan where every resample is dropped.
+        The difference on the split itself and its interval, nan if every resample is dropped.
     """
     labels = np.asarray(labels)
 
@@ -228,9 +231,9 @@ def paired_bootstrap_auc(
     seed: int = 0,
     level: float = 0.95,
 ) -> Bootstrap:
-    """`paired_bootstrap` of the AUC, `auc_variance(...)[0]`: the same draws and results, but faster.
+    """Do `paired_bootstrap` for the AUC, `auc_variance(...)[0]`: the same results, but faster.
 
-    The scores are sorted once, and resamples are told apart by how often they hold each sample.
+    The scores are sorted once, and resamples are counts of each sample.
     """
 
     def prepare(run):
@@ -240,13 +243,14 @@ def paired_bootstrap_auc(
 
 
 def majority_p_value(tests: Sequence[Difference]) -> float:
-    """One two-sided p-value for tests under several seeds, however they depend on each other.
+    """Combine the tests of several seeds into a p-value, however they depend on each other.
 
-    Small if a majority of seeds finds a difference in the same direction. With k the least majority
-    of the n seeds and p_(k) the k-th smallest one-sided p-value, n / k p_(k) is a p-value: as on
-    average n t of n p-values are below t, at least k of them are so with a probability of at most
-    n t / k (Rüger, "Das maximale Signifikanzniveau des Tests", Metrika 1978). Of the two directions
-    twice the smaller one; nan where too many tests tell nothing.
+    Two-sided; small if a majority of seeds finds a difference in the same direction. With k the
+    least majority of the n seeds and p_(k) the k-th smallest one-sided p-value, n / k p_(k) is a
+    p-value: on average n t of n p-values are below t, so at least k of them are below t with a
+    probability of at most n t / k (Rüger, "Das maximale Signifikanzniveau des Tests", Metrika
+    1978). The result is twice the smaller one of the two directions; nan if too many tests are
+    undefined.
     """
     n = len(tests)
     _expect(n, "no tests", "at least one")
@@ -258,10 +262,10 @@ def majority_p_value(tests: Sequence[Difference]) -> float:
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1 in the denominator; nan for a single value)."""
-    values = np.asarray(values, np.float64)
-    _expect(values.ndim == 1 and len(values), f"values of shape {values.shape}", "[n], n > 0")
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    """Compute mean and sample standard deviation (n - 1 in the denominator; nan for one value)."""
+    array = np.asarray(values, np.float64)
+    _expect(array.ndim == 1 and len(array), f"values of shape {array.shape}", "[n], n > 0")
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
 
 
 def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstrap:
@@ -307,7 +311,7 @@ def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstra
 
 
 def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from the rows [r, n] of r resamples to the AUC of each."""
+    """Return a function from the rows [r, n] of r resamples to the AUC of each."""
     truth, scores = _checked(labels, scores, task)
     rankings = []
     for k in _classes(truth, task):
@@ -336,7 +340,7 @@ def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _classes(truth, task) -> list[int]:
-    """The classes that have an AUC of their own, and count."""
+    """List the classes that have an AUC and enter the mean."""
     classes = [1] if task == "binary-class" else range(truth.shape[1])
     return [k for k in classes if truth[:, k].any() and not truth[:, k].all()]
 
@@ -356,17 +360,17 @@ def _recall(truth, predicted):
 
 
 def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, " n"]]:
-    """Mean AUC of the classes that have one, and each sample's influence on it: `auc_variance`."""
+    """Compute the mean AUC, and each sample's influence on it: see `auc_variance`."""
     truth, scores = _checked(labels, scores, task)
     aucs, influences = [], []
     for k in _classes(truth, task):
-        order = np.argsort(scores[:, k])  # a search for sorted numbers takes half as long
+        order = np.argsort(scores[:, k])  # searching for sorted numbers takes half the time
         positive, score = truth[order, k], scores[order, k]
         component = np.empty(len(score))
         component[positive] = _share_below(score[positive], score[~positive])
         component[~positive] = 1 - _share_below(score[~positive], score[positive])
         group = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
-        group[group == 1] = math.nan  # a single sample does not tell how its kind varies
+        group[group == 1] = math.nan  # a single sample does not tell how its group varies
         aucs.append(component[positive].mean())
         influences.append(np.empty(len(score)))
         influences[-1][order] = (component - aucs[-1]) / np.sqrt(group * (group - 1))
@@ -376,13 +380,13 @@ def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, "
 
 
 def _share_below(scores, others):
-    """Of the others, which ascend, the share that is less than each score, ties counted half."""
+    """Compute the share of the others, which ascend, that is below each score; ties count half."""
     below, not_above = (np.searchsorted(others, scores, side) for side in ("left", "right"))
     return (below + not_above) / (2 * len(others))
 
 
 def _checked(labels, probabilities, task, unit_interval=False):
-    """Labels one-hot or per label as booleans [n, k], and probabilities in float64."""
+    """Check the arguments; return labels as booleans [n, k], and probabilities in float64."""
     _expect(task in TASKS, f"task {task!r}", f"one of {', '.join(TASKS)}")
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     shape = probabilities.shape
@@ -397,7 +401,7 @@ def _checked(labels, probabilities, task, unit_interval=False):
     low, high = probabilities.min(), probabilities.max()
     found = f"probabilities from {low} to {high}"
     _expect(np.isfinite([low, high]).all(), found, "finite numbers")
-    # Rounding can leave a probability beside 1 by a few units in the last place.
+    # Rounding can leave a probability above 1 by a few units in the last place.
     _expect(not unit_interval or (low >= 0 and high <= 1 + 1e-6), found, "0 to 1")
     multilabel = task == "multi-label"
     return labels == 1 if multilabel else labels[:, None] == np.arange(shape[1]), probabilities

@@ -128,7 +128,7 @@ class DenseNet(nnx.Module):
         features[f"norm{len(spec) + 1}"] = BatchNorm(channels, rngs=rngs)
         self.stage_channels = tuple(stage_channels)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n h w c"], ...]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n _ _ _"], ...]:
         """Return the feature maps of the stages, shallow to deep."""
         features, last = self.features, len(self.stage_channels)
         x = jax.nn.relu(features.norm0(features.conv0(x)))

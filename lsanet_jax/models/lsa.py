@@ -23,7 +23,7 @@ class FeatureEmbedding(nnx.Module):
     """Embed a stage's map [n, H_l, W_l, C_l] into the deepest map's size, with a few channels.
 
     Convolution C_l -> C_l with kernel = stride = ceil(H_l / H), batch norm, ReLU, then 1x1
-    convolution. Where H_l is no multiple of H, zeros are padded around the map.
+    convolution. If H_l is not a multiple of H, zeros are padded around the map.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ def pool(embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l c"]:
     return jnp.moveaxis(jnp.mean(embedded, axis=(2, 3), dtype=dtype), 0, 1)
 
 
-def beta_from_gates(g: Float[Array, "n l*c"], num_stages: int) -> Float[Array, "n l"]:
+def beta_from_gates(g: Float[Array, "n gates"], num_stages: int) -> Float[Array, "n l"]:
     """Split the gates by stage, average each group, softmax over the stages."""
     return jax.nn.softmax(jnp.mean(g.reshape(len(g), num_stages, -1), axis=-1), axis=-1)
 
 
 def fc_attention(
-    u: Float[Array, "n l c"], w1: Float[Array, "l*c l*c/r"], w2: Float[Array, "l*c/r l*c"]
+    u: Float[Array, "n l c"], w1: Float[Array, "l*c hidden"], w2: Float[Array, "hidden l*c"]
 ) -> Float[Array, "n l"]:
     """Two fully connected layers, G = sigmoid(W2 relu(W1 u)), no bias (Eq. 6)."""
     g = jax.nn.sigmoid(jax.nn.relu(u.reshape(len(u), -1) @ w1) @ w2)

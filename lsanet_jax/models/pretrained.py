@@ -74,7 +74,7 @@ def load_torchvision(
     Args:
       model: a `DeeplySupervised`.
       tensors: arrays by torchvision name; `num_batches_tracked` is ignored. A kernel for RGB is
-        summed over its three channels where the network's stem takes grey images.
+        summed over its three channels if the network's stem takes grey images.
       keep: names to leave as they are, whether or not there are tensors of that name.
       source: where the tensors come from, for messages.
 
@@ -157,7 +157,7 @@ def read_safetensors(file: str | pathlib.Path) -> dict[str, np.ndarray]:
     file = pathlib.Path(file)
     if file.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         raise DataError(
-            f"{file} is a pickle, which can run any code when it is opened. Where you trust it, "
+            f"{file} is a pickle, which can run any code when it is opened. If you trust it, "
             'convert it with PyTorch: python -c "import torch, safetensors.torch as s; s.save_file('
             "{k: v.contiguous() for k, v in torch.load("
             f"'{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""

@@ -173,7 +173,7 @@ class ResNet(nnx.Module):
             in_channels = self.stage_channels[stage - 1]
         return nnx.List(blocks)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n h w c"], ...]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n _ _ _"], ...]:
         """Return the feature maps of the stages, shallow to deep."""
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         if self.stem == "imagenet":

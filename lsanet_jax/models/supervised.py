@@ -22,7 +22,7 @@ class Outputs(NamedTuple):
 
 
 class DeeplySupervised(nnx.Module):
-    """Backbone with a classifier at each tap; auxiliary parts exist only where they are used.
+    """Backbone with a classifier at each tap; auxiliary parts exist only if they are used.
 
     `fc` is the network's own classifier. `auxiliary` (one classifier for each further tap),
     `embeddings` and `lsa` serve training only: `predict` runs the backbone and `fc`.
@@ -106,7 +106,7 @@ class DeeplySupervised(nnx.Module):
             self.lsa = LayerSelectiveAttention(len(self.taps), **lsa, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Outputs:
-        """Return the logits of every classifier, and beta where there is attention."""
+        """Return the logits of every classifier, and beta if there is attention."""
         all_maps = self.backbone(x.astype(self.dtype))
         maps = [all_maps[tap - 1] for tap in self.taps]
         heads = [*self.auxiliary, self.fc]

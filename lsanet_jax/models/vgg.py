@@ -93,7 +93,7 @@ class VGG(nnx.Module):
         attention = ATTENTION[self.attention]
         return [*layers, Pool(width, stride=stride, attention=attention, rngs=rngs)]
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n h w c"], ...]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n _ _ _"], ...]:
         """Return the feature maps of the stages, shallow to deep."""
         maps, layers = [], []
         for layer in self.features:

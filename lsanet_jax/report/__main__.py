@@ -1,55 +1,60 @@
-r"""The table of a sweep beside the paper's, with intervals, and what lies behind it.
+r"""The table of a sweep beside the paper's, with intervals, and the details of its runs.
 
 Example:
-  python -m lsanet_jax.report --sweep=configs/sweeps/table3.py --workdir=sweeps/table3
+  lsanet report --sweep=table3 --workdir=sweeps/table3
 
-Writes to --output (default: WORKDIR/report), named after the sweep: NAME.md, which is printed too;
-NAME.html, one page with all tables and plots; NAME.tex and NAME_differences.tex, for \input with
-booktabs; NAME_runs.csv, a row per run and seed, and NAME_summary.csv, a row per run; and the picture of the
-sweeps figure2 and label_efficiency, NAME.png. A sweep that is not finished is reported as far as it is.
+Writes to --output (default: WORKDIR/report) files that are named after the sweep: NAME.md, which is
+also printed; NAME.html, one page with all tables and plots; NAME.tex and NAME_differences.tex, for
+\input with booktabs; NAME_runs.csv, a row per run and seed, and NAME_summary.csv, a row per run;
+and NAME.png, the picture of the sweeps figure2 and label_efficiency. An unfinished sweep is
+reported as far as it is.
 """
 
 import argparse
 import logging
 import pathlib
 
+from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, near_matches
-from lsanet_jax.report import sweep_report
+from lsanet_jax.report import sweep, sweep_files
+from lsanet_jax.report.sweep_files import FORMATS
 from lsanet_jax.runtime import cli
-from lsanet_jax.sweeps import spec as sweep
+from lsanet_jax.sweeps import spec
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Report what the command line names."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--sweep", required=True, help="the sweep's file, in configs/sweeps")
+    parser.add_argument(
+        "--sweep",
+        required=True,
+        help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
+    )
     parser.add_argument("--workdir", required=True, help="folder of the sweep")
     parser.add_argument("--output", help="folder for the report (default: WORKDIR/report)")
     parser.add_argument(
         "--formats",
-        default=",".join(sweep_report.FORMATS),
-        help=f"some of {', '.join(sweep_report.FORMATS)} (default: all)",
+        default=",".join(FORMATS),
+        help=f"some of {', '.join(FORMATS)} (default: all)",
     )
     args = parser.parse_args()
 
     def tool() -> None:
         formats = args.formats.split(",")
         for name in formats:
-            if name not in sweep_report.FORMATS:
-                near = near_matches(name, sweep_report.FORMATS)
-                raise ConfigError(
-                    f"--formats: {name!r} is none of {', '.join(sweep_report.FORMATS)}{near}"
-                )
-        report = sweep_report.make(sweep.reopen(args.sweep, args.workdir), args.workdir)
+            if name not in FORMATS:
+                near = near_matches(name, FORMATS)
+                raise ConfigError(f"--formats: {name!r} is not one of {', '.join(FORMATS)}{near}")
+        report = sweep.make(spec.reopen(args.sweep, args.workdir), args.workdir)
         output = pathlib.Path(args.output or pathlib.Path(args.workdir) / "report")
-        files = sweep_report.write(report, output, formats)
-        print(sweep_report.to_markdown(report), end="")
+        files = sweep_files.write(report, output, formats)
+        print(sweep_files.to_markdown(report), end="")
         for file in files:
             log.info("wrote %s", file)
 

@@ -1,12 +1,12 @@
-"""Plots of runs with matplotlib, as PNG, and as SVG that goes into an HTML page.
+"""Plots of runs with matplotlib, as PNG or as SVG for an HTML page.
 
-Curves are of each classifier by its stage, shallow to deep; the last one is the network's own.
+Curves belong to classifiers, by stage from shallow to deep; the last is the network's own.
 """
 
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
@@ -15,12 +15,14 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.typing import LineStyleType
 
 from lsanet_jax.evaluation.statistics import Reliability
 
-# Light and dark. SVG names them, so that the page can choose; PNG is light. The stages' colours also
-# differ in lightness, for those who cannot tell the hues apart.
+# Light and dark. SVG refers to them by name, so that the page can choose; PNG is light. The stages'
+# colours also differ in lightness, for those who cannot tell the hues apart.
 COLOURS = {
     "ink": ("#1b1f24", "#e4e7eb"),
     "quiet": ("#6a737d", "#98a1ab"),
@@ -34,9 +36,12 @@ _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, QUIET, LINE, BLUE = (_LIGHT[name] for name in ("ink", "quiet", "line", "blue"))
 _AUXILIARY = [_LIGHT[name] for name in ("blue", "orange", "green", "purple")]
 _METHODS = [_LIGHT[name] for name in ("quiet", "blue", "orange", "ink", "green", "purple")]
+# Without and with deep supervision, in Figure 2. A loop over both loses the type of either.
+_WITHOUT: Any = "-"
+_WITH: Any = (0, (3, 1.5))
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its type
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
@@ -59,11 +64,8 @@ _STYLE = {
     "lines.solid_capstyle": "round",
     "xtick.labelcolor": QUIET,
     "ytick.labelcolor": QUIET,
-    **{
-        f"{axis}tick.{side}": False
-        for axis, sides in {"x": ("bottom",), "y": ("left",)}.items()
-        for side in sides
-    },
+    "xtick.bottom": False,
+    "ytick.left": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "lsanet",
@@ -74,7 +76,7 @@ Curves = Mapping[int, Float[np.ndarray, "seeds epochs"]]
 
 
 class Difference(NamedTuple):
-    """A run against its baseline in percentage points; nan where something is not known."""
+    """A run against its baseline in percentage points; nan if unknown."""
 
     label: str
     difference: float
@@ -92,7 +94,7 @@ class Picture(NamedTuple):
 
 
 def curves(found: Curves, ylabel: str) -> Figure:
-    """A line for each classifier: the mean over the seeds, in a band from the lowest to the highest."""
+    """Draw a line for each classifier: the mean over the seeds, in a band of their range."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.4, 2.5))
         axes = figure.subplots()
@@ -103,7 +105,7 @@ def curves(found: Curves, ylabel: str) -> Figure:
 
 
 def reliability(found: Reliability) -> Figure:
-    """Accuracy by confidence beside the diagonal, and how many predictions are so confident."""
+    """Draw accuracy by confidence beside the diagonal, and the share of predictions in each bin."""
     counts, _, accuracy = found
     width = 1 / len(counts)
     centres = (np.arange(len(counts)) + 0.5) * width
@@ -121,7 +123,7 @@ def reliability(found: Reliability) -> Figure:
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Share of each class (row) that is predicted as each (column), in percent."""
+    """Draw the share of each class (row) that is predicted as each class (column), in percent."""
     with np.errstate(invalid="ignore"):  # a class without samples
         shares = counts / counts.sum(axis=1, keepdims=True)
     k = len(counts)
@@ -133,7 +135,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
                 continue
             # The ink stays legible on the fullest colour, in light and dark.
             axes.add_patch(
-                matplotlib.patches.Rectangle(
+                Rectangle(
                     (j + 0.03, i + 0.03), 0.94, 0.94, color=BLUE, alpha=0.6 * shares[i, j], lw=0
                 )
             )
@@ -151,7 +153,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
-    """Differences to the baseline with their intervals, and the paper's as hollow diamonds."""
+    """Draw differences to the baseline with their intervals; the paper's are hollow diamonds."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 0.85 + 0.26 * len(rows)))
         axes = figure.subplots()
@@ -185,13 +187,13 @@ def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
 def figure2(
     curves_without: Mapping[str, Curves], curves_with: Mapping[str, Curves], title: str
 ) -> Figure:
-    """Figure 2 of the paper: training accuracy of each classifier, a panel for each dataset.
+    """Draw Figure 2 of the paper: training accuracy of each classifier, a panel for each dataset.
 
     Args:
-      curves_without: by dataset, training accuracies in percent of classifiers that only watch a
-        network trained by its last one: solid lines.
-      curves_with: those of deeply supervised training: dashed lines.
-      title: above all.
+        curves_without: by dataset, training accuracies in percent if only the last classifier
+            trains the network: solid lines.
+        curves_with: those of deeply supervised training: dashed lines.
+        title: above the panels.
     """
     names = list(dict.fromkeys([*curves_without, *curves_with]))
     columns = min(2, len(names))
@@ -203,7 +205,7 @@ def figure2(
             axes.remove()
         stages = set()
         for axes, name in zip(panels, names, strict=False):
-            for found, style in ((curves_without, "-"), (curves_with, (0, (3, 1.5)))):
+            for found, style in ((curves_without, _WITHOUT), (curves_with, _WITH)):
                 _draw_curves(axes, found.get(name, {}), dashes=(style,), own_dash=style)
                 stages |= set(found.get(name, {}))
             axes.set(title=name, xlabel="epoch", ylabel="training accuracy, %", ylim=(None, 101))
@@ -211,7 +213,7 @@ def figure2(
             Line2D([], [], color=colour, linewidth=1.5, label=f"C{stage}")
             for stage, colour in _stage_colours(sorted(stages))
         ]
-        for style, text in (("-", "without DSL"), ((0, (3, 1.5)), "with DSL")):
+        for style, text in ((_WITHOUT, "without DSL"), (_WITH, "with DSL")):
             handles.append(Line2D([], [], color=QUIET, linewidth=1.5, linestyle=style, label=text))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, 3 * columns), fontsize=8
@@ -223,12 +225,12 @@ def figure2(
 def label_efficiency(
     found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], title: str
 ) -> Figure:
-    """Scores by the share of the training labels, a panel for each score and a line for each method.
+    """Draw scores by the share of training labels, a panel for each score, a line for each method.
 
     Args:
-      found: by score and method: in percent, by percent of the labels, what each seed reached. Lines
-        are means, in a band from the lowest to the highest seed.
-      title: above all.
+        found: by score, method and percent of the labels: the score of each seed in percent. Lines
+            are means, in a band from the lowest to the highest seed.
+        title: above the panels.
     """
     with matplotlib.rc_context({**_STYLE, "axes.titlesize": 9}):
         figure = Figure(figsize=(3.7 * len(found), 3.3))
@@ -257,19 +259,19 @@ def label_efficiency(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, on white."""
+    """Write a figure as PNG, on white."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
     return stream.getvalue()
 
 
 def svg(figure: Figure, label: str, key: str) -> str:
-    """The figure as an `svg` element for an HTML page: small, and in the page's font and colours.
+    """Write a figure as a small `svg` element in the font and colours of an HTML page.
 
     Args:
-      figure: made by one of these functions.
-      label: what it shows, for those who do not see it.
-      key: unique in the page, of letters and digits; its ids start with it.
+        figure: made by a function of this module.
+        label: what it shows, for those who do not see it.
+        key: unique in the page, of letters and digits; the ids of the element start with it.
     """
     stream = io.StringIO()
     with matplotlib.rc_context(_STYLE):
@@ -279,7 +281,7 @@ def svg(figure: Figure, label: str, key: str) -> str:
     root = ElementTree.fromstring(text)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     _simplify(root, used, key)
-    root.attrib = {"viewBox": root.get("viewBox"), "role": "img", "aria-label": label}
+    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "aria-label": label}
     text = ElementTree.tostring(root, encoding="unicode")
     for name, light in _LIGHT.items():
         text = text.replace(light, f"var(--{name})")
@@ -287,7 +289,9 @@ def svg(figure: Figure, label: str, key: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _draw_curves(axes: Axes, found: Curves, *, dashes, own_dash="-") -> None:
+def _draw_curves(
+    axes: Axes, found: Curves, *, dashes: Sequence[LineStyleType], own_dash: LineStyleType = "-"
+) -> None:
     stages = sorted(found)
     for i, (stage, colour) in enumerate(_stage_colours(stages)):
         own = stage == stages[-1]
@@ -310,7 +314,7 @@ def _draw_curves(axes: Axes, found: Curves, *, dashes, own_dash="-") -> None:
 
 
 def _stage_colours(stages: Sequence[int]) -> list[tuple[int, str]]:
-    """Ink for the last stage, the network's own; a stage has one colour in every plot."""
+    """Choose each stage's colour, the same in every plot; the last, the network's own, is ink."""
     return [
         (stage, INK if stage == stages[-1] else _AUXILIARY[(stage - 1) % len(_AUXILIARY)])
         for stage in stages
@@ -326,7 +330,7 @@ def _short(text: str, length: int = 20) -> str:
 
 
 def _simplify(element, used: set[str], key: str) -> None:
-    """Drop what a page needs not: namespaces, metadata, ids that nothing refers to, empty groups."""
+    """Drop what a page does not need: namespaces, metadata, unused ids, empty groups."""
     for child in list(element):
         _simplify(child, used, key)
     element.tag = element.tag.split("}")[-1]

@@ -1,4 +1,4 @@
-"""The finished runs of a sweep: read, checked against each other, and compared."""
+"""The finished runs of a sweep: reads them, checks them against each other, compares them."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.runs.layout import ENVIRONMENTS, MANIFEST, METRICS, PREDICTIONS, RESULT
 from lsanet_jax.runtime.files import read_json
-from lsanet_jax.sweeps import spec as sweep
+from lsanet_jax.sweeps import spec
 
 
 class Predictions(NamedTuple):
-    """What the classifiers of a run say of the test split, at the epoch that it reports."""
+    """The classifiers' predictions for the test split, at the epoch that the run reports."""
 
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
     probabilities: Float[np.ndarray, "l n k"]  # shallow to deep; the last is the network's own
@@ -33,16 +33,23 @@ class Predictions(NamedTuple):
 class Trained(NamedTuple):
     """A finished training run."""
 
-    job: sweep.Job
+    job: spec.Job
     result: dict
     manifest: dict
-    environments: list[dict]  # in which it was started, and resumed
-    epochs: list[dict]  # the lines of metrics.jsonl; none if there is no such file
-    predictions: Predictions | None  # None if it was trained before they were written
+    environments: list[dict]  # in which it was started and resumed
+    epochs: list[dict]  # the lines of metrics.jsonl; empty if there is no such file
+    predictions: Predictions | None  # None if it was trained before runs wrote them
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]:
+        """The labels of the test split, of a run that has predictions."""
+        assert self.predictions is not None
+        return self.predictions.labels
 
     @property
     def own(self) -> Float[np.ndarray, "n k"]:
-        """The probabilities that the network itself gives."""
+        """The probabilities of the network's own classifier, of a run that has predictions."""
+        assert self.predictions is not None
         return self.predictions.probabilities[-1]
 
 
@@ -51,14 +58,14 @@ class Cell:
     """One run of a sweep with all of its seeds.
 
     Attributes:
-      run: of the sweep.
-      config: of its first seed.
-      trained: the finished ones, in the order of the seeds.
-      failed: why, by seed, for those that failed.
-      missing: the seeds that are not finished.
+        run: of the sweep.
+        config: of its first seed.
+        trained: the finished runs, in the order of the seeds.
+        failed: the reason of those that failed, by seed.
+        missing: the seeds that are not finished.
     """
 
-    run: sweep.Run
+    run: spec.Run
     config: ml_collections.ConfigDict
     trained: tuple[Trained, ...]
     failed: dict[int, str]
@@ -66,7 +73,7 @@ class Cell:
 
     @property
     def dataset(self) -> str:
-        """The name of the data really used, or else of those that are asked for."""
+        """The name of the data that was used; before training, of the config's data."""
         if self.trained:
             return " and ".join(dict.fromkeys(each.result["dataset"] for each in self.trained))
         data, path = self.config.data, pathlib.Path(self.config.data.path).expanduser()
@@ -76,14 +83,14 @@ class Cell:
 
     @property
     def predicted(self) -> tuple[Trained, ...]:
-        """Those of `trained` that have predictions."""
+        """The finished runs that have predictions."""
         return tuple(each for each in self.trained if each.predictions is not None)
 
     def percent(self, *path: str) -> list[float]:
-        """A score of each finished run in percent, such as ("test", "auc"); nan if undefined."""
+        """Read a score, such as ("test", "auc"), of each run in percent; nan if undefined."""
         scores = []
         for each in self.trained:
-            value = each.result
+            value: Any = each.result
             for key in path:
                 value = value[key]
             scores.append(math.nan if value is None else 100 * value)
@@ -91,41 +98,41 @@ class Cell:
 
 
 class Comparison(NamedTuple):
-    """A run against its baseline, with the seeds that both have; differences in percent points."""
+    """A run against its baseline, for the seeds that both have, in percentage points."""
 
     seeds: tuple[int, ...]
-    acc: statistics.Bootstrap  # the interval is nan where predictions are missing
+    acc: statistics.Bootstrap  # the interval is nan if predictions are missing
     auc: statistics.Bootstrap
-    delong: tuple[statistics.Difference, ...]  # of the AUC, by seed; none without predictions
+    delong: tuple[statistics.Difference, ...]  # of the AUC, by seed; empty without predictions
 
 
-def collect(swept: sweep.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
-    """Read all that a sweep's workdir holds of its runs, in the order of the table.
+def collect(swept: spec.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
+    """Read the runs in a sweep's workdir, in the order of the table.
 
     Raises:
-      WorkdirError: a file is damaged, does not fit another one of its run, or is of a run of another
-        config; it is named. Or data were replaced between two runs.
+        WorkdirError: a file is damaged, contradicts another file of its run, or belongs to a run of
+            another config; it is named. Or the data changed between two runs.
     """
-    jobs = sweep.jobs(swept, workdir)
+    jobs = spec.jobs(swept, workdir)
     cells = []
     for run in swept.runs:
         trained, failed, missing = [], {}, []
         for job in (job for job in jobs if job.run is run):
-            result = sweep.result(swept, job)
+            result = spec.result(swept, job)
             if result is not None:
                 trained.append(_read(job, result))
             elif job.error.exists():
                 failed[job.seed] = str(read_json(job.error).get("error", "no reason is given"))
             else:
                 missing.append(job.seed)
-        config = sweep.resolve(swept, run, swept.seeds[0])
+        config = spec.resolve(swept, run, swept.seeds[0])
         cells.append(Cell(run, config, tuple(trained), failed, tuple(missing)))
     _check_same_data(cells)
     return cells
 
 
 def _check_same_data(cells: list[Cell]) -> None:
-    """Check that runs that ask for the same data had the same, also if a file was replaced between."""
+    """Check that runs that ask for the same data had the same: its file may have been replaced."""
     first = {}
     for cell in cells:
         data = cell.config.data
@@ -138,8 +145,9 @@ def _check_same_data(cells: list[Cell]) -> None:
             if fingerprint != known:
                 raise WorkdirError(
                     f"{other.job.name} and {each.job.name} were not trained on the same data, "
-                    f"though they ask for the same: the fingerprints in their {MANIFEST} differ. "
-                    "Remove those on data that you do not want from the workdir, and train again"
+                    "although their configs are for the same: the fingerprints in their "
+                    f"{MANIFEST} differ. Remove the runs on the wrong data from the workdir, and "
+                    "train them again"
                 )
 
 
@@ -149,7 +157,7 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
     Intervals are by `statistics.paired_bootstrap`, over test samples and seeds.
 
     Raises:
-      WorkdirError: the two were tested on different images.
+        WorkdirError: the two were tested on different images.
     """
     of = {each.job.seed: each for each in baseline.trained}
     pairs = [(of[each.job.seed], each) for each in cell.trained if each.job.seed in of]
@@ -161,14 +169,14 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
         return Comparison(seeds, acc, auc, ())
     first = pairs[0][0]
     for each in (each for pair in pairs for each in pair):
-        same = np.array_equal(first.predictions.labels, each.predictions.labels)
+        same = np.array_equal(first.labels, each.labels)
         if not same or first.result["task"] != each.result["task"]:
             raise WorkdirError(
                 f"{first.job.name} and {each.job.name} were not tested on the same images: the "
-                f"labels in their {PREDICTIONS} differ. Train one of them again, with the data of "
-                "the other"
+                f"labels in their {PREDICTIONS} differ. Train one of them again on the data of the "
+                "other"
             )
-    labels, task = first.predictions.labels, first.result["task"]
+    labels, task = first.labels, first.result["task"]
 
     def terms(each: Trained) -> Float[np.ndarray, "n 1"]:
         right = metrics.right(labels, each.own, task)
@@ -190,7 +198,7 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
 
 
 def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:
-    """What `read(line, stage)` finds in each line of metrics.jsonl, for the stages that have it."""
+    """Read `read(line, stage)` of each line of metrics.jsonl, for the stages that have it."""
     logs = [each.epochs for each in cell.trained if each.epochs]
     if not logs:
         return {}
@@ -206,12 +214,12 @@ def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:
 
 
 def train_curve(name: str):
-    """For `curves`: a mean over each training epoch, such as "acc" or "beta"."""
+    """Return a `read` for `curves`: a mean over each training epoch, such as "acc" or "beta"."""
     return lambda line, stage: line["train"][f"{name}_stage{stage}"]
 
 
 def val_curve(name: str):
-    """For `curves`: a score on the validation split, such as "auc"."""
+    """Return a `read` for `curves`: a score on the validation split, such as "auc"."""
     return lambda line, stage: next(
         c[name] for c in line["val"]["classifiers"] if c["stage"] == stage
     )
@@ -226,10 +234,11 @@ def _difference_of_means(cell, baseline, seeds: Sequence[int], name) -> statisti
 
 
 def _percent(found: statistics.Bootstrap) -> statistics.Bootstrap:
-    return statistics.Bootstrap(*(100 * value for value in found[:3]), found.dropped)
+    difference, low, high = (100 * value for value in found[:3])
+    return statistics.Bootstrap(difference, low, high, found.dropped)
 
 
-def _read(job: sweep.Job, result: dict) -> Trained:
+def _read(job: spec.Job, result: dict) -> Trained:
     _check_result(job, result)
     manifest = read_json(job.workdir / MANIFEST)
     if not isinstance(manifest.get("environment"), dict) or not isinstance(
@@ -239,13 +248,13 @@ def _read(job: sweep.Job, result: dict) -> Trained:
     environments = [manifest["environment"]]
     for number, line in enumerate(_read_lines(job, ENVIRONMENTS), start=1):
         if not isinstance(line, dict):
-            raise _damaged(job, ENVIRONMENTS, f"line {number} is no object")
+            raise _damaged(job, ENVIRONMENTS, f"line {number} is not an object")
         environments.append(line)
     predictions = _read_predictions(job, result)
     return Trained(job, result, manifest, environments, _read_epochs(job), predictions)
 
 
-def _check_result(job: sweep.Job, result: dict) -> None:
+def _check_result(job: spec.Job, result: dict) -> None:
     try:
         scores = [result["test"], result["last_epoch"]["test"], *result["classifiers"]]
         fractions = [score["acc"] for score in scores]
@@ -253,7 +262,7 @@ def _check_result(job: sweep.Job, result: dict) -> None:
         wrong = [value for value in fractions if not 0 <= value <= 1]
         stages = [classifier["stage"] for classifier in result["classifiers"]]
         if wrong or not stages:
-            raise ValueError(f"{wrong[0]} is no fraction" if wrong else "it has no classifiers")
+            raise ValueError(f"{wrong[0]} is not a fraction" if wrong else "it has no classifiers")
         if result["task"] not in TASKS or not isinstance(result["dataset"], str):
             raise ValueError(f"task {result['task']!r} of dataset {result['dataset']!r}")
         if result["seed"] != job.seed:
@@ -261,16 +270,17 @@ def _check_result(job: sweep.Job, result: dict) -> None:
         if [result["test"][key] for key in ("acc", "auc")] != [
             result["classifiers"][-1][key] for key in ("acc", "auc")
         ]:
-            raise ValueError("test is not what the last of classifiers has")
-        float(result["seconds"]), int(result["best_epoch"])
+            raise ValueError("test differs from the last of classifiers")
+        float(result["seconds"])
+        int(result["best_epoch"])
     except KeyError as error:
         raise _damaged(job, RESULT, f"{error} is missing") from error
     except (TypeError, ValueError) as error:
         raise _damaged(job, RESULT, error) from error
 
 
-def _read_lines(job: sweep.Job, name: str) -> list[Any]:
-    """What the lines of a file of JSON hold; none if there is no such file."""
+def _read_lines(job: spec.Job, name: str) -> list[Any]:
+    """Read the lines of a JSON Lines file; none if there is no such file."""
     file = job.workdir / name
     if not file.exists():
         return []
@@ -287,19 +297,19 @@ def _read_lines(job: sweep.Job, name: str) -> list[Any]:
     return lines
 
 
-def _read_epochs(job: sweep.Job) -> list[dict]:
+def _read_epochs(job: spec.Job) -> list[dict]:
     lines = _read_lines(job, METRICS)
     for number, line in enumerate(lines, start=1):
         try:
             stages = [classifier["stage"] for classifier in line["val"]["classifiers"]]
             if not stages or not isinstance(line["train"], dict) or line["epoch"] != number:
-                raise ValueError("not what an epoch looks like")
+                raise ValueError("expected the record of that epoch")
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(job, METRICS, f"line {number}: {error}") from error
     return lines
 
 
-def _read_predictions(job: sweep.Job, result: dict) -> Predictions | None:
+def _read_predictions(job: spec.Job, result: dict) -> Predictions | None:
     file = job.workdir / PREDICTIONS
     if not file.exists():
         return None
@@ -318,7 +328,7 @@ def _read_predictions(job: sweep.Job, result: dict) -> Predictions | None:
         found = f"labels of shape {labels.shape} and probabilities of shape {shape}"
         raise _damaged(job, PREDICTIONS, f"{found} for {names} classifiers and {task}")
     if epoch != result["best_epoch"]:
-        found = f"they are of epoch {epoch}, {RESULT} of epoch {result['best_epoch']}"
+        found = f"they are for epoch {epoch}, {RESULT} for epoch {result['best_epoch']}"
         raise _damaged(job, PREDICTIONS, found)
     for classifier, own in zip(result["classifiers"], probabilities, strict=True):
         try:
@@ -333,15 +343,15 @@ def _read_predictions(job: sweep.Job, result: dict) -> Predictions | None:
         ):
             if not np.isclose(here, there, rtol=0, atol=1e-5, equal_nan=True):
                 found = (
-                    f"the {name} of stage {classifier['stage']} is {here:.6f} by them and "
+                    f"the {name} of stage {classifier['stage']} is {here:.6f} by them but "
                     f"{there:.6f} in {RESULT}"
                 )
                 raise _damaged(job, PREDICTIONS, found)
     return Predictions(labels, probabilities)
 
 
-def _damaged(job: sweep.Job, name: str, found) -> WorkdirError:
+def _damaged(job: spec.Job, name: str, found: object) -> WorkdirError:
     return WorkdirError(
-        f"{job.workdir / name} is damaged or of another run ({found}); restore it, or remove "
-        f"{job.workdir} and train {job.name} again"
+        f"{job.workdir / name} is damaged or belongs to another run ({found}); restore it, or "
+        f"remove {job.workdir} and train {job.name} again"
     )

@@ -1,4 +1,4 @@
-"""The tables of a report, and how Markdown and LaTeX write them."""
+"""The tables of a report, in Markdown and LaTeX."""
 
 import collections
 import math
@@ -19,21 +19,21 @@ PAPERS_SETS = {
 
 
 class Entry(NamedTuple):
-    """What stands in one place of a table."""
+    """The content of one place of a table."""
 
     text: str
     bold: bool = False
 
 
 class Table(NamedTuple):
-    """A table: on the left what is shown of a run, then numbers as text.
+    """A table: labels on the left, then numbers as text.
 
     Attributes:
-      title: above it.
-      labels: titles of the columns on the left.
-      columns: titles of the others.
-      rows: of each run or line, as many as `labels` and `columns` together.
-      groups: titles above `columns`, and how many of them each spans; none if empty.
+        title: above it.
+        labels: titles of the columns on the left.
+        columns: titles of the other columns.
+        rows: each with an entry for every label and column.
+        groups: titles above `columns`, and how many of them each spans; may be empty.
     """
 
     title: str
@@ -43,39 +43,39 @@ class Table(NamedTuple):
     groups: Sequence[tuple[str, int]] = ()
 
     def same_as_above(self, i: int) -> bool:
-        """Whether row i has the first label of the row above, which is not repeated then."""
+        """Tell whether row i repeats the first label of the row above, which is then left out."""
         return i > 0 and len(self.labels) > 1 and self.rows[i][0] == self.rows[i - 1][0]
 
     def starts_group(self, i: int) -> bool:
-        """Whether a rule stands above row i: groups of rows have one first label."""
+        """Tell whether row i starts a group of rows with one first label, below a rule."""
         grouped = any(map(self.same_as_above, range(len(self.rows))))
         return grouped and i > 0 and not self.same_as_above(i)
 
 
 def asked_dataset(cell: Cell) -> str | None:
-    """The dataset that the paper has in a run's place, whatever was really used."""
+    """Return the dataset that the paper has for a run, whatever was used instead."""
     return (cell.run.paper or {}).get("dataset") or cell.run.overrides.get("data.name")
 
 
 def dataset_title(cell: Cell) -> str:
-    """The data that a run used, and those of the paper where they are others."""
-    papers = PAPERS_SETS.get(asked_dataset(cell))
+    """Name the data that a run used, and the paper's if it differs."""
+    papers = PAPERS_SETS.get(asked_dataset(cell) or "")
     used = PAPERS_SETS.get(cell.dataset, cell.dataset)
     return used if papers in (None, used) else f"{used} (paper: {papers})"
 
 
 def row_of(cell: Cell) -> dict[str, str]:
-    """What the table shows of a run on its left; its data are those used."""
+    """Return the labels of a run by their titles; "Data" is what was used."""
     row = dict(cell.run.row)
     return row | {"Data": dataset_title(cell)} if "Data" in row else row
 
 
 def main_table(cells: list[Cell]) -> Table:
-    """The paper's own layout: runs that differ in nothing but their dataset share a line."""
-    columns, lines = {}, []  # of a line: its row, and its cells by dataset
+    """Lay runs out as the paper does: those that differ only in their dataset share a line."""
+    columns, lines = {}, []  # of each line: its labels, and its cells by dataset
     for cell in cells:
         asked = asked_dataset(cell)
-        key = asked if asked in PAPERS_SETS else cell.dataset  # "npz" and "folder" may be several
+        key = asked if asked in PAPERS_SETS else cell.dataset  # "npz" and "folder" may mean several
         columns.setdefault(key, dataset_title(cell))
         for row, of in lines:
             if row == row_of(cell) and key not in of:
@@ -84,7 +84,7 @@ def main_table(cells: list[Cell]) -> Table:
         else:
             lines.append((row_of(cell), {key: cell}))
     if all(len(of) == 1 for _, of in lines) and "Data" in _titles(cells):
-        columns = {None: ""}  # the rows tell of the data
+        columns = {None: ""}  # the rows name the data
         lines = [(row, {None: next(iter(of.values()))}) for row, of in lines]
     best = _best(cells)
     with_papers = any((cell.run.paper or {}).get("acc") for cell in cells)
@@ -116,7 +116,7 @@ def _titles(cells: list[Cell]) -> list[str]:
 
 
 def _best(cells: list[Cell]) -> set[tuple[str, str, str]]:
-    """(o for ours or p for the paper's, run, score): the best of those that share a baseline."""
+    """Find the best of the runs that share a baseline, as ("o" ours or "p" paper's, run, score)."""
     groups = collections.defaultdict(list)
     baselines = {cell.run.baseline for cell in cells}
     for cell in cells:
@@ -148,7 +148,7 @@ def _score(cell: Cell, name: str) -> str:
 
 
 def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
-    """Each run against its baseline, if it has one."""
+    """Compare each run with its baseline, if it has one."""
     by_name = {cell.run.name: cell for cell in cells}
     rows = []
     for cell in cells:
@@ -178,7 +178,7 @@ def _significance(found: Comparison | None) -> tuple[str, str]:
         return NONE, NONE
     p = statistics.majority_p_value(found.delong)
     text = NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-    # Those that contradict the mean difference are no support for it.
+    # Seeds that contradict the mean difference do not support it.
     small = [
         t for t in found.delong if t.p_value < 0.05 and t.difference * found.auc.difference > 0
     ]
@@ -186,7 +186,7 @@ def _significance(found: Comparison | None) -> tuple[str, str]:
 
 
 def per_class(cells: list[Cell]) -> list[Table]:
-    """Balanced accuracy, calibration and recall: a table for each dataset."""
+    """Show balanced accuracy, calibration and recall: a table for each dataset."""
     by_classes = collections.defaultdict(list)
     for cell in cells:
         if cell.predicted:
@@ -212,8 +212,8 @@ def per_class(cells: list[Cell]) -> list[Table]:
 
 
 def per_run(each: results.Trained) -> dict[str, Any]:
-    """`balanced_acc`, `ece` and `recall` of each class, in percent, of a run with predictions."""
-    labels, task = each.predictions.labels, each.result["task"]
+    """Compute `balanced_acc`, `ece` and the `recall` of each class of a run, in percent."""
+    labels, task = each.labels, each.result["task"]
     return {
         "balanced_acc": 100 * statistics.balanced_accuracy(labels, each.own, task),
         "ece": 100 * statistics.expected_calibration_error(labels, each.own),
@@ -222,7 +222,7 @@ def per_run(each: results.Trained) -> dict[str, Any]:
 
 
 def class_names(cell: Cell) -> tuple[str, ...]:
-    """The classes that the predictions of a run are for; their numbers where names are unknown."""
+    """Name the classes of a run's predictions; by their numbers if the names are unknown."""
     if not cell.predicted:
         return ()
     first = cell.predicted[0]
@@ -232,7 +232,7 @@ def class_names(cell: Cell) -> tuple[str, ...]:
 
 
 def epochs(cells: list[Cell]) -> Table:
-    """Which epochs were selected, and what the last ones score instead."""
+    """Show which epochs were selected, and the scores of the last ones."""
     rows = []
     for cell in cells:
         chosen = ", ".join(str(each.result["best_epoch"]) for each in cell.trained) or NONE
@@ -260,7 +260,7 @@ def _labels(cells: list[Cell], cell: Cell) -> list[Entry]:
 
 
 def label_of(cells: list[Cell], cell: Cell) -> str:
-    """What tells a run from the others, in a line; its data are those used."""
+    """Describe what tells a run from the others in one line, with the data that it used."""
     return ", ".join(entry.text.split(" (paper: ")[0] for entry in _labels(cells, cell))
 
 
@@ -277,7 +277,7 @@ def _signed(value: float) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation."""
+    """Format as mean ± sample standard deviation."""
     mean, std = statistics.mean_and_std(values) if values else (math.nan, math.nan)
     return _number(mean) + (f" ± {std:.2f}" if math.isfinite(std) else "")
 
@@ -292,7 +292,7 @@ def _interval(found: statistics.Bootstrap | None) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown; a group's title stands before each of its columns'."""
+    """Write a table in GitHub's Markdown; the title of a group precedes those of its columns."""
     groups = [title for title, span in table.groups for _ in range(span)] or [""] * len(
         table.columns
     )
@@ -320,13 +320,13 @@ _LATEX = {
     "−": "$-$",
     "–": "--",
     "×": r"$\times$",
-    "[": "{[}",  # after a line's end it would be an option of it
+    "[": "{[}",  # after the end of a line it would be taken for an option
     "]": "{]}",
 }
 
 
 def latex(table: Table, comment: str) -> str:
-    r"""The table as a LaTeX `tabular` with the rules of booktabs, for \input."""
+    r"""Write a table as a LaTeX `tabular` with the rules of booktabs, for \input."""
     escape = lambda text: "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
     cell = lambda entry: rf"\textbf{{{escape(entry.text)}}}" if entry.bold else escape(entry.text)
     line = lambda texts: " & ".join(texts) + r" \\"

@@ -1,9 +1,10 @@
 """Checkpoints of a run, written by Orbax in the background.
 
-`checkpoints/last/STEP` holds the whole training state after so many steps, to resume from;
-`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two newest of
-each are kept: the older one is the way back if the newer one is lost. Orbax does not notice when bytes
-of an array change on the disk; so each checkpoint holds the SHA-256 of its items, checked on restoring.
+`checkpoints/last/STEP` holds the whole training state after STEP steps, to resume from;
+`checkpoints/best/EPOCH` the parameters and batch statistics of the best epoch so far. The two
+newest of each are kept: the older one is the way back if the newer one is lost. Orbax does not
+notice when bytes of an array change on the disk; so each checkpoint holds the SHA-256 of its items,
+checked on restoring.
 """
 
 import contextlib
@@ -12,18 +13,26 @@ import logging
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 from jax.experimental import multihost_utils
 
-from lsanet_jax.runs import manifest
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.runs import manifest
 from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
+
+
+class Model(NamedTuple):
+    """What a network is, without what its training needs besides."""
+
+    params: nnx.State
+    batch_stats: nnx.State
 
 
 class Checkpoints:
@@ -45,11 +54,11 @@ class Checkpoints:
             read_only=not writes,
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
             enable_async_checkpointing=True,
-            # Where a folder cannot be made, the thread that made it would be waited for for minutes.
+            # If a folder cannot be made, Orbax would wait minutes for the thread that makes it.
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # what a crash or a full disk left
         )
-        with self._writing():
+        with self._writing(), _quiet(logging.ERROR):  # It warns of all that read_only switches off.
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 
@@ -94,7 +103,7 @@ class Checkpoints:
           state: all that changes during training.
           means: a pytree of arrays: the means over the epoch so far.
           meta: what JSON can hold.
-          digests: `manifest.tensor_digests` of the state, where they are known.
+          digests: `manifest.tensor_digests` of the state, if they are known.
 
         Raises:
           WorkdirError: it cannot be written; or an earlier one could not.
@@ -102,12 +111,14 @@ class Checkpoints:
         if step in self._last.all_steps():
             return
         items = {"state": state, "means": jax.tree.leaves(means)}
-        digests = {
-            "state": digests or manifest.tensor_digests(state),
+        of_state = digests or manifest.tensor_digests(state)
+        of_items = {
+            "state": of_state,
+            "model": _model_digests(of_state),
             "means": manifest.tensor_digests(items["means"]),
         }
         with self._writing():
-            self._last.save(step, args=_save(meta, items, digests))
+            self._last.save(step, args=_save(meta, items, of_items))
 
     def save_best(
         self, epoch: int, state: TrainState, digests: dict[str, str] | None = None
@@ -123,16 +134,9 @@ class Checkpoints:
           WorkdirError: they cannot be written; or an earlier checkpoint could not.
         """
         model = {"params": state.params, "batch_stats": state.batch_stats}
-        if digests is None:
-            digests = manifest.tensor_digests(model)
-        else:
-            digests = {
-                f"['{part}']{name}": digest
-                for part in sorted(model)  # as jax sorts the keys of `model`
-                for name, digest in manifest.part_digests(digests, part).items()
-            }
+        digests = _model_digests(digests or manifest.tensor_digests(state))
         with self._writing():
-            # There are some from before a crash that lost these epochs' "last".
+            # They are left from before a crash that lost these epochs' "last".
             for later in [e for e in self._best.all_steps() if e >= epoch]:
                 self._best.delete(later)
             self._best.save(epoch, args=_save({}, {"model": model}, {"model": digests}))
@@ -142,7 +146,7 @@ class Checkpoints:
 
         Args:
           state: one of the same structure, shapes and shardings; its values are not used.
-          means: likewise; () leaves them alone.
+          means: the same for the means; () leaves them out.
 
         Returns:
           (state, means, meta).
@@ -178,14 +182,33 @@ class Checkpoints:
         self._last.reload()
         log.warning("going on from the one before, %d", self.last_step)
 
-    def restore_best(self, epoch: int, state: TrainState) -> TrainState:
-        """Restore the parameters and batch statistics of the best epoch into `state`.
+    def restore_best(self, epoch: int, model: Model) -> Model:
+        """Restore the parameters and batch statistics of the best epoch.
+
+        Args:
+          epoch: counted from 1.
+          model: of the same structure, shapes and shardings; its values are not used.
 
         Raises:
           WorkdirError: the checkpoint is missing, damaged, or of another network.
         """
-        model = {"params": state.params, "batch_stats": state.batch_stats}
-        return state._replace(**self._restore(self._best, epoch, {"model": model})["model"])
+        return Model(**self._restore(self._best, epoch, {"model": model._asdict()})["model"])
+
+    def restore_last_model(self, model: Model) -> tuple[Model, dict]:
+        """Restore the newest parameters and batch statistics, without the state of the optimizer.
+
+        Args:
+          model: as in `restore_best`.
+
+        Returns:
+          (model, meta).
+
+        Raises:
+          WorkdirError: the newest checkpoint is damaged, or of another network.
+        """
+        step = max(self._last.all_steps())
+        restored = self._restore(self._last, step, {"state": model._asdict()}, partly=True)
+        return Model(**restored["state"]), restored["meta"]
 
     def wait(self) -> None:
         """Wait until everything is on disk.
@@ -203,19 +226,27 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise WorkdirError(
-                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Make room or mend "
+                f"cannot write a checkpoint below {self.folder}: {_reason(error)}. Free some "
+                f"space or fix "
                 "the disk, and resume with the same command: the last whole checkpoint is kept"
             ) from error
 
-    def _restore(self, manager: ocp.CheckpointManager, number: int, items: dict) -> dict:
-        abstract = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in items.items()}
+    def _restore(
+        self, manager: ocp.CheckpointManager, number: int, items: dict, *, partly: bool = False
+    ) -> dict:
+        """Restore items of a checkpoint, or `partly` the model of the item "state" only."""
+        restore = _restore_part if partly else ocp.args.StandardRestore
+        abstract = {name: restore(_abstract(tree)) for name, tree in items.items()}
         args = ocp.args.Composite(sealed=ocp.args.JsonRestore(), **abstract)
         try:
             restored = manager.restore(number, args=args)
-            trees, sealed = {name: restored[name] for name in items}, restored.sealed
+            trees, sealed = {name: restored[name] for name in items}, restored["sealed"]
             found = {name: manifest.tensor_digests(tree) for name, tree in trees.items()}
+            if partly:
+                found["model"] = found.pop("state")
             for name, digest in _seal(sealed["meta"], found).items():
-                if digest != sealed["sha256"][name]:
+                # Checkpoints of 0.1.0 have no digest of the model apart.
+                if digest != sealed["sha256"].get(name, digest if partly else None):
                     raise ValueError(f"by its SHA-256, {name} is not what was saved")
             return trees | {"meta": sealed["meta"]}
         except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -225,7 +256,7 @@ class Checkpoints:
                 + (
                     "Move it away to resume from the one before it"
                     if manager is self._last
-                    else "Bring it back from a copy, or train again in another --workdir"
+                    else "Restore it from a copy, or train again in another --workdir"
                 )
             ) from error
 
@@ -236,7 +267,7 @@ def any_to_resume(folder: pathlib.Path) -> bool:
 
 
 def kept_model(folder: pathlib.Path, *, epoch: int, step: int) -> pathlib.Path | None:
-    """Where the parameters and batch statistics after an epoch are kept, if they are.
+    """Find the parameters and batch statistics after an epoch, if they are kept.
 
     Args:
       folder: of the checkpoints.
@@ -260,8 +291,9 @@ def read_arrays(place: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         # As NumPy's, they need no devices like those of the run.
         as_numpy = lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
-        restore_args = jax.tree.map(as_numpy, handler.metadata(place).tree)
-        tree = handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+        folder = cast(Any, place)  # Orbax's annotation has etils' paths only, it takes any.
+        restore_args = jax.tree.map(as_numpy, handler.metadata(folder).tree)
+        tree = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=restore_args))
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise WorkdirError(f"cannot read the checkpoint {place}: {_reason(error)}") from error
     finally:
@@ -278,13 +310,22 @@ def _only_what_we_raise() -> Iterator[None]:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
-    worth_it = lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
     before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        with _quiet(logging.CRITICAL):
+            yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Keep Orbax from logging below a level."""
+    worth_it = lambda record: record.levelno >= level or "orbax" not in record.pathname
     logging.getLogger("absl").addFilter(worth_it)
     try:
         yield
     finally:
-        sys.unraisablehook = before
         logging.getLogger("absl").removeFilter(worth_it)
 
 
@@ -308,6 +349,21 @@ def _save(
 def _seal(meta: dict, digests: dict[str, dict[str, str]]) -> dict[str, str]:
     contents = digests | {"meta": meta}
     return {name: manifest.sha256(json.dumps(c).encode()) for name, c in contents.items()}
+
+
+def _model_digests(digests: dict[str, str]) -> dict[str, str]:
+    """The `manifest.tensor_digests` of a state's model, from those of the state."""
+    return {
+        f"['{part}']{name}": digest
+        for part in sorted(Model._fields)  # as jax sorts the keys of a dict
+        for name, digest in manifest.part_digests(digests, part).items()
+    }
+
+
+def _restore_part(tree) -> ocp.args.PyTreeRestore:
+    """What Orbax is to restore of an item that holds more."""
+    args = ocp.checkpoint_utils.construct_restore_args(tree)
+    return ocp.args.PyTreeRestore(item=tree, restore_args=args, partial_restore=True)
 
 
 def _abstract(tree):

@@ -1,9 +1,10 @@
-"""What a run was, so that anyone can check it: its environment, its data, and digests of each epoch.
+"""What a run was, so that anyone can check it: environment, data, digests of each epoch.
 
-`manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the mean
-loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer state. Each
-record holds the SHA-256 of the line before it (the first one that of `manifest.json`) and `result.json` that
-of the last, so a line that is changed later shows. `audit` checks all this by training again.
+`manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the
+mean loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer
+state. Each record holds the SHA-256 of the line before it (the first one that of `manifest.json`)
+and `result.json` that of the last, so a line that is changed later shows. `audit` checks all this
+by training again.
 """
 
 import hashlib
@@ -13,14 +14,14 @@ import os
 import pathlib
 import platform
 import subprocess
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runs.layout import DIGESTS, MANIFEST, RESULT
 from lsanet_jax.runtime.cores import usable_cores
-from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runtime.files import read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
@@ -30,7 +31,7 @@ _SHORT = 12  # Hex digits kept of each tensor's digest, enough to tell which one
 
 
 def environment() -> dict[str, Any]:
-    """All that bits may depend on beside the config and the data, as JSON has it."""
+    """All that bits may depend on besides the config and the data, as JSON has it."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -38,6 +39,7 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     devices = jax.devices()
+    options = cast(Any, jax.config)  # It declares few of its fields.
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -49,8 +51,8 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),
-        "x64": bool(jax.config.jax_enable_x64),
+        "matmul_precision": str(options.jax_default_matmul_precision),
+        "x64": bool(options.jax_enable_x64),
         "prng": "threefry2x32",
         **_revision(),
     }
@@ -98,7 +100,8 @@ def tensor_digests(tree) -> dict[str, str]:
         array = np.asarray(leaf)
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         digest = hashlib.sha256(f"{array.shape} {array.dtype.str}\n".encode())
-        digest.update(array)
+        # NumPy's annotations know arrays as buffers from Python 3.12 on.
+        digest.update(array)  # pyright: ignore[reportArgumentType]
         digests[jax.tree_util.keystr(path)] = digest.hexdigest()
     return digests
 
@@ -152,7 +155,7 @@ def weights_sha256(file: str | pathlib.Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
-            f"{file}, config.model.init_from, cannot be read ({error.strerror}): bring it back"
+            f"{file}, config.model.init_from, cannot be read ({error.strerror}): restore it"
         ) from error
 
 
@@ -177,8 +180,8 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         if found != previous or epoch != number:
             before = f"line {number - 1}" if number > 1 else MANIFEST
             raise WorkdirError(
-                f"{file}: line {number} does not follow on {before}: one of the two was changed, or "
-                "a line was added or taken out"
+                f"{file}: line {number} does not follow on {before}: one of the two was changed, "
+                "or a line was added or taken out"
             )
         records.append(record)
         previous = sha256(line)
@@ -186,7 +189,7 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
         promised = read_json(workdir / RESULT).get("last_digest")
         if promised != previous:
             raise WorkdirError(
-                f"{file}: the last line, {len(records)}, is not the one that {RESULT} tells of: one of "
-                "the two was changed, or lines were added or taken out"
+                f"{file}: the last line, {len(records)}, is not the one that {RESULT} records: "
+                "one of the two was changed, or lines were added or taken out"
             )
     return records

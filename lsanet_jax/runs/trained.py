@@ -1,30 +1,81 @@
 """The trained network of a run, ready to predict or to export."""
 
+import functools
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
 
 from lsanet_jax import config as config_lib
-from lsanet_jax import keys, models, steps, train
-from lsanet_jax.runs.checkpoint import Checkpoints
-from lsanet_jax.errors import WorkdirError
-from lsanet_jax.runtime.files import read_json
-from lsanet_jax.runs.layout import MANIFEST, RESULT
+from lsanet_jax import keys, models, steps
+from lsanet_jax.data import preprocess as preprocessing
+from lsanet_jax.data.sources import images as image_files
+from lsanet_jax.errors import DataError, WorkdirError
+from lsanet_jax.models import layers
+from lsanet_jax.runs.checkpoint import Checkpoints, Model
+from lsanet_jax.runs.layout import CHECKPOINTS, MANIFEST, RESULT
 from lsanet_jax.runs.workdir import read_config
+from lsanet_jax.runtime.files import read_json
+
+BATCH_SIZE = 64  # images that `Run.predict` takes at a time
 
 
 class TrainedModel(NamedTuple):
-    """A network in evaluation mode and what there is to know of it."""
+    """A network in evaluation mode and what there is to know of it.
+
+    Attributes:
+      model: the network.
+      config: of its run.
+      dataset: of the manifest: name, task, class_names, stored_shape, image_shape, fingerprint.
+      epoch: the last finished one; the parameters may be from within the next.
+    """
 
     model: models.DeeplySupervised
     config: ml_collections.ConfigDict
-    dataset: dict  # `dataset` of the manifest; see train.py
-    epoch: int  # finished ones; the parameters may be from within the next
+    dataset: dict[str, Any]
+    epoch: int
+
+    @property
+    def stored_form(self) -> dict[str, Any]:
+        """The form to bring other images to, as `data.sources.images` takes it."""
+        height, width, channels = self.dataset["stored_shape"]
+        if height != width:  # arrays of another shape can only come from an npz file
+            height = self.dataset["image_shape"][0]
+        data = self.config.data
+        # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
+        resize = data.resize if data.name == "folder" else "bicubic"
+        return {"size": height, "resize": resize, "channels": channels}
+
+    def predictor(self, *, all_classifiers: bool = False) -> Callable[..., tuple]:
+        """Compile the prediction.
+
+        Args:
+          all_classifiers: of all L classifiers, shallow to deep, not only the network's own (l =
+            1).
+
+        Returns:
+          A function of uint8 images [b, h, w, c] in the form of the training images that returns
+          probabilities [l, b, k] (softmax, or of each label of a multi-label task), and beta [b, l]
+          if there is attention and all classifiers were asked for, else None.
+        """
+        prepare = preprocessing.preprocessor(self.config.data)
+        multilabel = self.dataset["task"] == "multi-label"
+        graphdef, state = nnx.split(self.model)
+
+        def run(state: nnx.State, images: UInt8[Array, "b h w c"]):
+            x = prepare(images)
+            model = nnx.merge(graphdef, state)
+            logits, beta = model(x) if all_classifiers else (model.predict(x)[None], None)
+            return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits), beta
+
+        compiled = jax.jit(run, compiler_options=layers.compiler_options())
+        return functools.partial(compiled, state)
 
 
 def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedModel:
@@ -40,10 +91,7 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
     path = pathlib.Path(workdir).absolute()
     config = read_config(path)
     config_lib.validate(config)
-    manifest, result = path / MANIFEST, path / RESULT
-    if not manifest.exists():
-        raise WorkdirError(f"--workdir={path} holds no {MANIFEST}: its training never started")
-    dataset = read_json(manifest)["dataset"]
+    dataset, result = read_manifest(path)["dataset"], path / RESULT
     if checkpoint == "selected" and not result.exists():
         raise WorkdirError(
             f"--workdir={path} holds no {RESULT}: the run is not finished, so no epoch is selected "
@@ -54,24 +102,127 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
         num_classes = len(dataset["class_names"])
         return models.create_model(config.model, num_classes, tuple(dataset["image_shape"]), rngs)
 
-    tx = train.optimizer(config.train, train.learning_rate_schedule(config.train, 1))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-    graphdef, state = steps.init(create, tx, keys.stream(config.seed, "init"), mesh)
-    with Checkpoints(path / "checkpoints", writes=False) as checkpoints:
+    graphdef, *variables = steps.init_model(create, keys.stream(config.seed, "init"), mesh)
+    with Checkpoints(path / CHECKPOINTS, writes=False) as checkpoints:
         epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else None
-        if epoch is not None and checkpoints.has_best(epoch):
-            state = checkpoints.restore_best(epoch, state)
-        elif checkpoints.last_step is not None:
-            state, _, meta = checkpoints.restore_last(state)
-            if epoch not in (None, meta["epoch"]):
-                raise WorkdirError(
-                    f"--workdir={path} holds no checkpoint of epoch {epoch}, which {RESULT} "
-                    f"reports: bring back checkpoints/best/{epoch} or checkpoints/last, or take the "
-                    f"newest, of epoch {meta['epoch']}, with --checkpoint=last"
-                )
-            epoch = meta["epoch"]
-        else:
-            raise WorkdirError(f"--workdir={path} holds no checkpoint yet")
-    model = nnx.merge(graphdef, state.params, state.batch_stats)
+        trained, epoch = _restore(checkpoints, Model(*variables), epoch)
+    model = nnx.merge(graphdef, *trained)
     model.eval()
     return TrainedModel(model, config, dataset, epoch)
+
+
+def read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    """The manifest of the run in a folder.
+
+    Raises:
+      WorkdirError: there is none.
+    """
+    if not (path / MANIFEST).exists():
+        raise WorkdirError(f"--workdir={path} holds no {MANIFEST}: its training never started")
+    return read_json(path / MANIFEST)
+
+
+def _restore(checkpoints: Checkpoints, model: Model, epoch: int | None) -> tuple[Model, int]:
+    """The model after an epoch, or the newest one, and its epoch."""
+    if epoch is not None and checkpoints.has_best(epoch):
+        return checkpoints.restore_best(epoch, model), epoch
+    workdir = checkpoints.folder.parent
+    if checkpoints.last_step is None:
+        raise WorkdirError(f"--workdir={workdir} holds no checkpoint yet")
+    restored, meta = checkpoints.restore_last_model(model)
+    if epoch not in (None, meta["epoch"]):
+        raise WorkdirError(
+            f"--workdir={workdir} holds no checkpoint of epoch {epoch}, which {RESULT} reports: "
+            f"restore checkpoints/best/{epoch} or checkpoints/last, or take the newest, of epoch "
+            f"{meta['epoch']}, with --checkpoint=last"
+        )
+    return restored, meta["epoch"]
+
+
+class Run:
+    """A run in its folder.
+
+    Attributes:
+      path: the folder.
+      config: every field of it.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, config: ml_collections.ConfigDict, result: dict | None = None
+    ):
+        """Read nothing yet; see `load_run`."""
+        self.path = path
+        self.config = config
+        self._result = result
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The contents of `result.json`, with scores in [0, 1]; None if it is not finished."""
+        file = self.path / RESULT
+        if self._result is None and file.exists():
+            self._result = read_json(file)
+        return self._result
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+        return tuple(read_manifest(self.path)["dataset"]["class_names"])
+
+    @functools.cached_property
+    def trained(self) -> TrainedModel:
+        """The network of the selected epoch; see `load`."""
+        return load(self.path)
+
+    @functools.cached_property
+    def _predict(self) -> Callable[..., tuple]:
+        return self.trained.predictor()
+
+    def predict(
+        self, images: UInt8[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w c"]
+    ) -> Float[np.ndarray, "n k"]:
+        """Predict the classes of images.
+
+        Args:
+          images: grey or RGB, 0 to 255. Images of another size or colour than the training images
+            are brought to theirs, as `lsanet predict` does.
+
+        Returns:
+          A probability for each class; for each label of a multi-label task its own.
+
+        Raises:
+          DataError: they are not uint8 images.
+          WorkdirError: the run is not finished, or damaged.
+        """
+        images = np.asarray(images)
+        if images.ndim == 3:
+            images = images[..., None]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise DataError(
+                f"images are of dtype {images.dtype} and shape {images.shape}, expected uint8 (0 "
+                "to 255) of shape [n, h, w], [n, h, w, 1] or [n, h, w, 3]"
+            )
+        trained = self.trained
+        if len(images) == 0:
+            return np.zeros((0, len(trained.dataset["class_names"])), np.float32)
+        if images.shape[1:] != tuple(trained.dataset["stored_shape"]):
+            form = trained.stored_form
+            images = np.stack([image_files.from_array(image, **form) for image in images])
+        found = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[np.minimum(np.arange(start, start + BATCH_SIZE), len(images) - 1)]
+            found.append(np.asarray(self._predict(batch)[0][0]))
+        return np.concatenate(found)[: len(images)]
+
+
+def load_run(workdir: str | pathlib.Path) -> Run:
+    """Open the run in a folder.
+
+    Raises:
+      WorkdirError: it holds no run.
+    """
+    path = pathlib.Path(workdir).absolute()
+    return Run(path, read_config(path))

@@ -1,4 +1,4 @@
-"""The folder of a run: config, manifest, environments, metrics, digests, events, predictions, result."""
+"""The folder of a run: who may write to it, and how its files are written; see `layout`."""
 
 import contextlib
 import json
@@ -10,38 +10,36 @@ import platform
 import re
 import time
 from collections.abc import Iterator
+from typing import IO, Self
 
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import flatten, unflatten
+from lsanet_jax.config import MAY_CHANGE, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
-from lsanet_jax.runs.layout import CONFIG, DIGESTS, ENVIRONMENTS, LOCK, MANIFEST, METRICS, PREDICTIONS, RESULT, TENSORBOARD
-from lsanet_jax.runs.manifest import differences, make_record, sha256
 from lsanet_jax.metrics import Predictions
+from lsanet_jax.runs.layout import (
+    CONFIG,
+    DIGESTS,
+    ENVIRONMENTS,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    TENSORBOARD,
+)
+from lsanet_jax.runs.manifest import differences, make_record, sha256
+from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
 
 log = logging.getLogger(__name__)
 
+WRITTEN_ATOMICALLY = (CONFIG, MANIFEST, METRICS, DIGESTS, RESULT, PREDICTIONS, ENVIRONMENTS)
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
-# What a run may be resumed with although it differs: where things lie, how often they are written.
-MAY_CHANGE = {
-    "data.root",
-    "data.url",
-    "data.tfds_dir",
-    "data.path",
-    "data.pipeline",
-    "data.device_budget_mb",
-    "data.workers",
-    "eval.batch_size",
-    "train.log_every_steps",
-    "train.checkpoint_every_epochs",
-}
 
-
-class Workdir(contextlib.ExitStack):
-    """The files of one run; a context that closes what `enter_context` was given.
+class Workdir:
+    """The files of one run; as a context it closes them, and gives up the lock.
 
     Attributes:
       path: the folder.
@@ -55,14 +53,15 @@ class Workdir(contextlib.ExitStack):
         Args:
           path: the folder.
           config: of the run.
-          writes: False for all but one of several processes; then all that writes does nothing.
+          writes: False for all but one of several processes; then everything that writes does
+            nothing.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
-        super().__init__()
         self.path = pathlib.Path(path).absolute()
         self._writes = writes
+        self._lock_file: IO | None = None
         self._scalars, self._flushed = None, 0.0
         self._config = _as_json(config)
         self._config_file = self.path / CONFIG
@@ -72,15 +71,30 @@ class Workdir(contextlib.ExitStack):
             check_same_config(self.path, config)
         elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
             raise WorkdirError(
-                f"--workdir={path} is not empty and holds no config.json: it is not a run of ours; "
-                "choose another folder"
+                f"--workdir={path} is not empty and holds no config.json: it was not created by "
+                "lsanet_jax; choose another folder"
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and give up the lock."""
+        with contextlib.suppress(OSError):  # What stopped the run has been said.
+            if self._scalars is not None:
+                self._scalars.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+        self._scalars = self._lock_file = None
 
     def claim(self, manifest: dict) -> None:
         """Make the folder and write its config and manifest: from now on it belongs to this run.
 
         Args:
-          manifest: `dataset`, `environment` and, where it starts from a file of weights, `weights`,
+          manifest: `dataset`, `environment` and, if it starts from a file of weights, `weights`,
             as JSON has them. A resumed run keeps its own; another environment is a warning, since
             bits may then differ, and is added to `environments.jsonl`.
 
@@ -130,7 +144,7 @@ class Workdir(contextlib.ExitStack):
                 write_atomically(file, known + line)
 
     def _lock(self) -> None:
-        stream = self.enter_context((self.path / LOCK).open("a+"))
+        self._lock_file = stream = (self.path / LOCK).open("a+")
         try:
             locked = try_lock(stream)
         except OSError as error:  # Some network file systems have no locks.
@@ -152,8 +166,8 @@ class Workdir(contextlib.ExitStack):
             yield
         except OSError as error:
             raise WorkdirError(
-                f"cannot write to --workdir={self.path}: {error}. Make room or mend what is wrong, and "
-                "resume with the same command"
+                f"cannot write to --workdir={self.path}: {error}. Free some space or fix what is "
+                "wrong, and resume with the same command"
             ) from error
 
     def finished_result(self) -> dict | None:
@@ -189,7 +203,7 @@ class Workdir(contextlib.ExitStack):
         self._append(DIGESTS, record)
 
     def write_epoch(self, record: dict) -> None:
-        """Append a line to `metrics.jsonl`, and what it defines to TensorBoard at the epoch's step."""
+        """Append a line to `metrics.jsonl`, and its defined values to TensorBoard."""
         if not self._writes:
             return
         self._append(METRICS, record)
@@ -211,30 +225,28 @@ class Workdir(contextlib.ExitStack):
         """Write numbers to TensorBoard."""
         if not self._writes:
             return
-        # Not its SummaryWriter: that one's thread dies where a disk is full, and all waits for it.
-        from tensorboardX import event_file_writer, proto, summary  # protobuf: half a second
+        # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
+        from tensorboardX import event_file_writer, summary  # protobuf: half a second
+        from tensorboardX.proto import event_pb2
 
         with self._writing():
             if self._scalars is None:
                 folder = self.path / TENSORBOARD
                 folder.mkdir(exist_ok=True)
                 self._scalars = event_file_writer.EventsWriter(str(folder / "events"))
-                self.callback(self._close_scalars)
             for name, value in scalars.items():
-                event = proto.event_pb2.Event(step=step, summary=summary.scalar(name, value))
+                make = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue] (generated)
+                event = make(step=step, summary=summary.scalar(name, value))
                 event.wall_time = time.time()
                 self._scalars.write_event(event)
             if time.monotonic() > self._flushed + FLUSH_SECONDS:
                 self._scalars.flush()
                 self._flushed = time.monotonic()
 
-    def _close_scalars(self) -> None:
-        with contextlib.suppress(OSError):  # What stopped the run has been said.
-            self._scalars.close()
-
     def write_result(self, result: dict) -> None:
-        """Write `result.json`, which marks the run as finished."""
+        """Write `result.json`, which marks the run as finished; it holds `last_digest` too."""
         if self._writes:
+            result["last_digest"] = self.last_digest()
             with self._writing():
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
 
@@ -269,8 +281,8 @@ class Workdir(contextlib.ExitStack):
 
 def _temporary(file: pathlib.Path) -> bool:
     """Whether `files.replacing` made it, for one of our files."""
-    ours = r"\.(config|manifest|metrics|digests|result|predictions|environments)\.(jsonl?|npz)\.\d+\.tmp"
-    return bool(re.fullmatch(ours, file.name))
+    ours = "|".join(re.escape(name) for name in WRITTEN_ATOMICALLY)
+    return bool(re.fullmatch(rf"\.({ours})\.\d+\.tmp", file.name))
 
 
 def _left_behind(file: pathlib.Path) -> bool:
@@ -283,10 +295,10 @@ def _as_json(config: ml_collections.ConfigDict) -> dict:
 
 
 def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Check that the run in a folder is of this config, but for the fields in `MAY_CHANGE`.
+    """Check that the run in a folder has this config, except for the fields in `MAY_CHANGE`.
 
     Raises:
-      WorkdirError: it is of another one, or its `config.json` is damaged.
+      WorkdirError: it has another config, or its `config.json` is damaged.
     """
     found, wanted = read_json(path / CONFIG), _as_json(config)
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}

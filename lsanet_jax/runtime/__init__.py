@@ -1,1 +1,1 @@
-"""The process and its machine: command lines, files, locks, cores, signals, other processes, determinism."""
+"""The process and its machine: command lines, files, locks, cores, signals, determinism."""

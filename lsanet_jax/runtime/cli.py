@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 from absl import logging as absl_logging
 
-from lsanet_jax.errors import Interrupted, LSANetError
-
-INTERRUPTED = 75
-"""Exit code of a run that saved its state and ended early: the same command resumes it."""
+from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
 
 
 def run(tool: Callable[[], None]) -> None:
@@ -38,7 +35,12 @@ def fail(message) -> None:
     sys.exit(2)
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def program(module: str) -> str:
+    """Name a command for its usage lines: as `lsanet` started it, else `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("lsanet ") else f"python -m {module}"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for a tool that takes a run: it has the flag --workdir.
 
     Args:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import threading
+from typing import Any, NamedTuple
 
 from lsanet_jax.errors import ConfigError, TrainingError
 
@@ -28,14 +29,14 @@ LAUNCHERS = {
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Connect this process to the others of its run; call it before anything uses a device.
 
-    With all three arguments it waits until all processes have come. Without any it does so where
+    With all three arguments it waits until all processes have come. Without any it does so if
     Slurm or Open MPI has started several processes; otherwise it does nothing at all.
 
-    From then on the processes watch each other. Where one is lost (killed, its machine gone) jax
+    From then on the processes watch each other. If one is lost (killed, its machine gone) jax
     ends all others within a minute, with exit code 134 and a message of its own, which begins
     "Terminating process because the JAX distributed service detected fatal errors". The same
     command for all processes resumes from the last checkpoint. A process that ends with an error
-    is waited for likewise. jax's collectives on CPU are gloo's, by default.
+    is waited for in the same way. jax's collectives on CPU are gloo's, by default.
 
     SIGTERM no longer ends a process: jax notes it, for `interrupts`. Process 0 alone logs what is
     only informative.
@@ -50,60 +51,91 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
       TrainingError: the processes did not find each other.
     """
     if (coordinator, num_processes, process_id) == (None, None, None):
-        launcher, num_processes, process_id = _launcher()
-        if num_processes == 1:
-            return
-        arguments = {"local_device_ids": _gpus(launcher)}
+        process = _launched()
     else:
-        _check(coordinator, num_processes, process_id)
-        if num_processes == 1:
-            return
-        launcher = None
-        if process_id == 0:
-            _check_port_is_free(coordinator)
-        arguments = {
-            "coordinator_address": coordinator,
-            "num_processes": num_processes,
-            "process_id": process_id,
-            "cluster_detection_method": "deactivate",
-        }
-
-    if process_id != 0:
+        process = _described(coordinator, num_processes, process_id)
+    if process is None or process.count == 1:
+        return
+    arguments = process.arguments()
+    if process.id != 0:
         logger = logging.getLogger("lsanet_jax")
         logger.setLevel(logging.WARNING)
         for handler in logger.handlers:
-            handler.setFormatter(logging.Formatter(f"process {process_id}: %(message)s"))
+            handler.setFormatter(logging.Formatter(f"process {process.id}: %(message)s"))
     try:
         _connect(arguments)
     except TimeoutError:
-        if launcher is None:
-            found = _diagnose(coordinator, num_processes)
-        else:
-            found = f"not all {num_processes} processes of {launcher} came, or reach each other"
         raise TrainingError(
-            f"process {process_id} gave up after {START_TIMEOUT} s: {found}"
+            f"process {process.id} gave up after {START_TIMEOUT} s: {process.diagnosis()}"
         ) from None
     except (RuntimeError, ValueError) as error:
-        advice = f"; --coordinator, --num_processes and --process_id do without {launcher}'s help"
         raise TrainingError(
-            f"process {process_id} of {num_processes} cannot be connected to the others: "
-            f"{error}{advice if launcher else ''}"
+            f"process {process.id} of {process.count} cannot be connected to the others: "
+            f"{error}{process.advice}"
         ) from error
-    log.info("%d processes are connected", num_processes)
+    log.info("%d processes are connected", process.count)
 
 
-def _launcher() -> tuple[str | None, int, int]:
-    """Returns who has started several processes, how many, and which this one is."""
+class _Launched(NamedTuple):
+    """A process as its launcher describes it, one of several."""
+
+    launcher: str
+    count: int
+    id: int
+
+    def arguments(self) -> dict[str, Any]:
+        """What jax needs to know besides what it asks the launcher."""
+        return {"local_device_ids": _gpus(self.launcher)}
+
+    def diagnosis(self) -> str:
+        """Why the others did not come."""
+        return f"not all {self.count} processes of {self.launcher} came, or reach each other"
+
+    @property
+    def advice(self) -> str:
+        """What to do if jax cannot ask the launcher."""
+        return (
+            f"; --coordinator, --num_processes and --process_id do without {self.launcher}'s help"
+        )
+
+
+class _Described(NamedTuple):
+    """A process as its flags describe it, after `_described` checked them."""
+
+    coordinator: str
+    count: int
+    id: int
+
+    def arguments(self) -> dict[str, Any]:
+        """What jax needs to know; raises ConfigError if process 0 cannot use the port."""
+        if self.id == 0:
+            _check_port_is_free(self.coordinator)
+        return {
+            "coordinator_address": self.coordinator,
+            "num_processes": self.count,
+            "process_id": self.id,
+            "cluster_detection_method": "deactivate",
+        }
+
+    def diagnosis(self) -> str:
+        """Why the others did not come."""
+        return _diagnose(self.coordinator, self.count)
+
+    advice = ""
+
+
+def _launched() -> _Launched | None:
+    """Ask who has started several processes, how many, and which this one is; None if nobody."""
     for name, (count, rank) in LAUNCHERS.items():
         if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
-            return name, int(os.environ[count]), int(os.environ[rank])
-    return None, 1, 0
+            return _Launched(name, int(os.environ[count]), int(os.environ[rank]))
+    return None
 
 
 def _gpus(launcher: str) -> list[int] | None:
-    """Returns the GPUs of a process; None leaves it to jax, which takes that of its local number.
+    """Choose the GPUs of a process; None leaves it to jax, which takes that of its local number.
 
-    That is right where the processes of a node see all its GPUs; one that is alone on its node, or
+    That is right if the processes of a node see all its GPUs; one that is alone on its node, or
     that is shown no other GPU than its own, takes all that it sees.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -121,17 +153,20 @@ def _count_gpus() -> int:
     return len(list(pathlib.Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    given = {
-        "coordinator": coordinator,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }
-    for name, value in given.items():
-        if value is None:
-            raise ConfigError(
-                f"--{name} is missing: --coordinator, --num_processes and --process_id go together"
-            )
+def _described(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> _Described:
+    """Check the flags; raises ConfigError."""
+    if coordinator is None or num_processes is None or process_id is None:
+        given = {
+            "coordinator": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+        missing = next(name for name, value in given.items() if value is None)
+        raise ConfigError(
+            f"--{missing} is missing: --coordinator, --num_processes and --process_id go together"
+        )
     host, _, port = coordinator.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(
@@ -144,6 +179,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
             f"--process_id={process_id}: expected 0 to {num_processes - 1}, "
             f"since --num_processes={num_processes}"
         )
+    return _Described(coordinator, num_processes, process_id)
 
 
 def _check_port_is_free(coordinator: str) -> None:
@@ -157,7 +193,7 @@ def _check_port_is_free(coordinator: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
-            f"({os.strerror(error.errno)}); choose another port, the same for all processes"
+            f"({os.strerror(error.errno or 0)}); choose another port, the same for all processes"
         ) from None
 
 
@@ -168,7 +204,7 @@ def _connect(arguments: dict) -> None:
     # The processes reach each other directly; gRPC takes an empty value for "no proxy".
     os.environ.setdefault("grpc_proxy", "")
     jax.config.update("jax_check_proxy_envs", False)
-    errors = []
+    errors: list[Exception] = []
 
     def connect():
         try:
@@ -202,6 +238,7 @@ def _diagnose(coordinator: str, num_processes: int) -> str:
             "more), and no firewall may block the port"
         )
     return (
-        f"--coordinator={coordinator} answers, but not all of --num_processes={num_processes} came; "
+        f"--coordinator={coordinator} answers, but not all of --num_processes={num_processes} "
+        f"came; "
         "start every --process_id from 0 once, with the same --coordinator and --num_processes"
     )

@@ -1,4 +1,4 @@
-"""Ending early on request: SIGTERM, as schedulers send it before they take a machine, and Ctrl-C."""
+"""Ending early on request: SIGTERM, as schedulers send it, and Ctrl-C."""
 
 import collections
 import contextlib

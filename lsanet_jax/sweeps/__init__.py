@@ -1,1 +1,4 @@
-"""Many runs: what makes up a table of the paper, and how its runs are trained on one machine or many."""
+"""Many runs: the tables of the paper as sweeps, trained on one machine or many.
+
+Import the modules by name: `job` and `owner` run on every machine of a cluster and must stay light.
+"""

@@ -1,93 +1,72 @@
-"""How long the runs of a sweep take: from those that are finished, else from what they compute."""
+"""How long the runs of a sweep take, from those that were measured."""
 
 import functools
-import json
-import os
 import pathlib
 import statistics
-import time
-import types
 import zipfile
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from lsanet_jax import config as config_lib
 from lsanet_jax.data.sources import medmnist
 from lsanet_jax.sweeps.spec import Job, Sweep, resolve
 
-PASSES = 3  # Forward, and twice as much backward.
-
 
 class Estimator:
-    """Estimates the seconds of a run's epoch.
+    """Estimates the seconds of a run's epoch, in proportion to its training images.
 
-    It takes the median of the runs of the same backbone, else of all, that were measured, in
-    proportion to images and multiply-adds; where there is none, the speed of the device.
+    The time of an image is the median of the measured runs of the same backbone, or, if there are
+    none, of all measured runs.
     """
 
-    def __init__(self, sweep: Sweep, speed: float | None = None):
-        """Start without measurements.
-
-        Args:
-          sweep: whose jobs it is to know.
-          speed: of the device, floating-point operations per second.
-        """
-        self._sweep, self._speed = sweep, speed
+    def __init__(self, sweep: Sweep):
+        """Start without measurements."""
+        self._sweep = sweep
         self._jobs: dict[Job, _Facts] = {}
-        self._measured: dict[Job, float] = {}  # Seconds for each operation.
+        self._measured: dict[Job, float] = {}  # seconds per image
 
     def epochs(self, job: Job) -> int:
-        """How many a job has."""
+        """Return the number of epochs of a job."""
         return self._facts(job).epochs
 
     def measure(self, job: Job, seconds: float) -> None:
-        """Take up that an epoch of a job took so long."""
-        if operations := self._facts(job).operations:
-            self._measured[job] = seconds / operations
+        """Record how long an epoch of a job took."""
+        self._measured[job] = seconds / (self._facts(job).images or 1)
 
     def seconds_per_epoch(self, job: Job) -> float | None:
-        """The estimate; None where nothing is known."""
+        """Estimate how long an epoch of a job takes; None if nothing comparable was measured."""
         facts = self._facts(job)
-        if not facts.operations:
+        comparable, alike = [], []
+        for other, seconds in self._measured.items():
+            known = self._facts(other)
+            if (known.images is None) == (facts.images is None):
+                comparable.append(seconds)
+                if known.backbone == facts.backbone:
+                    alike.append(seconds)
+        if not comparable:
             return None
-        if self._measured:
-            all_ = list(self._measured.values())
-            alike = [
-                rate
-                for other, rate in self._measured.items()
-                if self._facts(other).backbone == facts.backbone
-            ]
-            return statistics.median(alike or all_) * facts.operations
-        if self._speed is None or not facts.counted:
-            return None
-        return facts.operations / self._speed
+        return statistics.median(alike or comparable) * (facts.images or 1)
 
     def _facts(self, job: Job) -> "_Facts":
         if job not in self._jobs:
             config = resolve(self._sweep, job.run, job.seed)
-            images = training_images(config)
             self._jobs[job] = _Facts(
-                backbone=config.model.backbone,
-                epochs=config.train.epochs,
-                operations=_operations(config) * (images or 1),
-                counted=images is not None,
+                config.model.backbone, config.train.epochs, training_images(config)
             )
         return self._jobs[job]
 
 
 class _Facts(NamedTuple):
-    """What the time of a run depends on; `operations` are of an epoch, or, not `counted`, an image."""
+    """What the time of a run depends on."""
 
     backbone: str
     epochs: int
-    operations: float
-    counted: bool
+    images: int | None  # of an epoch; None if they cannot be counted in advance
 
 
 def training_images(config: ml_collections.ConfigDict) -> int | None:
-    """How many images an epoch has; None for folders, or where the file is not there."""
+    """Count the images of an epoch; None for folders, or if the file is missing."""
     data = config.data
     if data.name in medmnist.NAMES:
         facts = medmnist.info(data.name)
@@ -98,65 +77,16 @@ def training_images(config: ml_collections.ConfigDict) -> int | None:
         count, classes = data.synthetic.num_train, data.synthetic.num_classes
     else:
         return None
-    if data.train_per_class and classes is None:
+    if count is None:
         return None
-    if count is not None and data.train_per_class:
-        return min(count, data.train_per_class * classes)
-    return count if count is None else max(1, round(count * data.train_fraction))
-
-
-def device_speed() -> float:
-    """Floating-point operations per second of this machine's device, in a product of matrices."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # runs may be under way there
-    import jax
-    import jax.numpy as jnp
-
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    matrix = jnp.ones((size, size), jnp.float32)
-    multiply = jax.jit(lambda a: a @ a)
-    multiply(matrix).block_until_ready()
-    durations = []
-    for _ in range(5):
-        start = time.perf_counter()
-        multiply(matrix).block_until_ready()
-        durations.append(time.perf_counter() - start)
-    return 2 * size**3 / min(durations)
-
-
-def _operations(config: ml_collections.ConfigDict) -> float:
-    """Floating-point operations of training on an image."""
-    model = dict(config_lib.flatten(config.model))
-    channels = 3 if config.data.as_rgb else config.data.synthetic.channels
-    macs = _multiply_adds(json.dumps(model), config.data.image_size, channels)
-    return 2.0 * PASSES * macs
-
-
-@functools.cache
-def _multiply_adds(fields: str, size: int, channels: int) -> int:
-    """Of the network that predicts; the auxiliary parts add little, but for the branches of DKS.
-
-    0 where it cannot be made: the run will say why.
-    """
-    import jax
-    from flax import nnx
-
-    from lsanet_jax import models
-    from lsanet_jax.models.__main__ import multiply_adds
-
-    config = config_lib.unflatten(json.loads(fields) | {"objective": "baseline"})
-    shape = (size, size, channels)
-    # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
-    rngs = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    try:
-        model = nnx.eval_shape(lambda: models.create_model(config, 10, shape, rngs))
-        return multiply_adds(model, shape)
-    except Exception:  # noqa: BLE001 (whatever the user's own backbone raises)
-        return 0
+    if data.train_per_class:
+        return None if classes is None else min(count, data.train_per_class * classes)
+    return max(1, round(count * data.train_fraction))
 
 
 @functools.cache
 def _rows(file: pathlib.Path, key: str) -> int | None:
-    """The length of an array in an npz file, by its header."""
+    """Read the length of an array in an npz file from the array's header."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as stream:
             version = np.lib.format.read_magic(stream)

@@ -1,7 +1,7 @@
-"""One training run of a sweep, in a process of its own that does not outlive the one that asked for it.
+"""One training run of a sweep, in a process of its own that dies with the process that started it.
 
-For `launch/sweep.py`, here or on another machine of a cluster: nothing but the standard library and
-files is needed.
+It runs here or on another machine of a cluster, so it imports nothing but the standard library and
+light modules of this package.
 """
 
 import contextlib
@@ -18,32 +18,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import INTERRUPTED, WorkdirError
+from lsanet_jax.runs.layout import LOCK, RESULT
 from lsanet_jax.runtime.files import json_text, read_json, try_lock, write_atomically
 
-INTERRUPTED = 75  # lsanet_jax.runtime.cli's; that module loads too much for here
-STARTED = "sweep: started on"  # How the line begins that each attempt adds to its log.
-MAX_LOST = 20  # How often a run may lose its machine, or be stopped there by someone else.
+ROOT = pathlib.Path(__file__).resolve().parents[2]  # the folder that holds the package
+STARTED = "sweep: started on"  # the first words of the line that each attempt adds to its log
+MAX_LOST = 20  # times that a run may lose its machine, or be stopped there by someone else
 
-_POLL = 0.5  # Seconds between two looks at a process.
-_TAIL = 64 * 1024  # Bytes of a log in which its last error is looked for.
-_PR_SET_PDEATHSIG = 1
+_POLL = 0.5  # seconds between two looks at a process
+_TAIL = 64 * 1024  # bytes at the end of a log that are searched for its last error
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 class Task(NamedTuple):
-    """What to train, as any machine has to know it.
+    """What to train, in a form that any machine understands.
 
     Attributes:
-      arguments: of Python.
-      workdir: of the run.
-      log: gets what it prints.
-      folder: the current folder, from which the config's relative paths start.
-      environment: variables that it needs beside those of the machine.
-      unset: variables that it must not have.
-      cores: how many it may use, others than those of any other run here; None for all.
-      grace: seconds that it has to save and end when it is stopped.
+        arguments: of Python.
+        workdir: of the run.
+        log: the file that receives its output.
+        folder: the current folder, to which paths in the config are relative.
+        environment: variables that it needs in addition to those of the machine.
+        unset: variables that it must not have.
+        cores: how many cores it may use, apart from those of other runs here; None for all.
+        grace: seconds that it has to save and end when it is stopped.
     """
 
     arguments: Sequence[str]
@@ -60,9 +61,9 @@ class Attempt(NamedTuple):
     """How a process ended.
 
     Attributes:
-      exit_code: 0: finished; 75: stopped, the same command goes on; a signal is negative.
-      error: why, in a line, unless it is one of these two.
-      result: the contents of its `result.json`.
+        exit_code: 0: finished; 75: stopped, the same command resumes it; negative: a signal.
+        error: the reason in one line, unless the exit code is 0 or 75.
+        result: the contents of its `result.json`, if it is finished.
     """
 
     exit_code: int
@@ -75,11 +76,11 @@ class Outcome:
     """What has become of a job.
 
     Attributes:
-      state: missing, running, done or failed.
-      attempts: how often its process ended with an error.
-      lost: how often its machine was lost.
-      result: the contents of its `result.json`, once it is done.
-      error: why it failed.
+        state: missing, done or failed.
+        attempts: how often its process ended with an error.
+        lost: how often its machine was lost.
+        result: the contents of its `result.json`, once it is done.
+        error: why its process last ended with an error.
     """
 
     state: str = "missing"
@@ -89,16 +90,19 @@ class Outcome:
     error: str = ""
 
     def take(self, attempt: Attempt, error_file: pathlib.Path, retries: int) -> bool:
-        """Take up how a process of the job ended; whether to start it again.
+        """Record how a process of the job ended.
 
         Args:
-          attempt: how it ended.
-          error_file: is written where the job fails, and removed where it succeeds.
-          retries: how often one that crashed is started again.
+            attempt: how it ended.
+            error_file: written if the job fails, removed if it succeeds.
+            retries: how often a job that crashed is started again.
+
+        Returns:
+            Whether to start the job again.
         """
         if attempt.exit_code == 0:
             self.state, self.result = "done", attempt.result
-            with contextlib.suppress(OSError):  # Nothing that the other runs should end for.
+            with contextlib.suppress(OSError):  # not worth stopping the other runs
                 error_file.unlink(missing_ok=True)
             return False
         if attempt.exit_code == INTERRUPTED:
@@ -106,9 +110,7 @@ class Outcome:
             self.lost += 1
             if self.lost <= MAX_LOST:
                 return True
-            why = (
-                f"its machine was lost, or it was stopped there, {self.lost} times; the last time: "
-            )
+            why = f"its machine was lost, or it was stopped there, {self.lost} times; last: "
             attempt = attempt._replace(exit_code=2, error=why + attempt.error)
         self.attempts += 1
         self.error = attempt.error
@@ -120,32 +122,34 @@ class Outcome:
             "attempts": self.attempts,
             "exit_code": attempt.exit_code,
         }
-        with contextlib.suppress(OSError):  # The disk may be full; the table says why, too.
+        with contextlib.suppress(
+            OSError
+        ):  # the disk may be full; the table tells the error as well
             error_file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(error_file, json_text(why, indent=1))
         return False
 
 
 def train(task: Task, stopping: Callable[[], bool]) -> Attempt:
-    """Train until it is finished, fails, or is to stop; call it in the main thread.
+    """Train until the run is finished, fails or has to stop; call it in the main thread.
 
-    It waits while another process trains in the workdir. If the calling process dies, the training one
-    is killed (on Linux): it will be resumed from its last checkpoint.
+    It waits while another process trains in the workdir. If the calling process dies, the training
+    process is killed (on Linux); the next one resumes from the last checkpoint.
 
     Args:
-      task: what to train.
-      stopping: asked twice a second; once it is true the process is sent SIGTERM, with which it saves.
+        task: what to train.
+        stopping: asked twice a second; once it returns True, the process gets SIGTERM and saves.
     """
     log, workdir = pathlib.Path(task.log), pathlib.Path(task.workdir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as holding:
-        while not (_try(holding) and not _locked(workdir / "lock")):
+        while not (_try(holding) and not _locked(workdir / LOCK)):
             if stopping():
                 return Attempt(INTERRUPTED)
             time.sleep(_POLL)
         if stopping():
             return Attempt(INTERRUPTED)
-        if (workdir / "result.json").exists():  # the one waited for has finished it
+        if (workdir / RESULT).exists():  # the process that was waited for has finished the run
             return _ended(task, 0, log, 0)
         with _cores(task.cores) as cores:
             where = platform.node() + (f", cores {','.join(map(str, cores))}" if cores else "")
@@ -153,19 +157,18 @@ def train(task: Task, stopping: Callable[[], bool]) -> Attempt:
             holding.write(f"{STARTED} {where}, {now}\n")
             holding.flush()
             start = log.stat().st_size
-            # Opened anew: a process that is left behind must not hold the lock.
+            # Opened again: a process that is left behind must not hold the lock.
             with log.open("a") as output:
                 process = _start(task, cores, output)
             exit_code = _wait(process, task.grace, stopping)
     if exit_code not in (0, INTERRUPTED) and stopping():
-        exit_code = INTERRUPTED  # killed before it knew what to do with a signal, or after its time
+        exit_code = INTERRUPTED  # killed before it handled signals, or after its grace
     return _ended(task, exit_code, log, start)
 
 
-def _start(task: Task, cores: Sequence[int], output) -> subprocess.Popen:
-    root = str(pathlib.Path(__file__).resolve().parents[2])
+def _start(task: Task, cores: Sequence[int], output: IO) -> subprocess.Popen:
     environment = {**os.environ, **task.environment}
-    path = [root, environment.get("PYTHONPATH")]
+    path = [str(ROOT), environment.get("PYTHONPATH")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     for name in task.unset:
         environment.pop(name, None)
@@ -177,7 +180,7 @@ def _start(task: Task, cores: Sequence[int], output) -> subprocess.Popen:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches it as SIGTERM, through `stopping` only
+        start_new_session=True,  # Ctrl-C reaches it only through `stopping`, as SIGTERM
     )
 
 
@@ -198,7 +201,7 @@ def _wait(process: subprocess.Popen, grace: float, stopping: Callable[[], bool])
 def _ended(task: Task, exit_code: int, log: pathlib.Path, start: int) -> Attempt:
     if exit_code == 0:
         try:
-            return Attempt(0, result=read_json(pathlib.Path(task.workdir, "result.json")))
+            return Attempt(0, result=read_json(pathlib.Path(task.workdir, RESULT)))
         except WorkdirError as error:
             return Attempt(1, str(error))
     if exit_code == INTERRUPTED:
@@ -206,17 +209,17 @@ def _ended(task: Task, exit_code: int, log: pathlib.Path, start: int) -> Attempt
     error = last_error(log, start)
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        hint = ", as where memory is short" if name == "SIGKILL" else ""
+        hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         error = f"killed by {name}{hint}" + (f": {error}" if error else "")
-    return Attempt(exit_code, error or f"exit code {exit_code}, and nothing in {log}")
+    return Attempt(exit_code, error or f"exit code {exit_code}, and no output in {log}")
 
 
 def last_error(log: pathlib.Path, start: int = 0) -> str:
-    """The line of a log that says best why it ended.
+    """Find the line of a log that best tells why its process ended.
 
     Args:
-      log: the file.
-      start: the byte from which on to look.
+        log: the file.
+        start: the first byte to consider.
     """
     with log.open("rb") as stream:
         stream.seek(max(start, log.stat().st_size - _TAIL))
@@ -229,16 +232,16 @@ def last_error(log: pathlib.Path, start: int = 0) -> str:
     return ""
 
 
-def _try(stream, **kwargs) -> bool:
-    """Lock a file, if it can be; where locks are unknown, as on some network disks, it always can."""
+def _try(stream: IO) -> bool:
+    """Lock a file if no other process has; always succeeds on network disks without locks."""
     try:
-        return try_lock(stream, **kwargs)
+        return try_lock(stream)
     except OSError:
         return True
 
 
 def _locked(file: pathlib.Path) -> bool:
-    """Whether another process holds the lock of a workdir: someone trains in it by hand, say."""
+    """Tell whether another process holds the lock of a workdir, such as a run started by hand."""
     try:
         with file.open("r+") as stream:
             return not _try(stream)
@@ -248,7 +251,7 @@ def _locked(file: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _cores(count: int | None) -> Iterator[list[int]]:
-    """Cores of this machine that no other run of a sweep uses, as far as there are so many."""
+    """Yield cores of this machine that no other run of a sweep uses, as far as there are enough."""
     if count is None or not hasattr(os, "sched_getaffinity"):
         yield []
         return
@@ -263,13 +266,13 @@ def _cores(count: int | None) -> Iterator[list[int]]:
 
 
 def _leash(parent: int, cores: str, arguments: Sequence[str]) -> None:
-    """Bind this process to the life of its parent and to cores, and become the training one.
+    """Bind this process to its parent's life and to cores, then become the training process.
 
-    Not done between fork and exec: the parent has threads there, whose locks would stay locked.
+    Not between fork and exec: the locks of the parent's other threads would stay locked there.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != parent:  # the parent died before that
             sys.exit(1)
     if cores:
         os.sched_setaffinity(0, [int(core) for core in cores.split(",")])

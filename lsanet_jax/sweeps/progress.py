@@ -1,38 +1,44 @@
-"""What a sweep says: how far it is, what has come out, how long it takes."""
+"""What a sweep prints: how far it is, the scores of its runs, and the time that is left."""
 
 import collections
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tqdm
 
-from lsanet_jax.sweeps.estimate import Estimator, device_speed
+from lsanet_jax.runs.layout import METRICS
+from lsanet_jax.sweeps.estimate import Estimator
 from lsanet_jax.sweeps.job import Outcome
 from lsanet_jax.sweeps.spec import Job, Sweep
 
-PRINT_SECONDS = 30  # Between two lines of progress in a log file.
+PRINT_SECONDS = 30  # between two lines of progress in a log file
 
 
 class Progress:
-    """A line that says how far a sweep is: refreshed in a terminal, now and then in a log file."""
+    """A line of progress: refreshed in a terminal, repeated now and then in a log file."""
 
     def __init__(
-        self, sweep: Sweep, outcomes: Mapping[Job, Outcome], slots: Callable[[], int], pending
+        self,
+        sweep: Sweep,
+        outcomes: Mapping[Job, Outcome],
+        slots: Callable[[], int],
+        pending: Mapping[Any, Job],
     ):
         """Start.
 
         Args:
-          sweep: to estimate times.
-          outcomes: of all jobs, as they change.
-          slots: asked for how many run at a time.
-          pending: the jobs that Ray has, as they change.
+            sweep: the sweep of the jobs.
+            outcomes: of all jobs; the caller updates them.
+            slots: returns how many jobs run at a time.
+            pending: the jobs that Ray has, by its references; the caller updates them.
         """
         self._outcomes, self._slots, self._pending = outcomes, slots, pending
         self._estimator = Estimator(sweep)
         self._log_sizes: dict[Job, int] = {}
-        self._seen: dict[Job, tuple[float, int]] = {}  # When a job was first seen with some epochs.
+        self._seen: dict[Job, tuple[float, int]] = {}  # when, and after how many epochs
         self._printed = -float("inf")
         self._bar = tqdm.tqdm(
             bar_format="{desc}", dynamic_ncols=True, disable=not sys.stderr.isatty(), leave=False
@@ -41,16 +47,16 @@ class Progress:
             self._measure_finished(job)
 
     def submitted(self, job: Job) -> None:
-        """Note that a job waits for a place."""
+        """Record that a job waits for a free slot."""
         self._log_sizes[job] = _size(job.log)
         self._seen.pop(job, None)
 
     def is_running(self, job: Job) -> bool:
-        """Whether it has begun to write its log."""
+        """Tell whether a job has begun to write its log."""
         return _size(job.log) > self._log_sizes[job]
 
     def ended(self, job: Job) -> None:
-        """Say how a job ended."""
+        """Print how a job ended."""
         outcome = self._outcomes[job]
         self._measure_finished(job)
         if outcome.state == "done":
@@ -64,7 +70,7 @@ class Progress:
         print(f"sweep: {message}", file=sys.stderr, flush=True)
 
     def show(self) -> None:
-        """Show the line, if it is time."""
+        """Show the line if it is due."""
         if self._bar.disable and time.monotonic() < self._printed + PRINT_SECONDS:
             return
         self._printed = time.monotonic()
@@ -73,7 +79,7 @@ class Progress:
         for job in filter(self.is_running, self._pending.values()):
             epochs = _epochs(job)
             running.append(f"{job.name} {epochs}/{self._estimator.epochs(job)}")
-            if not epochs:  # the first one compiles
+            if not epochs:  # the first epoch includes compilation
                 continue
             since, before = self._seen.setdefault(job, (self._printed, epochs))
             if epochs > before:
@@ -103,21 +109,21 @@ class Progress:
             self._estimator.measure(job, seconds / self._estimator.epochs(job))
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._bar.close()
 
 
 def _size(file: pathlib.Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # It is not there yet, or the network disk is away for a moment.
+    except OSError:  # it does not exist yet, or the network disk is away for a moment
         return 0
 
 
 def _epochs(job: Job) -> int:
-    """How many epochs a job has trained."""
+    """Count the epochs that a job has trained."""
     try:
-        return len((job.workdir / "metrics.jsonl").read_bytes().splitlines())
+        return len((job.workdir / METRICS).read_bytes().splitlines())
     except OSError:
         return 0
 
@@ -146,31 +152,39 @@ def print_table(outcomes: Mapping[Job, Outcome]) -> None:
 
 
 def print_plan(sweep: Sweep, outcomes: Mapping[Job, Outcome]) -> None:
-    """Print the runs, their state, and how long they take."""
-    estimator = Estimator(sweep, device_speed())
+    """Print the runs, their state, and how long they take: "?" if nothing was measured."""
+    estimator = Estimator(sweep)
     for job, outcome in outcomes.items():
-        if outcome.state == "done" and (seconds := outcome.result.get("seconds")):
+        if seconds := (outcome.result or {}).get("seconds"):
             estimator.measure(job, seconds / estimator.epochs(job))
-    rows, total = [("job", "run", "state", "time")], 0.0
+    rows, left = [("job", "run", "state", "time")], []
     for number, (job, outcome) in enumerate(outcomes.items()):
-        state, epochs = outcome.state, estimator.epochs(job)
-        each = estimator.seconds_per_epoch(job)
-        if state == "done":
-            seconds = outcome.result.get("seconds")
+        if outcome.state == "done":
+            state, seconds = "done", (outcome.result or {}).get("seconds")
         else:
-            done = _epochs(job)
-            seconds = None if each is None else each * (epochs - done)
-            total = None if seconds is None or total is None else total + seconds
-            if job.error.exists():
-                state = "failed"
-            elif done:
-                state = f"epoch {done}/{epochs}"
+            state, seconds = _plan(job, estimator)
+            left.append(seconds)
         time_ = "?" if seconds is None else tqdm.tqdm.format_interval(seconds)
         rows.append((str(number), job.name, state, time_))
     _print(rows)
-    missing = sum(outcome.state != "done" for outcome in outcomes.values())
-    in_all = "?" if total is None else tqdm.tqdm.format_interval(total)
-    print(f"{missing} of {len(outcomes)} to train: about {in_all} one after the other; see --help")
+    known = [seconds for seconds in left if seconds is not None]
+    if not left:
+        in_all = ""
+    elif len(known) < len(left):
+        in_all = "; times are known once a run is finished here"
+    else:
+        in_all = f": about {tqdm.tqdm.format_interval(sum(known))} one after the other"
+    print(f"{len(left)} of {len(outcomes)} runs to train{in_all}")
+
+
+def _plan(job: Job, estimator: Estimator) -> tuple[str, float | None]:
+    """Tell the state of a job that is not done, and the seconds that are left."""
+    done, epochs = _epochs(job), estimator.epochs(job)
+    each = estimator.seconds_per_epoch(job)
+    seconds = None if each is None else each * (epochs - done)
+    if job.error.exists():
+        return "failed", seconds
+    return f"epoch {done}/{epochs}" if done else "missing", seconds
 
 
 def _print(rows: Sequence[Sequence[str]]) -> None:

@@ -1,23 +1,25 @@
 """Sweeps: the runs that make up a table or a figure of the paper, and where their results lie.
 
-A sweep file, such as `configs/sweeps/table3.py`, has `get_sweep(scale) -> Sweep`. `launch/sweep.py`
-trains what is missing of it, `report` makes the table. In the sweep's workdir:
+A sweep file, such as `configs/sweeps/table3.py`, has `get_sweep(scale) -> Sweep`. `lsanet sweep`
+trains the runs that are missing, `lsanet report` makes the table. In the sweep's workdir:
 
-| file                   | what                                                         |
-|------------------------|--------------------------------------------------------------|
-| `sweep.json`           | which sweep it is, with the scale, overrides and seeds given |
-| `lock`                 | held by the process that runs it                             |
-| `RUN/seedN/`           | the workdir of one training run                              |
-| `RUN/seedN.log`        | what it printed                                              |
-| `RUN/seedN.error.json` | why it failed, until it has succeeded                        |
+| file                   | what                                                     |
+|------------------------|----------------------------------------------------------|
+| `sweep.json`           | the sweep, and the scale, overrides and seeds it is for  |
+| `lock`                 | held by the process that runs it                         |
+| `RUN/seedN/`           | the workdir of one training run                          |
+| `RUN/seedN.log`        | the output of that run                                   |
+| `RUN/seedN.error.json` | why it failed, until it has succeeded                    |
 """
 
 import ast
+import contextlib
 import dataclasses
-import importlib.util
 import json
 import pathlib
 import re
+import traceback
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ import ml_collections
 from absl import flags
 
 from lsanet_jax import config as config_lib
+from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, WorkdirError, near_matches
 from lsanet_jax.runs.layout import LOCK, RESULT
 from lsanet_jax.runs.workdir import check_same_config
@@ -32,7 +35,6 @@ from lsanet_jax.runtime.files import json_text, read_json, write_atomically
 
 SCALES = ("paper", "28px")
 SWEEP = "sweep.json"
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Run:
     """One cell of a table: a config, trained once for each seed.
 
     Attributes:
-      name: unique in its sweep, and the name of its folder: letters, digits, ".", "_" and "-".
-      config: the config file that it starts from, relative to the repository.
-      overrides: values of config fields by their dotted names, such as "model.objective".
-      row: what the table shows of it on the left, by the column's title.
-      paper: `acc` and `auc` in percent in the paper, and the `dataset` that they are for; or None.
-      baseline: name of the run that it is compared with, if any.
+        name: unique in its sweep, and the name of its folder: letters, digits, ".", "_" and "-".
+        config: the config that it starts from: the name of a shipped one, or a path.
+        overrides: values of config fields by their dotted names, such as "model.objective".
+        row: what the table shows of it on the left, by the column's title.
+        paper: the paper's `acc` and `auc` in percent, and their `dataset`; or None.
+        baseline: name of the run that it is compared with, if any.
     """
 
     name: str
@@ -61,12 +63,12 @@ class Sweep:
     """What a sweep file describes.
 
     Attributes:
-      name: of the table or figure, such as "table3".
-      title: the paper's.
-      runs: in the order of the table.
-      scale: one of `SCALES`. Only "paper" is the paper's protocol.
-      seeds: each run is trained once with each.
-      overrides: given on the command line, for all runs.
+        name: of the table or figure, such as "table3".
+        title: above the table.
+        runs: in the order of the table.
+        scale: one of `SCALES`. Only "paper" is the paper's protocol.
+        seeds: each run is trained once with each.
+        overrides: values of config fields for all runs, given on the command line.
     """
 
     name: str
@@ -86,17 +88,17 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What to call it: the run's name and the seed."""
+        """The run's name and the seed."""
         return f"{self.run.name}/seed{self.seed}"
 
     @property
     def log(self) -> pathlib.Path:
-        """What it printed."""
+        """The file with its output."""
         return self.workdir.with_name(f"{self.workdir.name}.log")
 
     @property
     def error(self) -> pathlib.Path:
-        """Why it failed: a JSON object with `error` (a line), `attempts` and `exit_code`."""
+        """The file that tells why it failed: JSON with `error`, `attempts` and `exit_code`."""
         return self.workdir.with_name(f"{self.workdir.name}.error.json")
 
 
@@ -107,54 +109,82 @@ def load(
     overrides: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Sweep:
-    """Load a sweep file and check every config that it asks for.
+    """Load a sweep and check the config of each of its runs.
 
     Args:
-      file: a path, from the current folder or else from the repository.
-      scale: one of `SCALES`.
-      overrides: values of config fields for all runs; they win over the runs' own.
-      seeds: in place of the sweep's.
+        file: the name of a shipped sweep, such as "table3", or the path of a file.
+        scale: one of `SCALES`.
+        overrides: values of config fields for all runs; they take precedence over the runs' own.
+        seeds: instead of the sweep's.
 
     Raises:
-      ConfigError: the file is no sweep; two runs have one name; a field is unknown or its value is not
-        allowed. The run and the field are named.
+        ConfigError: the file is not a sweep, or fails; two runs have the same name; a field is
+            unknown or its value is not allowed. The run and the field are named.
     """
-    module = _import(file)
-    if not callable(getattr(module, "get_sweep", None)):
-        raise ConfigError(f"--sweep={file} has no get_sweep(scale): see configs/sweeps/table3.py")
+    module = named.load_module(file, "sweeps")
     if scale not in SCALES:
-        raise ConfigError(f"--scale={scale} is none of {', '.join(SCALES)}")
+        raise ConfigError(f"--scale={scale} must be {' or '.join(SCALES)}")
     if "seed" in (overrides or {}):
-        raise ConfigError("config.seed: a sweep has several; give them as --seeds=0,1,2")
-    sweep = module.get_sweep(scale)
-    sweep = dataclasses.replace(
-        sweep, overrides=dict(overrides or {}), seeds=tuple(seeds or sweep.seeds)
-    )
+        raise ConfigError("config.seed: a sweep has several seeds; set them with --seeds=0,1,2")
+    sweep = dataclasses.replace(_get_sweep(module, file, scale), overrides=dict(overrides or {}))
+    if seeds:
+        sweep = dataclasses.replace(sweep, seeds=tuple(seeds))
     names = [run.name for run in sweep.runs]
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ConfigError(
-                f"--sweep={file}: the run {name!r} cannot name a folder: use letters, digits, '.', "
-                "'_' and '-'"
+                f"--sweep={file}: the name of run {name!r} cannot be that of a folder: use "
+                "letters, digits, '.', '_' and '-'"
             )
         if names.count(name) > 1:
-            raise ConfigError(f"--sweep={file} has two runs of the name {name}: rename one")
+            raise ConfigError(f"--sweep={file}: two runs have the name {name!r}: rename one")
     for run in sweep.runs:
         if run.baseline is not None and run.baseline not in names:
             near = near_matches(run.baseline, names)
             raise ConfigError(
-                f"--sweep={file}: {run.name} is compared with {run.baseline!r}, which is no run{near}"
+                f"--sweep={file}: the baseline of run {run.name!r} is {run.baseline!r}, but there "
+                f"is no run of that name{near}"
             )
         for seed in sweep.seeds:
             resolve(sweep, run, seed)
     return sweep
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Values of config fields from arguments `--config.FIELD=VALUE`, as `lsanet_jax.main` reads them.
+def _get_sweep(module: types.ModuleType, file: str | pathlib.Path, scale: str) -> Sweep:
+    """Call a sweep file's `get_sweep`.
 
     Raises:
-      ConfigError: an argument is none of these, its field is unknown, or its value is of another type.
+        ConfigError: there is no such function, it fails, or it does not return a sweep.
+    """
+    if not callable(getattr(module, "get_sweep", None)):
+        raise ConfigError(
+            f"--sweep={file} has no function get_sweep(scale): see configs/sweeps/table3.py"
+        )
+    try:
+        sweep = module.get_sweep(scale)
+    except Exception as error:  # whatever the user's own file raises
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(
+            f"--sweep={file}{where}: get_sweep failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(
+            f"--sweep={file}: get_sweep returned a value of type {type(sweep).__name__}, expected "
+            "lsanet_jax.sweeps.spec.Sweep"
+        )
+    return sweep
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read arguments `--config.FIELD=VALUE` as `lsanet_jax.main` does.
+
+    Returns:
+        The values of config fields by their dotted names.
+
+    Raises:
+        ConfigError: an argument has another form, or its field is unknown or of another type.
     """
     parsers = {
         bool: flags.BooleanParser().parse,
@@ -176,7 +206,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             overrides[name] = parsers[type_](text)
         except (SyntaxError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"config.{name} = {text!r} is no value of type {type_.__name__}"
+                f"config.{name} = {text!r} must be of type {type_.__name__}"
             ) from error
     return overrides
 
@@ -187,12 +217,12 @@ def _parse_tuple(text: str) -> tuple:
 
 
 def resolve(sweep: Sweep, run: Run, seed: int) -> ml_collections.ConfigDict:
-    """The config of one run with one seed, checked.
+    """Make the config of one run with one seed, and check it.
 
     Raises:
-      ConfigError: the run and the field are named.
+        ConfigError: the run and the field are named.
     """
-    config = _import(run.config).get_config()
+    config = named.load(run.config)
     for name, value in {**run.overrides, **sweep.overrides, "seed": seed}.items():
         *sections, leaf = name.split(".")
         if name not in config_lib.FIELDS:
@@ -201,7 +231,7 @@ def resolve(sweep: Sweep, run: Run, seed: int) -> ml_collections.ConfigDict:
         node = config
         for section in sections:
             node = node[section]
-        with node.ignore_type():  # validate says it better
+        with node.ignore_type():  # the error of `validate` is clearer
             node[leaf] = tuple(value) if isinstance(value, list) else value
     try:
         config_lib.validate(config)
@@ -211,7 +241,7 @@ def resolve(sweep: Sweep, run: Run, seed: int) -> ml_collections.ConfigDict:
 
 
 def jobs(sweep: Sweep, workdir: str | pathlib.Path) -> list[Job]:
-    """The training runs of a sweep: each run once with the first seed, then with the second."""
+    """List the training runs of a sweep: all with the first seed, then all with the second ..."""
     workdir = pathlib.Path(workdir).absolute()
     return [
         Job(run, seed, workdir / run.name / f"seed{seed}")
@@ -221,12 +251,13 @@ def jobs(sweep: Sweep, workdir: str | pathlib.Path) -> list[Job]:
 
 
 def command(sweep: Sweep, job: Job) -> list[str]:
-    """The arguments of Python that train a job."""
+    """Return the arguments of Python that train a job."""
     fields = {**job.run.overrides, **sweep.overrides, "seed": job.seed}
+    file, colon, argument = job.run.config.partition(":")  # of its get_config, if there is one
     return [
         "-m",
         "lsanet_jax.main",
-        f"--config={_find(job.run.config)}",
+        f"--config={named.find(file)}{colon}{argument}",
         f"--workdir={job.workdir}",
         *(
             f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
@@ -239,12 +270,12 @@ def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """Check that a folder is this sweep's, or free for it.
 
     Raises:
-      WorkdirError: it holds another sweep, or something else.
+        WorkdirError: it holds another sweep, or something else.
     """
     path = pathlib.Path(workdir).absolute()
     if path.exists() and not path.is_dir():
         raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
-    # Listed first: another job of the array may be writing the file now.
+    # Before the next check: another job of a Slurm array may be writing the file now.
     free = not path.exists() or all(
         file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
     )
@@ -252,7 +283,8 @@ def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
         _check_same(sweep, path)
     elif not free:
         raise WorkdirError(
-            f"--workdir={workdir} is not empty and holds no {SWEEP}: it is no sweep's; choose another"
+            f"--workdir={workdir} is not empty and has no {SWEEP}, so it is not the folder of a "
+            "sweep: choose another"
         )
 
 
@@ -260,7 +292,7 @@ def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """Make the folder of a sweep, or check that it is this sweep's.
 
     Raises:
-      WorkdirError: it holds another sweep, or something else; or it cannot be written to.
+        WorkdirError: it holds another sweep, or something else; or it cannot be written to.
     """
     path = pathlib.Path(workdir).absolute()
     check(sweep, path)
@@ -277,12 +309,12 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
     """Load a sweep with the scale, overrides and seeds that its workdir was made with.
 
     Raises:
-      ConfigError: see `load`.
-      WorkdirError: the folder holds no sweep, or another one.
+        ConfigError: see `load`.
+        WorkdirError: the folder holds another sweep, or none.
     """
     path = pathlib.Path(workdir).absolute()
     if not (path / SWEEP).exists():
-        raise WorkdirError(f"--workdir={workdir} holds no {SWEEP}: no sweep was started there")
+        raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
     found = read_json(path / SWEEP)
     try:
         given = {key: found[key] for key in ("scale", "overrides", "seeds")}
@@ -294,10 +326,10 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
 
 
 def result(sweep: Sweep, job: Job) -> dict | None:
-    """The contents of a job's `result.json`; None while it is not finished.
+    """Read a job's `result.json`; None while it is not finished.
 
     Raises:
-      WorkdirError: it is damaged, or its run has another config than the sweep asks for.
+        WorkdirError: it is damaged, or its run has another config than the sweep asks for.
     """
     file = job.workdir / RESULT
     if not file.exists():
@@ -306,15 +338,15 @@ def result(sweep: Sweep, job: Job) -> dict | None:
     found = read_json(file)
     if not isinstance(found.get("test"), dict) or not {"acc", "auc"} <= found["test"].keys():
         raise WorkdirError(
-            f"{file} is damaged: it has no test.acc and test.auc. Restore it, or remove it to train "
+            f"{file} is damaged: it lacks test.acc or test.auc. Restore it, or remove it to train "
             "the run again"
         )
     return found
 
 
 def _description(sweep: Sweep) -> dict:
-    """What tells sweeps apart, as JSON has it."""
-    runs = {run.name: [run.config, dict(run.overrides)] for run in sweep.runs}
+    """Describe what tells sweeps apart, as JSON holds it."""
+    runs = {run.name: [_config_name(run.config), dict(run.overrides)] for run in sweep.runs}
     description = {
         "name": sweep.name,
         "scale": sweep.scale,
@@ -325,35 +357,22 @@ def _description(sweep: Sweep) -> dict:
     return json.loads(json.dumps(description))
 
 
+def _config_name(config: str) -> str:
+    """Name a config without its folder: older sweeps have "configs/resnet18.py" for "resnet18"."""
+    return re.sub(r"^configs/([^/]+)\.py$", r"\1", config)
+
+
 def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
     found, wanted = read_json(path / SWEEP), _description(sweep)
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
+        found["runs"] = {
+            name: [_config_name(config), overrides]
+            for name, (config, overrides) in found["runs"].items()
+        }
     for key in wanted:
         if found.get(key) != wanted[key]:
             raise WorkdirError(
                 f"--workdir={path} holds another sweep: its {key} is {json.dumps(found.get(key))}, "
-                f"not {json.dumps(wanted[key])}. Use another --workdir, or the same sweep to go on"
+                f"expected {json.dumps(wanted[key])}. Use another --workdir, or the same sweep to "
+                "continue"
             )
-
-
-def _find(file: str | pathlib.Path) -> pathlib.Path:
-    """A file from the current folder or else from the repository."""
-    path = pathlib.Path(file)
-    if not path.exists() and (ROOT / path).exists():
-        path = ROOT / path
-    if not path.is_file():
-        raise ConfigError(f"{file}: there is no such file")
-    return path.absolute()
-
-
-def _import(file: str | pathlib.Path):
-    """Import a Python file by its path."""
-    path = _find(file)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None:
-        raise ConfigError(f"{file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's own file raises
-        raise ConfigError(f"{file} cannot be loaded: {type(error).__name__}: {error}") from error
-    return module

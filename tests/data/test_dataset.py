@@ -72,11 +72,13 @@ def test_one_class_is_none():
     assert "found 1 class(es) for task 'multi-class'" in error_of(class_names=("a",))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_images_of_another_dtype():
     wrong = Split(split().images.astype(np.float32), split().labels)
     assert "val_images is of dtype float32, expected uint8" in error_of(val=wrong)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_images_without_channels():
     wrong = Split(split().images[..., 0], split().labels)
     assert "val_images has shape (3, 4, 5), expected [n, height, width, channels]" in error_of(
@@ -92,11 +94,13 @@ def test_empty_split():
     assert "val_images has shape (0, 4, 5, 3), expected at least one" in error_of(val=split(()))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_labels_of_another_dtype():
     wrong = Split(split().images, np.array([0, 1, 2]))
     assert "val_labels is of dtype int64, expected int32" in error_of(val=wrong)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_labels_of_another_count():
     wrong = Split(split().images, np.array([0, 1], np.int32))
     assert "train_labels has 2 rows but train_images has 3 images" in error_of(train=wrong)

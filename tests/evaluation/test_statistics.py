@@ -301,7 +301,7 @@ def test_the_fast_bootstrap_of_the_auc_is_the_plain_one(task):
 
 
 def outcomes(p_values, differences):
-    """What DeLong's test may have found: two-sided p-values, and differences of which the sign counts."""
+    """Results of DeLong's test: two-sided p-values, and differences whose sign counts."""
     return [
         statistics.Difference(d, math.nan, math.nan, math.nan, p)
         for p, d in zip(p_values, differences, strict=True)

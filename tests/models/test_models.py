@@ -1,7 +1,5 @@
 """The networks against torchvision's values and parameter counts, and what each objective adds."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,8 +46,8 @@ def assert_near(found, expected, tolerance=1e-4):
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet50", "resnext50_32x4d", "vgg16_bn", "densenet121"]
 )
-def test_logits_and_taps_match_torchvision(shared, name):
-    ref = json.loads((shared / "reference/backbones.json").read_text())
+def test_logits_and_taps_match_torchvision(reference, name):
+    ref = reference("backbones")
     expected, seed = ref["models"][name], ref["seed"]
     config = model_config(backbone=name.split("_")[0], objective="baseline")
     model = models.create_model(config, 7, (64, 64, 3), nnx.Rngs(0))

@@ -13,6 +13,7 @@ from lsanet_jax import data, metrics, models, steps
 from lsanet_jax.data.feed.order import epoch_order
 from lsanet_jax.data.feed.resident import place
 from lsanet_jax.data.preprocess import preprocess
+from lsanet_jax.losses import Objective
 from tests.networks import model_config
 
 
@@ -33,12 +34,9 @@ def test_an_epoch_lowers_the_loss(backbone, objective):
     graphdef, state = steps.init(
         lambda rngs: models.create_model(model, 4, (32, 32, 3), rngs), tx, jax.random.key(0), mesh
     )
-    taps = (4,) if objective == "baseline" else (1, 2, 3, 4)
-    names = tuple(f"stage{tap}" for tap in taps)
-    train_step = steps.make_train_step(
-        graphdef, tx, prepare, mesh, objective=objective, stage_names=names
-    )
-    means = metrics.training_means(steps.part_names(objective, names)).empty()
+    loss = Objective(objective, (4,) if objective == "baseline" else (1, 2, 3, 4))
+    train_step = steps.TrainStep(graphdef, tx, prepare, loss).compile(mesh)
+    means = metrics.training_means(loss.part_names).empty()
     epochs = []
     for epoch in (1, 2):
         losses = []

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from lsanet_jax import metrics
+from lsanet_jax.config import default_config, flatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.report import results
-from lsanet_jax.report import sweep_report as report
+from lsanet_jax.report import sweep as report
+from lsanet_jax.report import sweep_files as report_files
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.tables import Entry, Table
 from lsanet_jax.runs.workdir import Workdir
@@ -27,7 +29,7 @@ from lsanet_jax.runtime.files import json_text
 from lsanet_jax.sweeps import spec as sweep
 from tests.fake_runs import ENVIRONMENT, draw_labels, draw_probabilities, fail, finish
 
-TABLE3 = "configs/sweeps/table3.py"
+TABLE3 = "table3"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,7 +41,7 @@ def make_run(name, *, dataset="dermamnist", objective="baseline", paper=True, **
     row = fields.pop("row", {"Method": name})
     return sweep.Run(
         name=name,
-        config="configs/resnet18.py",
+        config="resnet18",
         overrides={"data.name": dataset, "model.objective": objective},
         row=row,
         paper={"dataset": dataset, "acc": 70.0, "auc": 90.0} if paper is True else paper,
@@ -92,7 +94,7 @@ def test_numbers_are_those_of_the_predictions(tmp_path):
     auc = [100 * metrics.auc(labels, p, "multi-class") for p in own]
     last = [f"{np.mean(x):.2f} ± {np.std(x, ddof=1):.2f}" for x in 0.9 * np.array([acc, auc])]
     assert texts(made.tables[3])[0] == ["plain", "3, 3, 3", *last, "1.5"]
-    runs, _ = (list(csv.DictReader(text.splitlines())) for text in report.to_csv(made))
+    runs, _ = (list(csv.DictReader(text.splitlines())) for text in report_files.to_csv(made))
     for row, *expected in zip(runs[:3], acc, auc, strict=True):  # of the first run
         found = [float(row[name]) for name in ("acc", "auc", "last_acc", "last_auc")]
         np.testing.assert_allclose(found, np.outer([1, 0.9], expected).ravel(), rtol=1e-6)
@@ -146,7 +148,7 @@ def test_the_best_of_those_that_share_a_baseline_is_bold(tmp_path):
         [False, False, True, False, True, True],
         [False] * 6,  # alone
     ]
-    assert "| x | c | **" in report.to_markdown(made)
+    assert "| x | c | **" in report_files.to_markdown(made)
     tex = report_tables.latex(made.tables[0], "t")
     assert r"\textbf{91.00}" in tex and tex.count(r"\midrule") == 2
 
@@ -194,7 +196,7 @@ def test_missing_and_failed_seeds_are_told(tmp_path):
     assert later[2:] == ["–", "+0.00", "–", "+0.00", "–", "–"]
     assert made.problems[1] == "broken/seed1 failed: the loss is not finite at step 1"
     assert made.problems[-1] == "not finished: plain/seed2, ours/seed0, ours/seed2, later"
-    runs, summary = (list(csv.DictReader(text.splitlines())) for text in report.to_csv(made))
+    runs, summary = (list(csv.DictReader(text.splitlines())) for text in report_files.to_csv(made))
     assert [row["state"] for row in runs].count("failed") == 3 and len(runs) == 12
     assert float(runs[0]["acc"]) == pytest.approx(made.cells[0].percent("test", "acc")[0])
     assert [row["seeds"] for row in summary] == ["2", "1", "0", "0"]
@@ -204,7 +206,7 @@ def test_missing_and_failed_seeds_are_told(tmp_path):
 def test_nothing_is_finished(tmp_path):
     made = report.make(make_sweep(*PAIR), tmp_path)
     assert texts(made.tables[0])[0] == ["plain", "– (0 of 3)", "70.00", "– (0 of 3)", "90.00"]
-    files = report.write(made, tmp_path / "out", report.FORMATS)
+    files = report_files.write(made, tmp_path / "out", report_files.FORMATS)
     assert all(file.stat().st_size for file in files)
 
 
@@ -222,7 +224,7 @@ def test_other_data_and_another_protocol_are_told_first(tmp_path):
     assert facts["Data"].endswith("(paper: DermaMNIST): multi-class, 60 test images, 28 x 28 x 3")
     assert facts["Overrides"] == "data.image_size = 28" and facts["Code"] == "0123456789ab"
     assert facts["Devices"] == "1 x cpu, 2 cores" and "jax 0.10.2" in facts["Versions"]
-    everything = report.to_markdown(made)
+    everything = report_files.to_markdown(made)
     assert everything.count("DermaMNIST") == everything.count("ham10000_28 (paper: DermaMNIST)")
 
 
@@ -230,7 +232,7 @@ def test_sets_of_ones_own_have_columns_of_their_own(tmp_path):
     runs = [
         sweep.Run(
             name=f"{method}-{data}",
-            config="configs/resnet18.py",
+            config="resnet18",
             overrides={"data.name": "npz", "data.path": f"/somewhere/{data}.npz"},
             row={"Method": method},
         )
@@ -286,11 +288,25 @@ def test_where_runs_were_resumed_is_told(tmp_path):
         report.make(swept, tmp_path)
 
 
+def test_the_defaults_are_the_papers_protocol():
+    values = dict(flatten(default_config()))
+    assert {name: values[name] for name in report.PROTOCOL} == {
+        "data.image_size": 224,
+        "data.train_fraction": 1.0,
+        "data.train_per_class": 0,
+        "train.epochs": 100,
+        "train.batch_size": 64,
+        "train.optimizer": "adam",
+        "train.learning_rate": 0.001,
+    }
+
+
 def test_stems_that_differ_are_told(tmp_path):
-    swept = sweep.load("configs/sweeps/table5.py", scale="28px")
+    swept = sweep.load("table5", scale="28px")
     (warning,) = (w for w in report.make(swept, tmp_path).warnings if "protocol" in w)
     assert warning.endswith(
-        "model.stem of vgg16, vgg19, densenet121, densenet169, densenet201 = small (paper: imagenet)."
+        "model.stem of vgg16, vgg19, densenet121, densenet169, densenet201 "
+        "= small (paper: imagenet)."
     )
 
 
@@ -302,8 +318,8 @@ def test_older_runs_without_predictions_have_no_intervals(tmp_path):
     acc = [np.mean(cell.percent("test", "acc")) for cell in cells]
     assert row[2] == f"{acc[1] - acc[0]:+.2f}" and row[-2:] == ["–", "–"]
     assert len(made.tables) == 3  # no recall
-    assert made.notes[-1].startswith("Without predictions.npz, so without intervals")
-    report.write(made, tmp_path / "out", ("html", "csv"))
+    assert made.notes[-1].startswith("No predictions.npz, so no intervals")
+    report_files.write(made, tmp_path / "out", ("html", "csv"))
 
 
 def test_an_auc_that_is_undefined_is_a_dash(tmp_path):
@@ -312,7 +328,7 @@ def test_an_auc_that_is_undefined_is_a_dash(tmp_path):
     finish(swept, tmp_path, "plain", 0, labels, draw_probabilities(labels, "multi-class"))
     made = report.make(swept, tmp_path)
     assert texts(made.tables[0])[0][3] == "–"
-    report.write(made, tmp_path / "out", report.FORMATS)
+    report_files.write(made, tmp_path / "out", report_files.FORMATS)
 
 
 def change(file, **values):
@@ -335,14 +351,14 @@ def resave(file, **values):
             r"result\.json is damaged.*test.*again",
         ),
         (lambda p: change(p / "result.json", seed=7), r"result\.json .*its seed is 7"),
-        (lambda p: change(p / "result.json", best_epoch=4), r"epoch 3, result\.json of epoch 4"),
+        (lambda p: change(p / "result.json", best_epoch=4), r"epoch 3, result\.json for epoch 4"),
         (
             lambda p: change(p / "result.json", test={"acc": 70, "auc": 0.9}),
-            r"result\.json .*70 is no fraction",
+            r"result\.json .*70 is not a fraction",
         ),
         (
             lambda p: change(p / "result.json", test={"acc": 0.7, "auc": 0.9}),
-            "test is not what the last of classifiers has",
+            "test differs from the last of classifiers",
         ),
         (lambda p: change(p / "config.json", **{"train.epochs": 3}), "train.epochs is 3 there"),
         (lambda p: (p / "config.json").unlink(), r"config\.json is damaged"),
@@ -373,7 +389,7 @@ def resave(file, **values):
                 p / "predictions.npz",
                 probabilities=draw_probabilities(draw_labels("multi-class"), "multi-class", seed=9),
             ),
-            r"predictions\.npz .*the accuracy of stage 1 is 0\.\d+ by them and 0\.\d+ in result",
+            r"predictions\.npz .*the accuracy of stage 1 is 0\.\d+ by them but 0\.\d+ in result",
         ),
     ],
 )
@@ -430,8 +446,8 @@ def test_the_command_line(tmp_path):
     other = tmp_path / "other"
     sweep.claim(make_sweep(*PAIR), other)
     for changed, message in (
-        ({"formats": "pdf"}, "--formats: 'pdf' is none of md, csv, tex, html"),
-        ({"workdir": tmp_path / "empty"}, "holds no sweep.json: no sweep was started there"),
+        ({"formats": "pdf"}, "--formats: 'pdf' is not one of md, csv, tex, html"),
+        ({"workdir": tmp_path / "empty"}, "has no sweep.json: no sweep was started there"),
         ({"workdir": other}, "holds another sweep: its name is"),
         ({"sweep": "nowhere.py"}, "nowhere.py: there is no such file"),
         ({"output": tmp_path / "file"}, "cannot write to --output="),
@@ -445,7 +461,7 @@ def test_the_command_line(tmp_path):
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     made = report.make(make_sweep(*PAIR), tmp_path)
-    (file,) = report.write(made, tmp_path / "out", ("md",))
+    (file,) = report_files.write(made, tmp_path / "out", ("md",))
     old = file.read_text()
 
     def full(self, data):
@@ -455,7 +471,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(WorkdirError, match="cannot write to --output.*No space left"):
-        report.write(made._replace(title="new"), tmp_path / "out", ("md",))
+        report_files.write(made._replace(title="new"), tmp_path / "out", ("md",))
     assert file.read_text() == old and os.listdir(tmp_path / "out") == [file.name]
 
 
@@ -517,7 +533,9 @@ class Page(html.parser.HTMLParser):
 
 def page_of(swept, workdir):
     made = report.make(swept, workdir, resamples=5)
-    (file,) = (f for f in report.write(made, workdir / "out", ("html",)) if f.suffix == ".html")
+    (file,) = (
+        f for f in report_files.write(made, workdir / "out", ("html",)) if f.suffix == ".html"
+    )
     return file.read_text()
 
 
@@ -590,7 +608,7 @@ def test_figure2(tmp_path):
     ]
     assert made.tables[0].columns == ["ACC", "AUC"]  # the paper has none
     assert made.warnings[0] == "Not the paper's data: ham10000_28 (paper: DermaMNIST)."
-    files = report.write(made, tmp_path / "out", report.FORMATS)
+    files = report_files.write(made, tmp_path / "out", report_files.FORMATS)
     assert [f.name for f in files if f.suffix == ".png"] == ["figure2.png"]
     assert (tmp_path / "out/figure2.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "out/figure2.html").read_text()
@@ -602,12 +620,12 @@ def test_figure2_of_runs_without_its_curves_is_left_out(tmp_path):
     swept = figure2_sweep(tmp_path, datasets=("retinamnist",))
     for file in tmp_path.rglob("metrics.jsonl"):
         file.write_text(file.read_text().replace("acc_stage", "old_stage"))
-    files = report.write(report.make(swept, tmp_path), tmp_path / "out", ("html",))
+    files = report_files.write(report.make(swept, tmp_path), tmp_path / "out", ("html",))
     assert [file.name for file in files] == ["figure2.html"]
 
 
 def test_label_efficiency(tmp_path):
-    swept = sweep.load("configs/sweeps/label_efficiency.py", seeds=(0, 1))
+    swept = sweep.load("label_efficiency", seeds=(0, 1))
     labels = draw_labels("multi-class")
     for method, share in itertools.product(("baseline", "lsanet"), (1, 10)):
         for seed in swept.seeds:
@@ -615,7 +633,7 @@ def test_label_efficiency(tmp_path):
             finish(swept, tmp_path, f"{share}pct-{method}", seed, labels, p)
     made = report.make(swept, tmp_path, resamples=20)
     assert not made.warnings  # parts of the labels are what it is about
-    files = report.write(made, tmp_path / "out", report.FORMATS)
+    files = report_files.write(made, tmp_path / "out", report_files.FORMATS)
     assert [f.name for f in files if f.suffix == ".png"] == ["label_efficiency.png"]
     assert (tmp_path / "out/label_efficiency.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "out/label_efficiency.html").read_text()

@@ -25,14 +25,11 @@ import tqdm
 from flax import nnx
 
 from configs import quickstart
-from lsanet_jax.runtime import cli
-from lsanet_jax.runtime import files
-from lsanet_jax.runtime import interrupts
-from lsanet_jax.runs import manifest
-from lsanet_jax.runs import workdir
 from lsanet_jax import metrics, train
-from lsanet_jax.runs.checkpoint import Checkpoints
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.runs import layout, manifest, workdir
+from lsanet_jax.runs.checkpoint import Checkpoints
+from lsanet_jax.runtime import cli, files, interrupts
 from lsanet_jax.steps import TrainState
 from tests.networks import TinyNet
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.runs import manifest
 from lsanet_jax.sweeps import cluster, owner, progress
 from lsanet_jax.sweeps import job as job_lib
-from lsanet_jax.sweeps import run as launch
+from lsanet_jax.sweeps import run as command_line
 from lsanet_jax.sweeps import spec as sweep_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ FIELDS = {{
 
 def get_sweep(scale):
     runs = [
-        Run(name, "configs/quickstart.py", {{**FIELDS, **fields}}, {{"Run": name}})
+        Run(name, "quickstart", {{**FIELDS, **fields}}, {{"Run": name}})
         for name, fields in {runs}.items()
     ]
     return Sweep("tiny", "Tiny", tuple(runs), scale, seeds={seeds})
@@ -267,7 +268,7 @@ def test_a_failing_run_stands_as_failed_and_the_others_finish(tmp_path):
     assert output.count("failed") == 2 and output.count("done") == 3
     assert "run1/seed0 failed: 1 (see" in errors
 
-    code, output, errors = tiny.run("--cpus_per_run=1")  # as if mended
+    code, output, errors = tiny.run("--cpus_per_run=1")  # as if fixed
     assert code == 0, errors
     assert not any(file.exists() for file in errors_of)
     assert sum(tiny.count(job_lib.STARTED).values()) == 9 + 2
@@ -281,7 +282,9 @@ def test_no_second_process_runs_the_same_sweep(many):
     for flags in ((), ("--job=3",)):
         code, _, errors = many.run(*flags)
         assert code == 2
-        assert f"another process runs the sweep in --workdir={many.workdir} (process " in errors
+        assert (
+            f"another process is running the sweep in --workdir={many.workdir} (process " in errors
+        )
     os.kill(process.pid, signal.SIGKILL)  # all that it has started ends with it
     process.communicate()
     wait_for(lambda: not processes(str(many.workdir)), seconds=20)
@@ -386,7 +389,7 @@ def test_slurm_arrays_run_a_job_each(many):
     wait_for(lambda: many.count("error: wait")["run8/seed0"])
     process.send_signal(signal.SIGTERM)
     code, _, errors = ended(process)
-    assert code == 75 and "run8/seed0 is stopped: the same command goes on" in errors
+    assert code == 75 and "run8/seed0 was stopped: the same command resumes it" in errors
     first, second = many.start("--job=8"), many.start("--job=8")
     assert ended(first)[0] == ended(second)[0] == 0
     assert many.count("finished")["run8/seed0"] == 1
@@ -507,7 +510,7 @@ def test_the_lock_tells_tasks_whether_their_sweep_still_runs(tmp_path):
     with (
         owner.running(tmp_path, shared=True),
         owner.running(tmp_path, shared=True),
-        pytest.raises(WorkdirError, match="some with --job"),
+        pytest.raises(WorkdirError, match="one or more with --job"),
     ):
         owner.running(tmp_path).__enter__()
 
@@ -524,7 +527,7 @@ def tool(tmp_path, monkeypatch, capsys):
         command = ["sweep", f"--sweep={tiny.file}", f"--workdir={tiny.workdir}", *flags]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as raised:
-            launch.main()
+            command_line.main()
         captured = capsys.readouterr()
         return raised.value.code, captured.out, captured.err
 
@@ -538,17 +541,26 @@ def tool(tmp_path, monkeypatch, capsys):
         (["--config.model.bakbone=x"], "config.model.bakbone: no such field"),
         (["--config.train.epochs=0"], "tiny, baseline: config.train.epochs = 0"),
         (["--filter=resnet*"], "--filter=resnet* matches none of the runs: baseline, dsn, lsanet"),
-        (["--scale=big"], "--scale=big is none of paper, 28px"),
-        (["--address=nonsense"], "--address=nonsense is neither HOST:PORT nor auto"),
+        (["--scale=big"], "--scale=big must be paper or 28px"),
+        (["--address=nonsense"], "--address=nonsense must be HOST:PORT or auto"),
         (["--address=127.0.0.1:1"], "--address=127.0.0.1:1 cannot be reached (Connection refused)"),
-        (["--seeds=1,x"], "'x' is no number of at least 0"),
-        (["--cpus_per_run=0"], "'0' is no number of at least 1"),
+        (["--seeds=1,x"], "'x' must be an integer >= 0"),
+        (["--cpus_per_run=0"], "'0' must be an integer >= 1"),
     ],
 )
 def test_a_bad_flag_is_one_clear_error(flags, message, tool):
     code, output, errors = tool(*flags)
     assert code == 2 and output == ""
     assert message in errors.splitlines()[-1]
+
+
+def test_a_slip_in_get_sweep_is_one_line_and_exit_code_2(tool):
+    text = tool.tiny.file.read_text()
+    tool.tiny.file.write_text(text.replace("scale, seeds=(0,)", "scale, sedes=(0,)"))
+    code, output, errors = tool("--dry_run")
+    assert code == 2 and output == "" and len(errors.splitlines()) == 1
+    assert errors.startswith(f"error: --sweep={tool.tiny.file}, line ")
+    assert "get_sweep failed: TypeError" in errors and "'sedes'" in errors
 
 
 def test_without_ray_the_error_says_what_to_install(tool, monkeypatch):
@@ -560,7 +572,7 @@ def test_without_ray_the_error_says_what_to_install(tool, monkeypatch):
 def test_more_than_any_machine_has_is_an_error(many):
     code, _, errors = many.run("--gpus_per_run=999")
     assert code == 2
-    assert errors.splitlines()[-1].startswith("error: --gpus_per_run=999: no machine has so many")
+    assert errors.splitlines()[-1].startswith("error: --gpus_per_run=999: no machine has that many")
     assert not many.results()
 
 
@@ -591,13 +603,13 @@ def test_each_run_has_its_share_of_the_machines(machines, given, expected, slots
 @pytest.mark.parametrize(
     ("machines", "given", "message"),
     [
-        ([(2, 0)], (None, 1), "--gpus_per_run=1: no machine has so many GPUs; the most is 0"),
+        ([(2, 0)], (None, 1), "--gpus_per_run=1: no machine has that many GPUs; the most is 0"),
         (
             [(2, 0), (4, 0)],
             (8, None),
-            "--cpus_per_run=8: no machine has so many cores; the most is 4",
+            "--cpus_per_run=8: no machine has that many cores; the most is 4",
         ),
-        ([(2, 1), (4, 0)], (4, 1), "no machine has so many cores and a GPU"),
+        ([(2, 1), (4, 0)], (4, 1), "no machine has that many cores and a GPU"),
         ([(0, 0)], (None, None), "no machine of the cluster has a core for runs"),
     ],
 )
@@ -640,16 +652,105 @@ def test_a_dry_run_lists_states_and_times_and_starts_nothing(tool):
     code, output, errors = tool("--dry_run", "--seeds=0,1")
     assert code == 0, errors
     assert output.count("missing") == 6
-    assert "6 of 6 to train: about 00:0" in output
+    assert output.splitlines()[1].split() == ["0", "baseline/seed0", "missing", "?"]
+    assert output.endswith("6 of 6 runs to train; times are known once a run is finished here\n")
     assert not tool.tiny.workdir.exists()
-    code, output, _ = tool("--dry_run", "--filter=dsn", "--config.data.name=folder")
-    assert code == 0 and output.splitlines()[1].split() == ["0", "dsn/seed0", "missing", "?"]
 
 
-def test_help_says_how_rough_the_times_are(capsys):
+def test_a_dry_run_estimates_times_from_the_finished_runs(tool):
+    job = tool.tiny.jobs[1]
+    config = sweep_lib.resolve(tool.tiny.sweep, job.run, job.seed)
+    sweep_lib.claim(tool.tiny.sweep, tool.tiny.workdir)
+    job.workdir.mkdir(parents=True)
+    fields = dict(sweep_lib.config_lib.flatten(config))
+    (job.workdir / "config.json").write_text(json.dumps(fields))
+    result = {"test": {"acc": 0.5, "auc": 0.75}, "seconds": 40.0}  # 10 s an epoch
+    (job.workdir / "result.json").write_text(json.dumps(result))
+    tool.tiny.jobs[2].workdir.mkdir(parents=True)
+    (tool.tiny.jobs[2].workdir / "metrics.jsonl").write_text("{}\n")
+    code, output, errors = tool("--dry_run")
+    assert code == 0, errors
+    assert [line.split() for line in output.splitlines()[1:4]] == [
+        ["0", "baseline/seed0", "missing", "00:40"],
+        ["1", "dsn/seed0", "done", "00:40"],
+        ["2", "lsanet/seed0", "epoch", "1/4", "00:30"],
+    ]
+    assert output.endswith("2 of 3 runs to train: about 01:10 one after the other\n")
+
+
+def test_help_says_where_the_times_come_from(capsys):
     with pytest.raises(SystemExit):
-        launch._parser().parse_args(["--help"])
-    assert "The times of --dry_run are rough" in capsys.readouterr().out
+        command_line._parser().parse_args(["--help"])
+    assert "medians of the runs that are finished in WORKDIR" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------ from a wheel
+
+
+def test_what_runs_on_other_machines_imports_nothing_heavy():
+    code = (
+        "import sys; from lsanet_jax.sweeps import job, owner; "
+        "print({'jax', 'numpy', 'ml_collections', 'absl', 'ray', 'tqdm'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The package as a wheel installs it, for a process in an empty folder; returns its variables.
+
+    Each process notes from where it has the package.
+    """
+    site = tmp_path / "site-packages"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "lsanet_jax", site / "lsanet_jax", ignore=ignored)
+    shutil.copytree(ROOT / "configs", site / "lsanet_jax" / "configs", ignore=ignored)
+    (tmp_path / "empty").mkdir()
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def test_an_installed_package_lists_the_sweeps_of_the_paper(installed, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lsanet_jax.sweeps.run", "--sweep=table3", "--dry_run"]
+        + ["--workdir=out"],
+        check=False,
+        cwd=tmp_path / "empty",
+        env=installed,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dsn_lsa/seed1" in done.stdout and "15 of 15 runs to train" in done.stdout
+
+
+def test_an_installed_package_trains_a_run_with_its_own_code(installed, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from lsanet_jax.config import default_config\n"
+        "from lsanet_jax.sweeps.spec import Run, Sweep\n\n"
+        "get_config = default_config\n\n"
+        "def get_sweep(scale):\n"
+        "    return Sweep('own', 'Own', (Run('a', __file__, {}, {'Run': 'a'}),), scale, (0,))\n"
+    )
+    site = pathlib.Path(installed["PYTHONPATH"])
+    (site / "lsanet_jax" / "main.py").write_text(
+        "import lsanet_jax, sys\nsys.exit(f'error: {lsanet_jax.__file__}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "lsanet_jax.sweeps.run", f"--sweep={own}", "--job=0"]
+        + ["--workdir=out", "--retries=0"],
+        check=False,
+        cwd=tmp_path / "empty",
+        env=installed,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    log = (tmp_path / "empty" / "out" / "a" / "seed0.log").read_text()
+    assert log.splitlines()[-1] == f"error: {site}/lsanet_jax/__init__.py"
 
 
 def test_progress_says_how_far_each_run_is_and_how_long_it_takes(tool, capsys, monkeypatch):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from configs.sweeps.common import at_scale, paper_table
+from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.sweeps import estimate
 from lsanet_jax.sweeps import spec as sweep_lib
+from lsanet_jax.sweeps.paper import at_scale, paper_table
 from lsanet_jax.sweeps.spec import Run, Sweep
 
 TABLES = {f"table{number}": number for number in range(1, 7)}
@@ -18,7 +19,7 @@ from lsanet_jax.sweeps.spec import Run, Sweep
 
 def get_sweep(scale):
     runs = [
-        Run(name, "configs/quickstart.py", {{"model.objective": name}}, {{"Method": name}},
+        Run(name, "quickstart", {{"model.objective": name}}, {{"Method": name}},
             baseline=None if name == "baseline" else "baseline")
         for name in {names}
     ]
@@ -34,7 +35,7 @@ def file(tmp_path):
 
 
 def load(table, **kwargs):
-    return sweep_lib.load(f"configs/sweeps/{table}.py", **kwargs)
+    return sweep_lib.load(table, **kwargs)
 
 
 # ------------------------------------------------------------------------------ the paper's
@@ -155,7 +156,7 @@ def test_overrides_have_the_type_of_their_field(argument, value, tmp_path):
     overrides = sweep_lib.parse_overrides([f"--config.{argument}"])
     assert overrides == {argument.partition("=")[0]: value}
     assert type(*overrides.values()) is type(value)
-    run = Run("one", "configs/quickstart.py", {"model.objective": "baseline"}, {})
+    run = Run("one", "quickstart", {"model.objective": "baseline"}, {})
     sweep = Sweep("mine", "", (run,), overrides=overrides)
     job = sweep_lib.jobs(sweep, tmp_path)[0]
     shown = argument.partition("=")[0] + f"={value}"
@@ -184,8 +185,8 @@ def test_main_reads_the_command_of_a_job_as_the_sweep_resolves_it(file, tmp_path
     ("argument", "message"),
     [
         ("--config.model.objectiv=dsn", "no such field; did you mean model.objective"),
-        ("--config.train.epochs=many", "config.train.epochs = 'many' is no value of type int"),
-        ("--config.model.taps=(1,", "config.model.taps = '(1,' is no value of type tuple"),
+        ("--config.train.epochs=many", "config.train.epochs = 'many' must be of type int"),
+        ("--config.model.taps=(1,", "config.model.taps = '(1,' must be of type tuple"),
         ("--config.train.epochs", "unexpected argument"),
         ("more", "unexpected argument 'more'"),
     ],
@@ -214,12 +215,16 @@ def test_each_run_comes_once_with_the_first_seed_then_with_the_second(file, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (FILE.format(names=("baseline", "dsn", "dsn")), "two runs of the name dsn"),
-        (FILE.format(names=("baseline", "../dsn")), "cannot name a folder"),
+        (FILE.format(names=("baseline", "dsn", "dsn")), "two runs have the name 'dsn'"),
+        (FILE.format(names=("baseline", "../dsn")), "cannot be that of a folder"),
         (FILE.format(names=("baseline", "dns")), "mine, dns: config.model.objective = 'dns'"),
-        (FILE.format(names=("dsn",)), "dsn is compared with 'baseline', which is no run"),
+        (
+            FILE.format(names=("dsn",)),
+            "the baseline of run 'dsn' is 'baseline', but there is no run of that name",
+        ),
         (FILE.format(names=("baseline",)).replace("objective", "objectiv"), "no such field"),
-        ("get_sweep = 3", "has no get_sweep(scale)"),
+        ("get_sweep = 3", "has no function get_sweep(scale)"),
+        ("def get_sweep(scale):\n    return None", "expected lsanet_jax.sweeps.spec.Sweep"),
         ("import nothing_of_this_name", "cannot be loaded: ModuleNotFoundError"),
         (None, "there is no such file"),
     ],
@@ -231,6 +236,58 @@ def test_a_bad_sweep_file_is_one_clear_error(content, message, file):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    runs = ()\n    return Sweep(nam='x')", ", line 5: get_sweep failed: TypeError: "),
+        (
+            "    return helper()\n\ndef helper():\n    return 1 / 0",
+            ", line 7: get_sweep failed: Zero",
+        ),
+        ("    raise OSError", ", line 4: get_sweep failed: OSError: "),
+    ],
+)
+def test_an_error_in_get_sweep_names_the_file_and_the_line(body, message, file):
+    file.write_text(
+        f"from lsanet_jax.sweeps.spec import Run, Sweep\n\ndef get_sweep(scale):\n{body}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        sweep_lib.load(file)
+    assert f"--sweep={file}{message}" in str(error.value)
+
+
+def test_get_sweep_without_a_scale_is_an_error(file):
+    file.write_text("def get_sweep():\n    return None\n")
+    with pytest.raises(ConfigError, match=r"mine.py: get_sweep failed: TypeError: .*argument"):
+        sweep_lib.load(file)
+
+
+def test_a_sweep_has_a_name_or_a_path():
+    by_name = load("table3")
+    assert load("configs/sweeps/table3.py") == by_name == load(named.find("table3", "sweeps"))
+    with pytest.raises(ConfigError, match="did you mean .*table3"):
+        load("tabel3")
+
+
+def test_a_config_may_take_an_argument(tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from lsanet_jax.config import load\n\n"
+        "def get_config(objective):\n    config = load('quickstart')\n"
+        "    config.model.objective = objective\n    return config\n"
+    )
+    sweep = Sweep("mine", "", (Run("one", f"{config}:dsn", {}, {}),))
+    assert sweep_lib.resolve(sweep, sweep.runs[0], 0).model.objective == "dsn"
+    job = sweep_lib.jobs(sweep, tmp_path)[0]
+    assert f"--config={config}:dsn" in sweep_lib.command(sweep, job)
+
+
+def test_every_shipped_sweep_loads():
+    assert set(named.names("sweeps")) == {*TABLES, "figure2", "label_efficiency"}
+    for name in named.names("sweeps"):
+        assert load(name).name == name
+
+
 # ------------------------------------------------------------------------------ the folder
 
 
@@ -239,7 +296,7 @@ def test_a_folder_belongs_to_one_sweep(file, tmp_path):
     sweep_lib.claim(sweep, folder)
     sweep_lib.claim(sweep, folder)
     changed = sweep_lib.load(file, overrides={"train.epochs": 3})
-    with pytest.raises(WorkdirError, match='its overrides is {}, not {"train.epochs": 3}'):
+    with pytest.raises(WorkdirError, match='its overrides is {}, expected {"train.epochs": 3}'):
         sweep_lib.claim(changed, folder)
     assert sweep_lib.reopen(file, folder) == sweep
 
@@ -253,7 +310,20 @@ def test_a_reopened_sweep_has_what_it_was_started_with(file, tmp_path):
     assert sweep_lib.resolve(found, found.runs[0], 4).model.taps == (1, 4)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"name": "mine"}'])
+def test_a_sweep_begun_when_configs_were_paths_is_reopened(file, tmp_path):
+    sweep, record = sweep_lib.load(file), tmp_path / "sweep" / "sweep.json"
+    sweep_lib.claim(sweep, tmp_path / "sweep")
+    written = record.read_text()
+    assert '"quickstart"' in written
+    record.write_text(written.replace('"quickstart"', '"configs/quickstart.py"'))
+    assert sweep_lib.reopen(file, tmp_path / "sweep") == sweep
+    for other in ("resnet18", "configs/resnet18.py", "elsewhere/quickstart.py"):
+        record.write_text(written.replace('"quickstart"', f'"{other}"'))
+        with pytest.raises(WorkdirError, match="holds another sweep: its runs is"):
+            sweep_lib.reopen(file, tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "mine"}', '{"runs": {"dsn": 3}}'])
 def test_a_damaged_description_is_named(content, file, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").write_text(content)
@@ -262,7 +332,7 @@ def test_a_damaged_description_is_named(content, file, tmp_path):
 
 
 def test_other_folders_are_left_alone(file, tmp_path):
-    with pytest.raises(WorkdirError, match="is no sweep's"):
+    with pytest.raises(WorkdirError, match="is not the folder of a sweep"):
         sweep_lib.claim(sweep_lib.load(file), tmp_path)
     with pytest.raises(WorkdirError, match="is a file"):
         sweep_lib.check(sweep_lib.load(file), file)
@@ -270,7 +340,7 @@ def test_other_folders_are_left_alone(file, tmp_path):
 
 def test_a_result_must_be_whole_and_of_the_same_config(run, tmp_path):
     config, workdir = run
-    sweep = Sweep("mine", "", (Run("tiny", "configs/quickstart.py", {}, {}),))
+    sweep = Sweep("mine", "", (Run("tiny", "quickstart", {}, {}),))
     job = sweep_lib.Job(sweep.runs[0], config.seed, workdir)
     with pytest.raises(WorkdirError, match="holds a run of another config: .*data.image_size"):
         sweep_lib.result(sweep, job)
@@ -293,17 +363,35 @@ def test_a_result_must_be_whole_and_of_the_same_config(run, tmp_path):
 # ------------------------------------------------------------------------------ times
 
 
-def test_times_follow_images_epochs_and_what_was_measured(file):
-    sweep = load("label_efficiency", scale="28px")
-    jobs = {job.name: job for job in sweep_lib.jobs(sweep, "x")}
-    unknown, rough = estimate.Estimator(sweep), estimate.Estimator(sweep, speed=1e11)
-    assert unknown.seconds_per_epoch(jobs["100pct-dsn/seed0"]) is None
-    whole = rough.seconds_per_epoch(jobs["100pct-dsn/seed0"])
-    assert 1 < whole < 100
-    assert rough.seconds_per_epoch(jobs["10pct-dsn/seed0"]) == pytest.approx(whole / 10, rel=0.01)
-    rough.measure(jobs["1pct-dks/seed0"], 0.5)
-    assert rough.seconds_per_epoch(jobs["100pct-dsn/seed0"]) == pytest.approx(50, rel=0.01)
-    assert rough.epochs(jobs["100pct-dsn/seed0"]) == 30
+def test_times_follow_images_epochs_and_what_was_measured():
+    sweep = load("table1", scale="28px")
+    jobs = {job.run.name: job for job in sweep_lib.jobs(sweep, "x") if job.seed == 0}
+    estimator = estimate.Estimator(sweep)
+    path, derma = (jobs[f"resnet18-dsn-{name}mnist"] for name in ("path", "derma"))
+    assert estimator.seconds_per_epoch(path) is None
+    assert estimator.epochs(path) == 30
+    estimator.measure(jobs["resnet18-dks-dermamnist"], 7.007)  # of 7,007 images
+    assert estimator.seconds_per_epoch(derma) == pytest.approx(7.007)
+    assert estimator.seconds_per_epoch(path) == pytest.approx(89.996)
+    assert estimator.seconds_per_epoch(jobs["resnet50-dsn-dermamnist"]) == pytest.approx(7.007)
+    estimator.measure(jobs["resnet34-dsn-dermamnist"], 3 * 7.007)
+    assert estimator.seconds_per_epoch(derma) == pytest.approx(7.007)  # by its own backbone
+    assert estimator.seconds_per_epoch(jobs["resnet50-dsn-dermamnist"]) == pytest.approx(14.014)
+    estimator.measure(jobs["resnet18-baseline-pathmnist"], 5 * 89.996)
+    estimator.measure(jobs["resnet18-lsanet-retinamnist"], 2 * 1.08)
+    assert estimator.seconds_per_epoch(derma) == pytest.approx(2 * 7.007)  # the median
+
+
+def test_folders_are_not_compared_with_sets_whose_images_are_counted(file):
+    text = FILE.format(names=("baseline", "dsn", "lsanet"))
+    fields = '{"model.objective": name, "data.name": "folder" if name != "dsn" else "synthetic"}'
+    file.write_text(text.replace('{"model.objective": name}', fields))
+    sweep = sweep_lib.load(file, overrides={"data.path": "somewhere"})
+    baseline, dsn, lsanet = sweep_lib.jobs(sweep, "x")[:3]
+    estimator = estimate.Estimator(sweep)
+    estimator.measure(baseline, 60.0)
+    assert estimator.seconds_per_epoch(lsanet) == 60.0
+    assert estimator.seconds_per_epoch(dsn) is None
 
 
 def test_images_are_counted_without_reading_them(tmp_path):

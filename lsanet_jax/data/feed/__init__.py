@@ -1,8 +1,8 @@
 """From a `Dataset` to batches on devices: `make_feed` chooses between the two feeds.
 
 `resident` keeps the images on the devices; what does not fit there is read, decoded and sent by
-`streaming` while the devices compute. Both follow the same `order.Plan`, so that a run gives the same
-result either way.
+`streaming` while the devices compute. Both follow the same `order.Plan`, so that a run gives the
+same result either way.
 """
 
 import math
@@ -22,8 +22,8 @@ def make_feed(dataset: Dataset, plan: Plan, config, mesh: Mesh):
     """The feed that `config.data` asks for: `Resident`, or `streaming.Streamed`.
 
     Both give the same batches in the same order: `train(epoch, first)` yields what
-    `steps.make_train_step` takes for each dispatch of an epoch from step `first` on, counted from 0
-    and a multiple of `steps_per_dispatch`; `evaluate(split)` what `steps.make_eval_step` takes.
+    `steps.TrainStep` takes for each dispatch of an epoch from step `first` on, counted from 0
+    and a multiple of `steps_per_dispatch`; `evaluate(split)` what `steps.EvalStep` takes.
 
     Args:
         dataset: the images.

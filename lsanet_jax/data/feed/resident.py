@@ -1,4 +1,4 @@
-"""The device-resident feed: the uint8 images live on the devices, and a step receives indices only."""
+"""The device-resident feed: images live on the devices, and a step receives indices only."""
 
 from collections.abc import Iterator
 

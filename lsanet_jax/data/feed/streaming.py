@@ -174,5 +174,5 @@ def _next(iterator: Iterator[np.ndarray]) -> np.ndarray:
     except Exception as error:  # Grain has no type of its own for a worker's death.
         raise DataError(
             f"reading images failed ({type(error).__name__}: {error}). If memory ran out, lower"
-            " data.workers; data.workers=0 uses threads in place of processes."
+            " config.data.workers; config.data.workers=0 uses threads in place of processes."
         ) from error

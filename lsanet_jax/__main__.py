@@ -1,0 +1,44 @@
+"""The command `lsanet`: one name for the commands of the package, each of them a module."""
+
+import importlib
+import os
+import sys
+
+from lsanet_jax.errors import near_matches
+
+COMMANDS = {
+    "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
+    "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
+    "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
+    "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
+    "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
+    "data": ("lsanet_jax.data.__main__:main", "prepare a MedMNIST set"),
+    "sweep": (
+        "lsanet_jax.sweeps.run:main",
+        "train the runs of a table of the paper, or of your own",
+    ),
+    "models": ("lsanet_jax.models.__main__:main", "list the backbones, their sizes and stages"),
+}
+
+
+def main() -> None:
+    """Hand the command line to the module that the first argument names."""
+    command, *_ = [*sys.argv[1:], "--help"]
+    if command in ("--help", "-h", "help"):
+        print("usage: lsanet COMMAND [FLAGS]; lsanet COMMAND --help lists its flags\n")
+        for name, (_, summary) in COMMANDS.items():
+            print(f"  {name:9}{summary}")
+        return
+    if command not in COMMANDS:
+        hint = near_matches(command, COMMANDS) or f": expected {', '.join(COMMANDS)}"
+        print(f"error: lsanet has no command {command!r}{hint}", file=sys.stderr)
+        sys.exit(2)
+    module, _, function = COMMANDS[command][0].partition(":")
+    sys.argv[:2] = [f"lsanet {command}"]  # what argparse calls the program
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as python -m does: the user's own backbone may be there
+    getattr(importlib.import_module(module), function)()
+
+
+if __name__ == "__main__":
+    main()

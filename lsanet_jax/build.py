@@ -1,0 +1,197 @@
+"""From a config and a dataset to the parts of a training: mesh, plan, network, loss, optimizer."""
+
+import collections
+import logging
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from lsanet_jax import config as config_lib
+from lsanet_jax import keys, losses, models, optim, steps
+from lsanet_jax.data import preprocess as preprocessing
+from lsanet_jax.data.augment import Augmentation
+from lsanet_jax.data.dataset import SPLITS, Dataset
+from lsanet_jax.data.feed.order import Plan
+from lsanet_jax.errors import ConfigError
+from lsanet_jax.models import pretrained
+from lsanet_jax.runtime import determinism
+
+log = logging.getLogger(__name__)
+
+
+def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """Check the config, and return all devices as a mesh with the axis "data".
+
+    Raises:
+      ConfigError: a field is wrong, or a batch cannot be split evenly over the devices.
+    """
+    config_lib.validate(config)
+    mesh = Mesh(jax.devices(), ("data",))
+    determinism.check(config.deterministic, jax.default_backend())
+    check_batch_sizes(config, mesh.size)
+    return mesh
+
+
+def check_batch_sizes(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Check that both batch sizes can be split evenly over the devices.
+
+    Raises:
+      ConfigError: one cannot; the nearest sizes that can are named.
+    """
+    for name, size in {
+        "train.batch_size": config.train.batch_size,
+        "eval.batch_size": config.eval.batch_size,
+    }.items():
+        if size % num_devices:
+            below = size // num_devices * num_devices
+            near = " or ".join(str(n) for n in (below, below + num_devices) if n)
+            raise ConfigError(
+                f"config.{name} = {size} cannot be split evenly over {num_devices} devices; "
+                f"the nearest that can: {near}"
+            )
+
+
+def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
+    """Which samples each batch of the run has."""
+    return Plan(
+        seed=config.seed,
+        epochs=config.train.epochs,
+        num_train=len(dataset.train),
+        batch_size=config.train.batch_size,
+        eval_batch_size=config.eval.batch_size,
+        steps_per_dispatch=config.train.steps_per_dispatch,
+    )
+
+
+class Network(NamedTuple):
+    """What is to be trained, before it has parameters.
+
+    Attributes:
+      config: of the run.
+      num_classes: number of logits.
+      image_shape: (height, width, channels) of what the network sees.
+      prepare: from stored images to that.
+    """
+
+    config: ml_collections.ConfigDict
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    prepare: steps.Prepare
+
+    @property
+    def key(self):
+        """All initial parameters follow from it."""
+        return keys.stream(self.config.seed, "init")
+
+    def creator(self, weights: str):
+        """A function that builds the network from its source of random numbers.
+
+        Args:
+          weights: a file to take the backbone's parameters from, if any.
+        """
+
+        def create(rngs: nnx.Rngs) -> nnx.Module:
+            model = models.create_model(self.config.model, self.num_classes, self.image_shape, rngs)
+            for note in pretrained.init_from(model, weights) if weights else ():
+                log.info(note)
+            return model
+
+        return create
+
+
+def make_network(config: ml_collections.ConfigDict, dataset: Dataset) -> Network:
+    """The network for a dataset; says what it sees."""
+    prepare = preprocessing.preprocessor(config.data)
+    stored = jax.ShapeDtypeStruct((1, *dataset.train.images.shape[1:]), np.uint8)
+    image_shape = jax.eval_shape(prepare, stored).shape[1:]
+    log.info(
+        "%s: %s, %d classes, %d / %d / %d images; the network sees %s",
+        dataset.name,
+        dataset.task,
+        dataset.num_classes,
+        *(len(dataset.split(name)) for name in SPLITS),
+        " x ".join(map(str, image_shape)),
+    )
+    return Network(config, dataset.num_classes, image_shape, prepare)
+
+
+def make_objective(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    graphdef: nnx.GraphDef,
+    state: steps.TrainState,
+) -> losses.Objective:
+    """The loss that the config asks for, of the classifiers that the network has."""
+    return losses.Objective(
+        config.model.objective,
+        taps=nnx.merge(graphdef, state.params, state.batch_stats).taps,
+        multilabel=dataset.task == "multi-label",
+        alpha=tuple(config.loss.alpha),
+        mu=config.loss.mu,
+    )
+
+
+def make_schedule(config: ml_collections.ConfigDict, plan: Plan) -> optax.Schedule:
+    """The learning rate by step."""
+    train = config.train
+    return optim.learning_rate_schedule(
+        train.learning_rate,
+        kind=train.schedule,
+        epochs=plan.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        milestones=train.milestones,
+        decay=train.decay,
+    )
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """The optimizer that the config asks for."""
+    train = config.train
+    return optim.optimizer(
+        train.optimizer, schedule, weight_decay=train.weight_decay, momentum=train.momentum
+    )
+
+
+def make_augment(
+    config: ml_collections.ConfigDict, prepare: steps.Prepare, num_classes: int
+) -> steps.Augment | None:
+    """What `steps.TrainStep` calls to augment a batch; None if the config augments nothing."""
+    options = Augmentation(**config.data.augment)
+    if options == Augmentation():
+        return None
+    root = keys.stream(config.seed, "augment")
+
+    def augment(step, images, labels):
+        return preprocessing.training_batch(
+            jax.random.fold_in(root, step),
+            images,
+            labels,
+            options=options,
+            num_classes=num_classes,
+            preprocess=prepare,
+        )
+
+    return augment
+
+
+def log_parameters(config: ml_collections.ConfigDict, params: nnx.State) -> None:
+    """Report the parameters of the inference network, and what training adds."""
+    counts = collections.Counter()
+    for path, value in nnx.to_flat_state(params):
+        counts["inference" if path[0] in ("backbone", "fc") else path[0]] += value.size
+    inference = counts.pop("inference")
+    extra = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    log.info(
+        "%s, %s: %s parameters at inference%s",
+        config.model.backbone,
+        config.model.objective,
+        f"{inference:,}",
+        f"; training adds {counts.total():,} ({extra})" if counts else "",
+    )

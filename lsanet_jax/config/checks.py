@@ -1,0 +1,90 @@
+"""Is a config sound? Every field by itself, and those that depend on each other."""
+
+from typing import Any
+
+import ml_collections
+
+from lsanet_jax.config.defaults import flatten
+from lsanet_jax.config.fields import FIELDS, Field, is_number
+from lsanet_jax.errors import ConfigError, near_matches
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Check every field of a config before anything is built from it.
+
+    Raises:
+        ConfigError: a field is unknown or missing, its value is of the wrong type or not allowed,
+            or two fields contradict each other; the message names the field, the value and what
+            is allowed.
+    """
+    values = dict(flatten(config))
+    for name in values.keys() - FIELDS.keys():
+        raise ConfigError(f"config.{name}: no such field{near_matches(name, FIELDS)}")
+    for name, field in FIELDS.items():
+        if name not in values:
+            raise ConfigError(
+                f"config.{name} is missing: start from lsanet_jax.config.default_config()"
+            )
+        _check_value(values[name], field)
+    _check_backbone(config.model)
+    _check_taps(config)
+
+
+def _check_value(value: Any, field: Field) -> None:
+    expected = field.type
+    if expected is float:
+        right_type = is_number(value) or isinstance(value, float)
+    else:
+        right_type = isinstance(value, expected) and (
+            expected is bool or not isinstance(value, bool)
+        )
+    if not right_type:
+        raise ConfigError(
+            f"config.{field.name} = {value!r} is of type {type(value).__name__}, expected "
+            f"{expected.__name__}"
+        )
+    if not field.allows(value):
+        must = "must be one of" if field.choices else "must be"
+        hint = near_matches(value, field.choices) if isinstance(value, str) else ""
+        raise ConfigError(f"config.{field.name} = {value!r}: {must} {field.allowed}{hint}")
+
+
+def _check_backbone(model: ml_collections.ConfigDict) -> None:
+    """Check that the backbone has the options that `config.model` asks for."""
+    if ":" in model.backbone:
+        for name in ("attention", "remat", "stem"):
+            default = FIELDS[f"model.{name}"].default
+            if model[name] != default:
+                raise ConfigError(
+                    f"config.model.{name} = {model[name]!r} is an option of the zoo's backbones, "
+                    f"not of your own, {model.backbone}: leave it at {default!r}"
+                )
+    if model.norm == "none" and not model.backbone.startswith("vgg"):
+        raise ConfigError(
+            f"config.model.norm = 'none' is for vgg16 and vgg19; {model.backbone} needs 'batch'"
+        )
+
+
+def _check_taps(config: ml_collections.ConfigDict) -> None:
+    """Check the supervised stages, and that the objective and the weights of the loss fit them."""
+    model, alpha = config.model, config.loss.alpha
+    own = ":" in model.backbone  # its number of stages is known when it is made
+    if not own and (4 not in model.taps or max(model.taps) > 4):
+        raise ConfigError(
+            f"config.model.taps = {model.taps}: the taps are stages 1 to 4, and 4, the last, must "
+            "be among them"
+        )
+    num_aux = len(set(model.taps)) - 1
+    if model.objective == "dks":
+        num_aux -= 1 in model.taps
+    if model.objective != "baseline" and num_aux < 1:
+        raise ConfigError(
+            f"config.model.taps = {model.taps} leaves no auxiliary classifier for config.model."
+            f"objective = {model.objective!r}: add a stage, or train the baseline"
+        )
+    weighted = model.objective in ("dsn", "dsn_ks", "dks", "probe")
+    if weighted and len(alpha) not in (1, num_aux):
+        raise ConfigError(
+            f"config.loss.alpha = {alpha} has {len(alpha)} weights, expected 1, or {num_aux} for "
+            "the auxiliary classifiers of config.model.taps"
+        )

@@ -1,0 +1,567 @@
+"""Every field of a config, once: default, allowed values, meaning, source.
+
+The defaults, the checks, `python -m lsanet_jax.main --help` and docs/fields.md come from `FIELDS`.
+
+The names of backbones, objectives and the like are repeated here, because the modules that
+implement them take seconds to import and a config should not; a test holds the two together.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Value = bool | int | float | str | tuple
+
+
+class Rule(NamedTuple):
+    """A condition on a value, and how to say it after "must be"."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+class Field(NamedTuple):
+    """One field; its type is that of its default.
+
+    Attributes:
+        name: dotted, such as "model.lsa.kind".
+        default: the value in `default_config()`.
+        meaning: what it says, with its unit; a sentence for --help and the documentation.
+        choices: values that are allowed.
+        rule: what allows others; with neither choices nor a rule, every value of the type is.
+        source: of the default: "P", "M" (see `SOURCES`), or "" for our own.
+        may_change: whether a run may be resumed with another value: where things lie, and how often
+            they are written, but nothing that changes the result.
+    """
+
+    name: str
+    default: Value
+    meaning: str
+    choices: tuple = ()
+    rule: Rule | None = None
+    source: str = ""
+    may_change: bool = False
+
+    @property
+    def type(self) -> type:
+        """The type that a value must have; a float field also takes integers."""
+        return type(self.default)
+
+    @property
+    def allowed(self) -> str:
+        """The choices and the rule in words; empty if every value of the type is allowed."""
+        choices = ", ".join(str(choice) or '""' for choice in self.choices)
+        return " or ".join(filter(None, (choices, self.rule.words if self.rule else "")))
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the right type is allowed."""
+        anything = not self.choices and self.rule is None
+        return (
+            anything or value in self.choices or (self.rule is not None and self.rule.holds(value))
+        )
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, not a truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an integer or a finite float."""
+    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _integer(low: int) -> Rule:
+    return Rule(f"an integer >= {low}", lambda v: v >= low)
+
+
+def _up_to(high: float) -> Rule:
+    return Rule(f"0 (off) to {high:g}", lambda v: 0 <= v <= high)
+
+
+def _each(words: str, holds: Callable[[Any], bool], *, empty: bool = False) -> Rule:
+    return Rule(words, lambda v: (empty or len(v) > 0) and all(map(holds, v)))
+
+
+_POSITIVE = Rule("a finite number > 0", lambda v: math.isfinite(v) and v > 0)
+_NOT_NEGATIVE = Rule("a finite number >= 0", lambda v: math.isfinite(v) and v >= 0)
+_PART = Rule("a fraction between 0 and 1, both excluded", lambda v: 0 < v < 1)
+_TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
+
+SOURCES: Mapping[str, str] = {
+    "P": "the LSANet paper, section 4.1",
+    "M": "MedMNIST v2's own training script",
+}
+
+SECTIONS: Mapping[str, str] = {
+    "": "The whole run",
+    "data": "What is learned from, and how it reaches the network",
+    "data.augment": "Random changes to each training image, anew in each step; all off by default",
+    "data.synthetic": "Generated images, for data.name = synthetic",
+    "model": "The network",
+    "model.lsa": "Layer selective attention, for the objectives dsn_lsa and lsanet",
+    "loss": "Weights of the loss's terms",
+    "train": "Optimization",
+    "eval": "Evaluation, and the choice of the epoch to report",
+}
+
+_FIELDS = (
+    Field(
+        "seed",
+        0,
+        "Seed of everything random: the initial parameters, the order of the images, augmentation.",
+        rule=Rule("an integer from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    ),
+    Field(
+        "deterministic",
+        True,
+        "On a GPU, use only kernels that give the same bits in every run.",
+    ),
+    # data
+    Field(
+        "data.name",
+        "synthetic",
+        "A MedMNIST-2D set, such as dermamnist; or npz, folder or synthetic.",
+        rule=Rule("the name of a dataset", bool),
+    ),
+    Field(
+        "data.root",
+        "",
+        "Folder of the MedMNIST files. Empty: $MEDMNIST_ROOT, else ~/.medmnist.",
+        may_change=True,
+    ),
+    Field(
+        "data.url",
+        "",
+        "Base URL of a mirror of the MedMNIST files. Empty: MedMNIST's own server.",
+        may_change=True,
+    ),
+    Field(
+        "data.tfds_dir",
+        "",
+        "Folder of the MedMNIST sets that `python -m lsanet_jax.data prepare` wrote; a set found "
+        "there is used instead of the npz file. Empty: the default folder of TensorFlow Datasets.",
+        may_change=True,
+    ),
+    Field(
+        "data.path",
+        "",
+        "npz: the file, with arrays train_images, train_labels, and so on for val and test. "
+        "folder: the folder of images.",
+        may_change=True,
+    ),
+    Field(
+        "data.csv",
+        "",
+        "folder: a table with columns for file, label and, optionally, split. Empty: the labels "
+        "are the names of the class folders.",
+    ),
+    Field(
+        "data.val_fraction",
+        0.1,
+        "folder: if there is no validation split, the part of the training images to draw for it.",
+        rule=_PART,
+    ),
+    Field(
+        "data.test_fraction",
+        0.2,
+        "folder: if there is no test split, the part of the training images to draw for it.",
+        rule=_PART,
+    ),
+    Field(
+        "data.split_seed",
+        0,
+        "folder: seed of these two splits; separate from config.seed, so that runs share splits.",
+        rule=_integer(0),
+    ),
+    Field(
+        "data.skip_broken",
+        False,
+        "folder: leave out images that cannot be read, and report how many; otherwise they are an "
+        "error.",
+    ),
+    Field(
+        "data.max_megapixels",
+        100.0,
+        "folder: larger images are an error. In millions of pixels.",
+        rule=_POSITIVE,
+    ),
+    Field(
+        "data.task",
+        "",
+        "npz, folder: the kind of labels. Empty: inferred from the labels.",
+        choices=("", *_TASKS),
+    ),
+    Field(
+        "data.size",
+        28,
+        "Side of the stored images in pixels. MedMNIST: which file, 28, 64, 128 or 224; folder: "
+        "what images are resized to when they are read; synthetic: what is generated.",
+        rule=_integer(1),
+    ),
+    Field(
+        "data.image_size",
+        224,
+        "Side of the images that the network sees, in pixels.",
+        rule=_integer(1),
+        source="P",
+    ),
+    Field(
+        "data.resize",
+        "nearest",
+        "Interpolation between data.size and data.image_size.",
+        choices=("nearest", "bilinear", "bicubic"),
+        source="M",
+    ),
+    Field("data.as_rgb", True, "Repeat grey images to 3 channels."),
+    Field(
+        "data.mean",
+        (0.5,),
+        "Subtracted from images scaled to [0, 1]; one value, or one per channel.",
+        rule=_each("a tuple of numbers, such as (0.5,)", is_number),
+        source="M",
+    ),
+    Field(
+        "data.std",
+        (0.5,),
+        "What images are divided by after that; one value, or one per channel.",
+        rule=_each("a tuple of numbers > 0, such as (0.5,)", lambda v: is_number(v) and v > 0),
+        source="M",
+    ),
+    Field(
+        "data.train_fraction",
+        1.0,
+        "Use only this part of each class's training images. With the same seed, smaller parts lie "
+        "inside larger ones.",
+        rule=Rule("a fraction > 0, at most 1", lambda v: 0 < v <= 1),
+    ),
+    Field(
+        "data.train_per_class",
+        0,
+        "Use only this number of training images per class, instead of a fraction. 0: all.",
+        rule=_integer(0),
+    ),
+    Field(
+        "data.pipeline",
+        "auto",
+        "device: the images live on every device. grain: they are read, decoded and sent during "
+        "training. auto: device if they all fit in data.device_budget_mb. The result is the same.",
+        choices=("auto", "device", "grain"),
+        may_change=True,
+    ),
+    Field(
+        "data.device_budget_mb",
+        4096,
+        "Memory that images may take on a device, in MiB.",
+        rule=_integer(1),
+        may_change=True,
+    ),
+    Field(
+        "data.workers",
+        -1,
+        "grain: number of processes that decode images. -1: one per core, at most 8. 0: threads "
+        "only.",
+        rule=_integer(-1),
+        may_change=True,
+    ),
+    # data.augment: the maxima are those of data/augment.py
+    Field("data.augment.hflip", False, "Swap left and right, with probability 1/2."),
+    Field("data.augment.vflip", False, "Swap top and bottom, with probability 1/2."),
+    Field("data.augment.rot90", False, "Turn by 0, 90, 180 or 270 degrees, equally likely."),
+    Field(
+        "data.augment.shift",
+        0.0,
+        "Shift by up to this fraction of the side, either way, along each axis.",
+        rule=_up_to(1),
+    ),
+    Field(
+        "data.augment.crop",
+        0.0,
+        "Cut out a part of 1 - crop to 1 of the area, anywhere, and enlarge it to full size.",
+        rule=_up_to(0.9),
+    ),
+    Field(
+        "data.augment.rotate",
+        0.0,
+        "Rotate by up to this angle, either way, in degrees.",
+        rule=_up_to(180),
+    ),
+    Field(
+        "data.augment.scale",
+        0.0,
+        "Enlarge about the centre by a factor of 1 - scale to 1 + scale.",
+        rule=_up_to(0.9),
+    ),
+    Field(
+        "data.augment.brightness",
+        0.0,
+        "Multiply by a factor of 1 - brightness to 1 + brightness.",
+        rule=_up_to(10),
+    ),
+    Field(
+        "data.augment.contrast",
+        0.0,
+        "Multiply the distance from the image's mean grey by a factor of 1 - contrast to 1 + "
+        "contrast.",
+        rule=_up_to(10),
+    ),
+    Field(
+        "data.augment.saturation",
+        0.0,
+        "Multiply the distance from each pixel's own grey by a factor of 1 - saturation to "
+        "1 + saturation.",
+        rule=_up_to(10),
+    ),
+    Field(
+        "data.augment.hue",
+        0.0,
+        "Turn the hue by up to this fraction of the colour circle, either way.",
+        rule=_up_to(0.5),
+    ),
+    Field(
+        "data.augment.cutout",
+        0.0,
+        "Cover a square with grey; its side, as a fraction of the image's.",
+        rule=_up_to(1),
+    ),
+    Field(
+        "data.augment.mixup",
+        0.0,
+        "Blend each image and its label with another of the batch, by a weight drawn from "
+        "Beta(mixup, mixup).",
+        rule=_up_to(100),
+    ),
+    # data.synthetic
+    Field("data.synthetic.task", "multi-class", "The kind of labels.", choices=_TASKS),
+    Field(
+        "data.synthetic.num_classes",
+        4,
+        "Number of classes, or of labels of a multi-label set.",
+        rule=_integer(1),
+    ),
+    Field("data.synthetic.num_train", 1024, "Number of training images.", rule=_integer(1)),
+    Field("data.synthetic.num_val", 256, "Number of validation images.", rule=_integer(1)),
+    Field("data.synthetic.num_test", 256, "Number of test images.", rule=_integer(1)),
+    Field("data.synthetic.channels", 3, "3: stained colour images. 1: grey.", choices=(1, 3)),
+    Field(
+        "data.synthetic.seed",
+        0,
+        "Which set is generated; separate from config.seed, so that runs share their data.",
+        rule=_integer(0),
+    ),
+    # model
+    Field(
+        "model.backbone",
+        "resnet18",
+        "The network to supervise. One of your own, MODULE:CLASS, is called with in_channels= and "
+        "rngs=.",
+        choices=(
+            *("resnet18", "resnet34", "resnet50", "resnet101"),
+            *("wrn50", "wrn101", "resnext50", "resnext101"),
+            *("vgg16", "vgg19", "densenet121", "densenet169", "densenet201"),
+        ),
+        rule=Rule("MODULE:CLASS", lambda v: ":" in v),
+    ),
+    Field(
+        "model.stem",
+        "imagenet",
+        "imagenet: 7x7 convolution with stride 2, and pooling. small: 3x3 with stride 1, for 28 "
+        "pixels. VGG: with or without the first of its five poolings.",
+        choices=("imagenet", "small"),
+    ),
+    Field(
+        "model.attention",
+        "none",
+        "Visual attention module in every block.",
+        choices=("none", "se", "cbam", "eca", "srm", "simam"),
+    ),
+    Field(
+        "model.norm",
+        "batch",
+        "Normalization: batch, or none for plain VGG.",
+        choices=("batch", "none"),
+    ),
+    Field(
+        "model.objective",
+        "lsanet",
+        "What is minimized. baseline: the network's own loss; dsn: plus auxiliary classifiers; "
+        "dsn_ks: plus knowledge synergy; dks: the same on the DKS network; dsn_lsa: classifiers "
+        "weighted by layer selective attention; lsanet: plus synergy; probe: the baseline, with "
+        "auxiliary classifiers that leave the backbone alone (Figure 2).",
+        choices=("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet", "probe"),
+    ),
+    Field(
+        "model.taps",
+        (1, 2, 3, 4),
+        "Supervised stages, including the last; dks never uses stage 1.",
+        rule=_each(
+            "a tuple of stages counted from 1, such as (2, 4)", lambda v: is_integer(v) and v > 0
+        ),
+    ),
+    Field(
+        "model.lsa.kind",
+        "fc",
+        "How the classifiers' weights are computed; fc is the paper's choice.",
+        choices=("fc", "conv", "gated", "self"),
+    ),
+    Field("model.lsa.channels", 64, "Channels of each embedded map.", rule=_integer(1)),
+    Field(
+        "model.lsa.reduction",
+        8,
+        "fc: hidden units = taps * channels / reduction.",
+        rule=_integer(1),
+        source="P",
+    ),
+    Field(
+        "model.lsa.kernel_size",
+        3,
+        "conv: width of the 1-D convolution.",
+        rule=Rule("an odd number > 0", lambda v: v > 0 and v % 2 == 1),
+    ),
+    Field(
+        "model.dtype",
+        "float32",
+        "Type of the feature maps; parameters are always float32.",
+        choices=("float32", "bfloat16"),
+    ),
+    Field(
+        "model.remat",
+        False,
+        "Recompute blocks in the backward pass, to save memory (without effect on a CPU).",
+    ),
+    Field(
+        "model.init_from",
+        "",
+        "A .safetensors file with torchvision's names: the backbone's initial parameters.",
+    ),
+    # loss
+    Field(
+        "loss.alpha",
+        (1.0,),
+        "dsn, dsn_ks, dks, probe: weights of the auxiliary classifiers; one for all, or one for "
+        "each.",
+        rule=_each(
+            "a tuple of numbers >= 0: one, or one for each auxiliary classifier",
+            lambda v: is_number(v) and v >= 0,
+        ),
+    ),
+    Field(
+        "loss.mu",
+        1.0,
+        "dsn_ks, dks, lsanet: weight of knowledge synergy.",
+        rule=_NOT_NEGATIVE,
+        source="P",
+    ),
+    # train
+    Field("train.epochs", 100, "Passes over the training images.", rule=_integer(1), source="P"),
+    Field(
+        "train.batch_size",
+        64,
+        "Images per step, over all devices.",
+        rule=_integer(1),
+        source="P",
+    ),
+    Field(
+        "train.optimizer",
+        "adam",
+        "The optimizer.",
+        choices=("adam", "adamw", "sgd"),
+        source="P",
+    ),
+    Field(
+        "train.learning_rate",
+        1e-3,
+        "Learning rate at the start.",
+        rule=_POSITIVE,
+        source="P",
+    ),
+    Field(
+        "train.weight_decay",
+        0.0,
+        "Weight decay. adamw: decoupled; adam, sgd: added to the gradient.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "train.momentum",
+        0.9,
+        "sgd: momentum.",
+        rule=Rule("a number >= 0 and < 1", lambda v: 0 <= v < 1),
+    ),
+    Field(
+        "train.schedule",
+        "step",
+        "Learning rate. step: times train.decay at each milestone; cosine: falls to 0.",
+        choices=("step", "constant", "cosine"),
+    ),
+    Field(
+        "train.milestones",
+        (0.5, 0.75),
+        "step: when the learning rate falls, as fractions of the epochs.",
+        rule=_each(
+            "a tuple of fractions between 0 and 1, both excluded",
+            lambda v: is_number(v) and 0 < v < 1,
+            empty=True,
+        ),
+        source="M",
+    ),
+    Field(
+        "train.decay",
+        0.1,
+        "step: factor of the learning rate at each milestone.",
+        rule=_POSITIVE,
+        source="M",
+    ),
+    Field(
+        "train.on_nan",
+        "stop",
+        "What to do if a loss or gradient is not finite. skip: leave out that step.",
+        choices=("stop", "skip"),
+    ),
+    Field(
+        "train.max_skipped_steps",
+        10,
+        "skip: stop after all if more steps than this are left out in the whole run.",
+        rule=_integer(0),
+    ),
+    Field(
+        "train.steps_per_dispatch",
+        1,
+        "Steps in one device program; about 10 saves launch gaps on a GPU.",
+        rule=_integer(1),
+    ),
+    Field(
+        "train.log_every_steps",
+        10,
+        "Steps between two points in TensorBoard.",
+        rule=_integer(1),
+        may_change=True,
+    ),
+    Field(
+        "train.checkpoint_every_epochs",
+        1,
+        "Epochs between two checkpoints to resume from; each best epoch is kept as well.",
+        rule=_integer(1),
+        may_change=True,
+    ),
+    # eval
+    Field(
+        "eval.batch_size",
+        256,
+        "Images per evaluation step; changes only speed and memory.",
+        rule=_integer(1),
+        may_change=True,
+    ),
+    Field(
+        "eval.select",
+        "best_val_auc",
+        "The epoch to report: the one with the best validation AUC, or the last.",
+        choices=("best_val_auc", "last"),
+        source="M",
+    ),
+)
+
+FIELDS: Mapping[str, Field] = {field.name: field for field in _FIELDS}
+"""Every field by its name, in the order of the config."""
+
+MAY_CHANGE: frozenset[str] = frozenset(name for name, f in FIELDS.items() if f.may_change)
+"""The fields that may have another value when a run is resumed."""

@@ -1,0 +1,164 @@
+"""The files of a sweep's report: Markdown, CSV, LaTeX, an HTML page and a picture."""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lsanet_jax.errors import WorkdirError
+from lsanet_jax.evaluation import statistics
+from lsanet_jax.report import results
+from lsanet_jax.report import tables as report_tables
+from lsanet_jax.report.sweep import Report
+from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, row_of
+from lsanet_jax.runtime.files import replacing
+
+if TYPE_CHECKING:  # elsewhere only when something is drawn: matplotlib is slow to import
+    from lsanet_jax.report import figures
+
+FORMATS = ("md", "csv", "tex", "html")
+
+
+def to_markdown(report: Report) -> str:
+    """Write a report as a Markdown page."""
+    parts = [f"# {report.title}", *(f"> **{warning}**" for warning in report.warnings)]
+    parts.append("\n".join(f"- {name}: {text}" for name, text in report.facts))
+    for table in report.tables:
+        parts.append(f"## {table.title}\n\n{markdown(table)}")
+        if table is report.tables[0] and report.problems:
+            parts.append("\n".join(f"- {problem}" for problem in report.problems))
+    parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(report: Report) -> tuple[str, str]:
+    """Write a report as CSV: a row per run and seed, and a row per run; scores in percent."""
+    runs, summary = [], []
+    for cell in report.cells:
+        row = row_of(cell) | {"run": cell.run.name, "dataset": cell.dataset}
+        row |= {f"paper_{key}": value for key, value in (cell.run.paper or {}).items()}
+        for i, each in enumerate(cell.trained):
+            own = {"seed": each.job.seed, "state": "finished", "task": each.result["task"]}
+            for name in ("acc", "auc"):
+                own[name] = cell.percent("test", name)[i]
+                own[f"last_{name}"] = cell.percent("last_epoch", "test", name)[i]
+            own |= {key: each.result.get(key) for key in ("best_epoch", "seconds")}
+            if each.predictions is not None:
+                scores = report_tables.per_run(each)
+                recall = zip(class_names(cell), scores.pop("recall"), strict=True)
+                own |= scores | {f"recall_{name}": value for name, value in recall}
+            runs.append(row | own)
+        for seed, why in cell.failed.items():
+            runs.append(row | {"seed": seed, "state": "failed", "error": why})
+        runs += [row | {"seed": seed, "state": "missing"} for seed in cell.missing]
+        for name in ("acc", "auc"):
+            values = cell.percent("test", name)
+            pair = statistics.mean_and_std(values) if values else (None, None)
+            row |= {f"{name}_mean": pair[0], f"{name}_std": pair[1]}
+        row |= {"seeds": len(cell.trained), "baseline": cell.run.baseline}
+        if found := report.comparisons.get(cell.run.name):
+            for name, of in (("acc", found.acc), ("auc", found.auc)):
+                values = {"difference": of.difference, "low": of.low, "high": of.high}
+                row |= {f"{name}_{key}": value for key, value in values.items()}
+            row["difference_seeds"] = " ".join(map(str, found.seeds))
+            if found.delong:
+                row["delong_p"] = statistics.majority_p_value(found.delong)
+                row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)
+        summary.append(row)
+    return _csv_text(runs), _csv_text(summary)
+
+
+def _csv_text(rows: list[dict]) -> str:
+    stream = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        undefined = lambda v: isinstance(v, float) and math.isnan(v)
+        short = lambda v: f"{v:.8g}" if isinstance(v, float) else v
+        writer.writerow({k: short(v) for k, v in row.items() if not undefined(v)})
+    return stream.getvalue()
+
+
+def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
+    """Write the files of a report, each whole or not at all.
+
+    Args:
+        report: the report.
+        output: the folder.
+        formats: some of `FORMATS`.
+
+    Returns:
+        The files.
+
+    Raises:
+        WorkdirError: the folder cannot be written to.
+    """
+    contents: dict[str, str | bytes] = {}
+    if "md" in formats:
+        contents[f"{report.name}.md"] = to_markdown(report)
+    if "csv" in formats:
+        runs, summary = to_csv(report)
+        contents[f"{report.name}_runs.csv"] = runs
+        contents[f"{report.name}_summary.csv"] = summary
+    if "tex" in formats:
+        contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
+        if any(cell.run.baseline is not None for cell in report.cells):
+            contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
+    draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
+    picture = draw(report) if draw else None
+    if picture is not None:
+        from lsanet_jax.report import figures
+
+        contents[f"{report.name}.png"] = figures.png(picture.figure)
+    if "html" in formats:
+        from lsanet_jax.report import sweep_page
+
+        contents[f"{report.name}.html"] = sweep_page.render(report, picture)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            data = content if isinstance(content, bytes) else content.encode()
+            with replacing(output / name) as temporary:
+                temporary.write_bytes(data)
+    except OSError as error:
+        raise WorkdirError(f"cannot write to --output={output}: {error}") from error
+    return [output / name for name in contents]
+
+
+def _figure2(report: Report) -> "figures.Picture | None":
+    """Draw the paper's Figure 2; None if no run has curves for it."""
+    from lsanet_jax.report import figures
+
+    without, deep = {}, {}
+    found = {"without DSL": without, "with DSL": deep}
+    for cell in report.cells:
+        curves = results.curves(cell, results.train_curve("acc"))
+        training = cell.run.row.get("Training")
+        if curves and training in found:
+            percent = {stage: 100 * values for stage, values in curves.items()}
+            found[training][dataset_title(cell)] = percent
+    if not any(found.values()):
+        return None
+    label = "Training accuracy of each classifier by epoch, without and with deep supervision"
+    return figures.Picture("Figure 2", label, figures.figure2(without, deep, report.title))
+
+
+def _label_efficiency(report: Report) -> "figures.Picture | None":
+    """Draw the scores by the share of labels; None if no run is finished."""
+    from lsanet_jax.report import figures
+
+    found = {"ACC": {}, "AUC": {}}
+    for cell in report.cells:
+        method = ", ".join(text for title, text in cell.run.row.items() if title != "Labels")
+        for score, methods in found.items():
+            if scores := cell.percent("test", score.lower()):
+                percent = 100 * cell.config.data.train_fraction
+                methods.setdefault(method, {})[percent] = scores
+    if not found["ACC"]:
+        return None
+    label = "ACC and AUC of each method by the share of labels"
+    figure = figures.label_efficiency(found, report.title)
+    return figures.Picture("Scores by labels", label, figure)
