@@ -5,8 +5,8 @@ Examples:
   python -m lsanet_jax.data check my_images --csv=labels.csv --output=check
   python -m lsanet_jax.data prepare --name=retinamnist --size=28
 
-check prints what is there, what was left out and what is wrong (then the exit code is 1), and writes
-a page with pictures, check.html, and check.md; nothing is written into the folder of the images.
+check prints what is there, what was left out and what is wrong (then the exit code is 1), and
+writes a page with pictures, check.html, and check.md; nothing goes into the folder of the images.
 prepare writes a MedMNIST-2D set as a TensorFlow Datasets folder (array_record), without TensorFlow,
 and prints the folder. Grain reads it by random access, and so does whoever has tensorflow-datasets:
   tfds.builder_from_directory(folder).as_data_source(split="train")  # or "val", "test"

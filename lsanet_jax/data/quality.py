@@ -24,7 +24,7 @@ class Odd(NamedTuple):
 
 
 def odd_reason(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """Say why an image is odd: blank, or only of the values 0 and 1 as masks are; '' if it is not."""
+    """Say why an image is odd: blank, or only of the values 0 and 1 as masks are; else ''."""
     low, high = int(pixels.min()), int(pixels.max())
     if high == 0:
         return BLANK[0]

@@ -1,7 +1,7 @@
 """Which image is in which split: drawn by group and stratified, or folds of a cross-validation.
 
-A draw is a pure function of the images, their labels and groups, and the options. It is written beside
-the images, so that it stays the same; another draw gets a file of its own.
+A draw is a pure function of the images, their labels and groups, and the options. It is written
+beside the images, so that it stays the same; another draw gets a file of its own.
 """
 
 import collections
@@ -35,8 +35,8 @@ class Options(NamedTuple):
         val_fraction: of the images (or groups) for training, if there is no split val.
         test_fraction: the same for test.
         seed: of the draw, from 0.
-        folds: parts of a cross-validation, each of which is the test split once (or, if a test split
-            is given, the validation split); 0 for none.
+        folds: parts of a cross-validation, each of which is the test split once (or, if a test
+            split is given, the validation split); 0 for none.
         fold: which part it is now, from 0.
     """
 
@@ -167,9 +167,9 @@ def check(where: object, drawn: Drawn, *, classes: bool) -> None:
         found = ", ".join(f"{count} {key}" for key, count in counts.items())
         units = f" in {drawn.units} group(s) (one patient's, or identical files)"
         raise DataError(
-            f"{where}: found {len(records)} images{units if 0 < drawn.units < len(records) else ''},"
-            f" split to {found}, expected at least one each: add images, or split them by a column"
-            " 'split' or by folders."
+            f"{where}: found {len(records)} images"
+            f"{units if 0 < drawn.units < len(records) else ''}, split to {found}, expected at"
+            " least one each: add images, or split them by a column 'split' or by folders."
         )
     trained = {record.label for record in records if record.split == "train"}
     for record in records:
@@ -344,8 +344,8 @@ def _spelling(group: str) -> str:
 def _rotated(where: object, missing: tuple[str, ...]) -> tuple[str, ...]:
     if not missing:
         raise DataError(
-            f"{where}: config.data.folds draws the test split, or the validation split if there is a"
-            " test split, but both are given: set it to 0, or leave one split out."
+            f"{where}: config.data.folds draws the test split, or the validation split if there is"
+            " a test split, but both are given: set it to 0, or leave one split out."
         )
     return missing
 

@@ -1,7 +1,7 @@
-"""What the columns of a table of images mean: by the names that people and published sets give them.
+"""What the columns of a table of images mean, by the names that people and published sets use.
 
 Names are compared without case, blanks and punctuation. What is not certain is an error that names
-the config field which settles it; a column that looks like one of these is never ignored in silence.
+the config field which settles it; a column that looks like one of these is never ignored silently.
 """
 
 import dataclasses
@@ -119,7 +119,7 @@ class Chosen:
 
 
 def key(name: str) -> str:
-    """Return a name without case, blanks and punctuation: 'Patient ID' and 'patient_id' are equal."""
+    """Return a name without case, blanks and punctuation: 'Patient ID' equals 'patient_id'."""
     return "".join(character for character in name.casefold() if character.isalnum())
 
 

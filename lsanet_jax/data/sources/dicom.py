@@ -1,7 +1,7 @@
 """DICOM files to 8-bit pixels: modality LUT, VOI LUT or window, photometric interpretation.
 
-Of a header only what decoding needs is read, and whose image it is, as a digest: no name and no date
-of birth is kept or printed.
+Of a header only what decoding needs is read, and whose image it is, as a digest: no name and no
+date of birth is kept or printed.
 
 References:
     DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT).
@@ -93,8 +93,8 @@ def read(
         from pydicom.pixels import pixel_array
     except ImportError as error:
         raise DataError(
-            f"{file}: is a DICOM file, and the package pydicom is not installed: pip install pydicom"
-            " pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle."
+            f"{file}: is a DICOM file, and the package pydicom is not installed: pip install"
+            " pydicom pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle."
         ) from error
     meta = pydicom.filereader.read_file_meta_info(pathlib.Path(file))
     if meta.get("TransferSyntaxUID") == _DEFLATED:
@@ -132,13 +132,14 @@ def check_frame(file: str | os.PathLike, frames: int, frame: int) -> int:
     """Return which frame to take, from 1; raises DataError if that is not said or not there."""
     if frames > 1 and not frame:
         raise DataError(
-            f"{file}: holds {frames} frames, expected one image: save those to use as files of their"
-            " own, or choose the same one of every file with config.data.frame (1 is the first)."
+            f"{file}: holds {frames} frames, expected one image: save those to use as files of"
+            " their own, or choose the same one of every file with config.data.frame (1 is the"
+            " first)."
         )
     if frame > frames > 1:
         raise DataError(
-            f"{file}: holds {frames} frames, but config.data.frame is {frame}: lower it, or take the"
-            " file out."
+            f"{file}: holds {frames} frames, but config.data.frame is {frame}: lower it, or take"
+            " the file out."
         )
     return frame if frames > 1 else 1
 

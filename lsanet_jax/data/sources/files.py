@@ -1,4 +1,4 @@
-"""Which files of a folder are images: by suffix, by content where there is none; the rest is counted."""
+"""Which files of a folder are images, by suffix or else by content; the rest is counted."""
 
 import collections
 import logging

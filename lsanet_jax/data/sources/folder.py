@@ -203,16 +203,16 @@ def list_folder(
         task: one of `TASKS`; default: 'multi-label' for label columns that are not one-hot, else
             'binary-class' for two classes, else 'multi-class'.
         uncertain: what missing and uncertain labels of multi-label mean; see `table.read_table`.
-        duplicates: what the same file in two splits or classes is: 'error', 'warn' or 'allow'. Unless
-            it is 'allow', splits are drawn so that copies stay together.
+        duplicates: what the same file in two splits or classes is: 'error', 'warn' or 'allow'.
+            Unless it is 'allow', splits are drawn so that copies stay together.
         leaks: what images of one group in two given splits are: 'error', 'warn' or 'allow'.
         val_fraction: of the training images (or groups), if there is no split val.
         test_fraction: the same for test.
         seed: of the draw, from 0.
         folds: parts of a cross-validation; 0 for none.
         fold: which part is tested, from 0.
-        **column_names: `file_column`, `label_column`, `split_column` and `group_column`, if they are
-            not to be found by name.
+        **column_names: `file_column`, `label_column`, `split_column` and `group_column`, if they
+            are not to be found by name.
 
     Raises:
         ConfigError: an argument is outside its choices.
@@ -334,8 +334,8 @@ def _find_bits(root: pathlib.Path, files: Sequence[pathlib.Path], reading: dict[
     bits, deep = least_bits(files, **reading)
     if deep:
         log.warning(
-            "%s: %d of %d image(s) have more than 8 bits per channel; their values need %d, so %d is"
-            " white (config.data.bits).",
+            "%s: %d of %d image(s) have more than 8 bits per channel; their values need %d, so %d"
+            " is white (config.data.bits).",
             root,
             deep,
             len(files),
@@ -360,7 +360,7 @@ def _load_split(
     held: bool,
     skip_broken: bool,
 ) -> tuple[Split, list[DataError]]:
-    """Decode a split, or prepare to; return what is wrong with the images that are left out, too."""
+    """Decode a split, or prepare to; return what is wrong with images left out, too."""
     files, labels = listing.paths(key), listing.split(key).labels
     images = _room((len(files), *shape), key) if held else LazyImages(decode_one, files, shape)
     kept, errors = np.ones(len(files), bool), []

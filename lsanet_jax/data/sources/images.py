@@ -1,4 +1,4 @@
-"""Image files to arrays of 8 bits per channel, whatever they hold: Pillow's safe formats, and DICOM."""
+"""Image files to arrays of 8 bits per channel: the formats that Pillow reads safely, and DICOM."""
 
 import collections
 import concurrent.futures
@@ -64,8 +64,8 @@ def decode(
         size: pixels per side of the result.
         resize: 'nearest', 'bilinear' or 'bicubic'; the latter two average when they shrink.
         channels: 1 or 3; with 1, colour becomes luminance.
-        fit: 'squash' changes the proportions, 'pad' adds black bars, 'crop' cuts off what is outside
-            the middle square.
+        fit: 'squash' changes the proportions, 'pad' adds black bars, 'crop' cuts off what is
+            outside the middle square.
         **reading: `bits`, `window`, `frame` and `max_megapixels` of `read`.
 
     Raises:
@@ -271,7 +271,8 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[Image.Im
         elif dicom.is_dicom(start):
             reason = f"DICOM: {reason}"
         raise DataError(
-            f"{file}: cannot be read as an image ({reason}): write or copy it again, or take it out."
+            f"{file}: cannot be read as an image ({reason}): write or copy it again, or take it"
+            " out."
         ) from error
 
 
@@ -297,7 +298,8 @@ def _check_mode(image: Image.Image, file: str | os.PathLike) -> None:
     if image.mode not in _MODES:
         kind = "floating-point pixels" if image.mode == "F" else f"{image.mode} pixels"
         raise DataError(
-            f"{file}: has {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK: convert it."
+            f"{file}: has {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK: convert"
+            " it."
         )
     if any(tile[0] == "libtiff" and str(tile[3][0]).endswith("BS") for tile in image.tile):
         # Pillow swaps the bytes twice.
@@ -348,8 +350,8 @@ def _eight_bit(image: Image.Image, file: str | os.PathLike, bits: int) -> Image.
     values, white = np.asarray(image), 2**bits - 1
     if values.min() < 0 or values.max() > white:
         raise DataError(
-            f"{file}: has values from {values.min()} to {values.max()}, expected grey of {bits} bits"
-            f" (0 to {white}, config.data.bits): rescale it."
+            f"{file}: has values from {values.min()} to {values.max()}, expected grey of {bits}"
+            f" bits (0 to {white}, config.data.bits): rescale it."
         )
     scaled = ((values.astype(np.int64) * 255 + white // 2) // white).astype(np.uint8)
     if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:

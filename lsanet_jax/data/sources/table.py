@@ -105,9 +105,9 @@ def read_table(
             return Table(records, class_order=tuple(names))
         if task not in (None, "multi-label"):
             raise DataError(
-                f"{where} the columns {', '.join(names[:20])} are not one-hot (exactly one 1 in each"
-                f" row), expected 'label' for task {task!r}: set config.data.task to 'multi-label',"
-                " or name the column of classes in config.data.label_column."
+                f"{where} the columns {', '.join(names[:20])} are not one-hot (exactly one 1 in"
+                f" each row), expected 'label' for task {task!r}: set config.data.task to"
+                " 'multi-label', or name the column of classes in config.data.label_column."
             )
         labels = _settle(file, labels, uncertain)
     elif _joint(names[0], cells, task):
@@ -334,8 +334,8 @@ def _filled(where: str, row: Mapping[str, str], column: str) -> str:
     value = row[column].strip()
     if value.lower() in MISSING:
         raise DataError(
-            f"{where} {column!r} is {row[column]!r}, expected a value, since images with the same one"
-            " stay in one split: correct the cell, or set config.data.group_column."
+            f"{where} {column!r} is {row[column]!r}, expected a value, since images with the same"
+            " one stay in one split: correct the cell, or set config.data.group_column."
         )
     return value
 
@@ -349,8 +349,8 @@ def _classes(
     if missing:
         line, row = rows[missing[0]]
         raise DataError(
-            f"{file}: line {line}: {column!r} is {row[column]!r}, expected a value: it is missing in"
-            f" {len(missing)} row(s); fill them or take them out (a class may not be called so)."
+            f"{file}: line {line}: {column!r} is {row[column]!r}, expected a value: it is missing"
+            f" in {len(missing)} row(s); fill them or take them out (a class may not be called so)."
         )
     for separator in ";,":
         if any(separator in value for value in values):

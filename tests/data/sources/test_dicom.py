@@ -87,7 +87,7 @@ def lut(values, first, bits):
 
 
 def pydicom_pipeline(file):
-    """8 bits of what pydicom makes of a grey file: modality LUT, VOI LUT, both ends of its range."""
+    """8 bits of what pydicom makes of grey: modality LUT, VOI LUT, both ends of its range."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
     data = pydicom.dcmread(file)
