@@ -98,7 +98,7 @@ def test_images_use_their_range_and_differ():
 
 
 def texture(images):
-    """Features that know nothing of where a nucleus lies: grey-level quantiles and power spectrum."""
+    """Features that know nothing of where a nucleus lies: quantiles of grey, power spectrum."""
     red = images[..., 0].astype(np.float32)
     red = (red - red.mean((1, 2), keepdims=True)) / red.std((1, 2), keepdims=True)
     quantiles = np.quantile(red.reshape(len(red), -1), [0.02, 0.05, 0.1, 0.2, 0.3, 0.5], axis=1)
