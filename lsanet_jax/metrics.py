@@ -12,8 +12,12 @@ def accuracy(
     probabilities: Float[np.ndarray, "n k"],
     task: str,
 ) -> float:
-    """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it: `right`."""
-    return float(np.mean(right(labels, probabilities, task)))
+    """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it: `right`.
+
+    Unknown labels (-1, of multi-label) do not count; nan if there is no other.
+    """
+    answers = right(labels, probabilities, task)[np.asarray(labels) >= 0]
+    return float(np.mean(answers)) if answers.size else float("nan")
 
 
 def right(
@@ -24,7 +28,7 @@ def right(
     """Which answers are right.
 
     Args:
-      labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
+      labels: class indices [n]; for multi-label 0 or 1 per label [n, k], or -1 if unknown.
       probabilities: of each class or label, in [0, 1].
       task: one of `lsanet_jax.data.dataset.TASKS`.
 
@@ -49,7 +53,8 @@ def auc(
     Binary: of P(class 1). Otherwise the mean over the classes of each against the rest
       (multi-class,
     ordinal), or over the labels. Classes for which `labels` holds only positives or only negatives
-    have no AUC and are left out of the mean (MedMNIST's function fails there).
+    have no AUC and are left out of the mean (MedMNIST's function fails there). So are samples whose
+    label is unknown (-1, of multi-label), for that label.
 
     Returns:
       The AUC; nan if no class has one.
@@ -63,8 +68,13 @@ def auc(
         one_hot, scores = labels == 1, probabilities
     else:
         one_hot, scores = labels[:, None] == np.arange(probabilities.shape[1]), probabilities
-    defined = [k for k in range(one_hot.shape[1]) if 0 < one_hot[:, k].sum() < len(labels)]
-    return float(np.mean([roc_auc_score(one_hot[:, k], scores[:, k]) for k in defined] or np.nan))
+    known = labels >= 0 if task == "multi-label" else np.ones(one_hot.shape, bool)
+    aucs = []
+    for k in range(one_hot.shape[1]):
+        truth, score = one_hot[known[:, k], k], scores[known[:, k], k]
+        if 0 < truth.sum() < len(truth):
+            aucs.append(roc_auc_score(truth, score))
+    return float(np.mean(aucs or np.nan))
 
 
 def training_means(names) -> type[clu_metrics.Collection]:

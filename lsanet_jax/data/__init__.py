@@ -4,18 +4,34 @@ import math
 
 import ml_collections
 
-from lsanet_jax.data import subset
+from lsanet_jax.data import duplicates, quality, subset
 from lsanet_jax.data.dataset import ARRAYS, SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
 from lsanet_jax.errors import ConfigError, near_matches
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 
+# Fields that a config of before they existed does not have.
+_OWN_DATA = {
+    "fit": "squash",
+    "bits": 0,
+    "window": (),
+    "frame": 0,
+    "file_column": "",
+    "label_column": "",
+    "split_column": "",
+    "group_column": "",
+    "uncertain": "ignore",
+    "duplicates": "error",
+    "leaks": "error",
+    "folds": 0,
+    "fold": 0,
+}
 _NAMES = (*medmnist.NAMES, "npz", "folder", "synthetic")
 
 
 def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
-    """The dataset that `config.data` names, with as much of its training split as that asks for.
+    """Load the dataset that `config.data` names, with as much of its training split as it asks for.
 
     Args:
         config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a
@@ -62,7 +78,11 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     if config.name in ("npz", "folder") and not config.path:
         raise ConfigError(f"data.path is empty, expected the path of the {config.name}.")
     if config.name == "npz":
-        return npz.load_npz(config.path, task=task or None)
+        dataset = npz.load_npz(config.path, task=task or None)
+        how = config.get("duplicates", _OWN_DATA["duplicates"])
+        duplicates.check(config.path, duplicates.identical_images(dataset), how)
+        quality.warn_of_odd_images(dataset)
+        return dataset
     if config.name == "folder":
         return folder.load_folder(
             config.path,
@@ -76,6 +96,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             val_fraction=config.val_fraction,
             test_fraction=config.test_fraction,
             seed=config.split_seed,
+            **{name: config.get(name, default) for name, default in _OWN_DATA.items()},
         )
     if config.name == "synthetic":
         return synthetic.make_synthetic(

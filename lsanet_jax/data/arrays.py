@@ -1,4 +1,4 @@
-"""Check arrays of images and labels, and infer the task: what npz files and a caller's arrays share."""
+"""Check arrays of images and labels, and infer the task, for npz files and a caller's arrays."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -68,8 +68,8 @@ def as_labels(where: object, key: str, array: Any) -> Labels:
     limits = np.iinfo(np.int32)
     if array.size and (int(array.max()) > limits.max or int(array.min()) < limits.min):
         raise DataError(
-            f"{where}: {key} ranges from {array.min()} to {array.max()}, expected class indices from"
-            " 0."
+            f"{where}: {key} ranges from {array.min()} to {array.max()}, expected class indices"
+            " from 0."
         )
     return array.astype(np.int32)
 
@@ -83,7 +83,7 @@ def infer_task(
     """Infer the task and the classes of labels.
 
     Columns with exactly one 1 in each row of each split are one-hot: they become class indices,
-    unless `task` is 'multi-label'.
+    unless `task` is 'multi-label'. In other columns -1 stands for an unknown label.
 
     Args:
         where: the file or dataset that errors name.
@@ -108,8 +108,9 @@ def infer_task(
     if num_columns > 1 and task != "multi-label":
         if all(map(is_one_hot, labels.values())):
             log.warning(
-                "%s: the %d label columns are one-hot (exactly one 1 in each row): read as one class"
-                " per image. Set config.data.task to 'multi-label' if they are separate questions.",
+                "%s: the %d label columns are one-hot (exactly one 1 in each row): read as one"
+                " class per image. Set config.data.task to 'multi-label' if they are"
+                " separate questions.",
                 where,
                 num_columns,
             )
@@ -125,6 +126,9 @@ def infer_task(
             task = "multi-label"
     if task == "multi-label":
         num_classes = num_columns
+        unknown = sum(int((array == -1).sum()) for array in labels.values())
+        if unknown:
+            log.warning("%s: %d label(s) are -1, read as unknown.", where, unknown)
         labels = {key: array.reshape(len(array), -1) for key, array in labels.items()}
     else:
         num_classes = _count_classes(where, labels, class_names)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Split:
 
     Attributes:
         images: grey (c = 1) or RGB (c = 3), 0 to 255; in memory, or read when asked for.
-        labels: [n] class indices, or [n, k] of 0 and 1 for multi-label.
+        labels: [n] class indices, or for multi-label [n, k] of 0 and 1, or -1 if unknown.
         names: of the images' files, relative to their folder; none where there are no files.
     """
 
@@ -68,6 +68,8 @@ class Dataset:
         val: the validation split.
         test: the test split.
         source: where it came from, such as the file's path; only for messages.
+        decoding: the options with which `images.decode` made images of files; other files need the
+            same. None for images that were never files.
 
     Raises:
         DataError: a split's arrays are not what `Split` says, or splits do not go together.
@@ -80,6 +82,7 @@ class Dataset:
     val: Split
     test: Split
     source: str = ""
+    decoding: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         """Checks the splits; raises DataError."""
@@ -238,15 +241,15 @@ def _check_labels(where: str, key: str, split: Split, task: str, num_classes: in
             f"{where}: {key}_labels has shape {labels.shape}, expected {expected} for task {task!r}"
             f" with {num_classes} classes."
         )
-    top = 1 if task == "multi-label" else num_classes - 1
-    outside = labels[(labels < 0) | (labels > top)]
+    low, top = (-1, 1) if task == "multi-label" else (0, num_classes - 1)
+    outside = labels[(labels < low) | (labels > top)]
     if outside.size:
         raise DataError(
-            f"{where}: {key}_labels holds {outside.size} value(s) outside 0 to {top}, the first is"
-            f" {outside[0]}; expected "
+            f"{where}: {key}_labels holds {outside.size} value(s) outside {low} to {top}, the first"
+            f" is {outside[0]}; expected "
             + (
-                "0 or 1 (absent or present)."
-                if top == 1 and task == "multi-label"
+                "0 or 1 (absent or present), or -1 (unknown)."
+                if task == "multi-label"
                 else f"class indices of the {num_classes} classes."
             )
         )

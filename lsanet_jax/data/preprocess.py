@@ -99,7 +99,7 @@ def training_batch(
     Args:
         key: of this step.
         images: as stored, 0 to 255.
-        labels: class indices, or 0 and 1 for each label.
+        labels: class indices, or 0 and 1 for each label, -1 if it is unknown.
         options: what to do; mixup makes labels [b, k] of class indices.
         num_classes: k.
         preprocess: this module's, with all its other arguments.
@@ -107,7 +107,11 @@ def training_batch(
     augment = functools.partial(augmentation.augment, key, options=options)
     x = preprocess(images, augment=augment)
     if options.mixup:
-        one_hot = labels if labels.ndim == 2 else jax.nn.one_hot(labels, num_classes)
+        if labels.ndim == 2:  # A mixture with an unknown label is unknown, as with nan.
+            labels = jnp.where(labels < 0, jnp.nan, labels.astype(x.dtype))
+            x, labels = augmentation.mixup(key, x, labels, options.mixup)
+            return x, jnp.nan_to_num(labels, nan=-1)
+        one_hot = jax.nn.one_hot(labels, num_classes)
         return augmentation.mixup(key, x, one_hot.astype(x.dtype), options.mixup)
     return x, labels
 

@@ -1,4 +1,4 @@
-"""Downloads: resumed where they broke off, tried again, checked, and done by one process at a time."""
+"""Downloads: resumed where they broke off, tried again, checked, and by one process at a time."""
 
 import contextlib
 import errno

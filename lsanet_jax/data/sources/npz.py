@@ -115,7 +115,7 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
 
 
 def _read_array(file: np.lib.npyio.NpzFile, key: str) -> np.ndarray | bytes:
-    """An array, read to the end of its data, where the checksum is compared; bytes if it is none."""
+    """Read an array to the end of its data, so that its checksum is compared; else bytes."""
     member = f"{key}.npy"
     if member not in file.zip.namelist():
         return file[key]

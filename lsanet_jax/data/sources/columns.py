@@ -1,0 +1,324 @@
+"""What the columns of a table of images mean, by the names that people and published sets use.
+
+Names are compared without case, blanks and punctuation. What is not certain is an error that names
+the config field which settles it; a column that looks like one of these is never ignored silently.
+"""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, str]
+
+NONE = "none"  # As config.data.split_column or group_column: there is no such column.
+MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>", "nat", "?", "-"}
+UNCERTAIN = {"-1", "-1.0"}
+ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+NO_FINDING = {"nofinding", "nofindings"}
+
+_FILES = (
+    *("file", "filename", "filepath", "path", "image", "imagefile", "imagefilename", "imagename"),
+    *(
+        "imagepath",
+        "imageid",
+        "imageindex",
+        "imgid",
+        "img",
+        "imgname",
+        "imgpath",
+        "isicid",
+        "images",
+    ),
+    *(
+        "idcode",
+        "picture",
+        "photo",
+        "dicomid",
+        "dicom",
+        "sopinstanceuid",
+        "scan",
+        "name",
+        "uid",
+        "id",
+    ),
+)
+_LABELS = (
+    *("label", "labels", "class", "classes", "classname", "classlabel", "labelname", "category"),
+    *("diagnosis", "dx", "target", "findinglabels", "finding", "findings", "level", "grade"),
+    *("disease", "pathology", "groundtruth", "benignmalignant", "retinopathygrade"),
+)
+_SPLIT_NAMES = (
+    *("split", "splits", "set", "subset", "partition", "datasplit", "datasetsplit", "phase"),
+    *("usage", "traintest", "traintestsplit", "trainvaltest", "setname", "splitname", "dataset"),
+)
+_FOLDS = ("fold", "folds", "foldid", "kfold", "cvfold")
+_GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
+    *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
+    *("donor", "animal", "pid", "mrn", "case", "study", "exam", "examination", "visit", "lesion"),
+)
+_GROUP = re.compile(
+    "(?:id|anon|anonymized|anonymised|pseudo|unique|original|deidentified|hashed)*"
+    f"({'|'.join(_GROUPS)})"
+    "(?:s|id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
+    "|anon|anonymized|anonymised)*"
+)
+_NOT_LABELS = {
+    *(
+        "age",
+        "sex",
+        "gender",
+        "male",
+        "female",
+        "race",
+        "ethnicity",
+        "view",
+        "viewposition",
+        "side",
+    ),
+    *(
+        "laterality",
+        "eye",
+        "height",
+        "width",
+        "followup",
+        "draw",
+        "index",
+        "dxtype",
+        "site",
+        "date",
+    ),
+}
+_SPLIT_VALUES = {
+    **dict.fromkeys(("train", "training", "trn", "traindata", "trainset", "trainingset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "validationset"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "testset", "testdata", "holdout"), "test"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The columns of a table that count.
+
+    Attributes:
+        file: holds the images' names.
+        labels: one column of classes, or several of 0 and 1.
+        split: of the splits, or ''.
+        group: of patients or the like, whose images stay together, or ''.
+    """
+
+    file: str
+    labels: tuple[str, ...]
+    split: str
+    group: str
+
+
+def key(name: str) -> str:
+    """Return a name without case, blanks and punctuation: 'Patient ID' equals 'patient_id'."""
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def split_of(value: str) -> str | None:
+    """Return 'train', 'val' or 'test' for a word such as 'Training' or 'dev'; None for others."""
+    return _SPLIT_VALUES.get(key(value))
+
+
+def choose(
+    where: object,
+    header: Sequence[str],
+    rows: Sequence[Row],
+    is_file: Callable[[str], bool],
+    *,
+    task: str | None = None,
+    file_column: str = "",
+    label_column: str = "",
+    split_column: str = "",
+    group_column: str = "",
+) -> Chosen:
+    """Choose the columns that count, by the names given, else by those known, else by content.
+
+    Args:
+        where: the table and its first line, for errors.
+        header: names of the columns.
+        rows: the cells.
+        is_file: whether a cell leads to an image.
+        task: 'multi-label' wants columns of 0 and 1, even one.
+        file_column: config.data.file_column.
+        label_column: config.data.label_column; several names, with commas, for columns of 0 and 1.
+        split_column: config.data.split_column; 'none' for no such column.
+        group_column: config.data.group_column; 'none' for no such column.
+
+    Raises:
+        ConfigError: a column that was given does not exist.
+        DataError: a column that is needed is not there, or there are several.
+    """
+    given = [file_column, split_column, group_column]
+    labels = () if label_column in ("", *header) else tuple(label_column.split(","))
+    labels = tuple(name.strip() for name in labels) or (label_column,) * bool(label_column)
+    for field, names in zip(
+        ("file_column", "split_column", "group_column", "label_column"),
+        (*((name,) for name in given), labels),
+        strict=True,
+    ):
+        for name in names:
+            if name and name not in header and not (name == NONE and field[0] in "sg"):
+                raise ConfigError(
+                    f"config.data.{field} is {name!r}, expected one of the columns of {where}"
+                    f" {_listed(header)}."
+                )
+    file = file_column or _file_column(where, header, rows, is_file)
+    others = [name for name in header if name not in (file, *labels)]
+    split = "" if split_column == NONE else split_column or _split_column(where, others, rows)
+    group = "" if group_column == NONE else group_column or _group_column(where, others, rows)
+    if not labels:
+        rest = [name for name in others if name not in (split, group)]
+        rest = [name for name in rest if _group_rank(name, rows) is None]
+        labels = _label_columns(where, rest, rows, task)
+    return Chosen(file, labels, split, group)
+
+
+def _file_column(
+    where: object, header: Sequence[str], rows: Sequence[Row], is_file: Callable[[str], bool]
+) -> str:
+    """Find the column of files: of those known by name, the first whose cells lead to images."""
+    known = sorted((n for n in header if key(n) in _FILES), key=lambda n: _FILES.index(key(n)))
+    first_rows = [row for row in rows[:200] if any(row.values())]
+    for name in known:
+        if any(is_file(row[name]) for row in first_rows):
+            return name
+    if known and key(known[0]) not in ("name", "uid", "id"):
+        return known[0]  # The first row that leads nowhere is an error, which says so.
+    by_content = [
+        name
+        for name in header
+        if first_rows and all(row[name].strip() and is_file(row[name]) for row in first_rows)
+    ]
+    if len(by_content) == 1:
+        log.info("%s column %r holds the files.", where, by_content[0])
+        return by_content[0]
+    raise DataError(
+        f"{where} found no column of files among {_listed(header)}, expected one such as 'file',"
+        " 'image' or 'image_id': rename it, or name it in config.data.file_column."
+    )
+
+
+def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Find the column of splits, by its name or by its cells."""
+    exact = [name for name in names if name == "split"]
+    by_name = [name for name in names if key(name) in _SPLIT_NAMES]
+    folds = [name for name in names if key(name) in _FOLDS]
+    found = exact or [name for name in by_name if _split_words(name, rows)]
+    found = found or [name for name in names if _split_words(name, rows) == {*SPLITS}]
+    found = found or [name for name in folds if _split_words(name, rows)]
+    found = found or [name for name in names if _only_splits(name, rows)]
+    if len(found) > 1:
+        raise DataError(
+            f"{where} found several columns of splits, {_listed(found)}: name the right one in"
+            " config.data.split_column, or 'none'."
+        )
+    for name in [] if found else (*by_name, *folds):
+        values = sorted({row[name].strip() for row in rows} - {""})
+        if len(values) > 1 and (name in folds or all(value.isdecimal() for value in values)):
+            raise DataError(
+                f"{where} column {name!r} looks like one of splits, but holds {_listed(values)},"
+                " expected train, val and test: replace the values, or, if the column is not to be"
+                " used, set config.data.split_column to 'none'."
+            )
+        if len(values) > 1:
+            log.warning("%s column %r (%s) is not used.", where, name, _listed(values))
+    if found and found != exact:
+        log.info("%s column %r holds the splits.", where, found[0])
+    return found[0] if found else ""
+
+
+def _split_words(name: str, rows: Sequence[Row]) -> set[str]:
+    return {split_of(row[name]) for row in rows} - {None}
+
+
+def _only_splits(name: str, rows: Sequence[Row]) -> bool:
+    """Whether all cells are words for splits, 'train' and another one among them."""
+    values = {split_of(row[name]) for row in rows}
+    return "train" in values and len(values) > 1 and None not in values
+
+
+def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
+    """Return a small number for coarse groups; None for a column that is not one of groups."""
+    match = _GROUP.fullmatch(key(name))
+    if not match or ("id" not in key(name) and len(rows) > 4 and _is_binary(name, rows)):
+        return None  # A column 'case' or 'lesion' of 0 and 1 is a label.
+    return _GROUPS.index(match[1])
+
+
+def _group_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Find the column of the coarsest groups; one that is the same in all rows says nothing."""
+    known = [name for name in names if _group_rank(name, rows) is not None]
+    known.sort(key=lambda name: _group_rank(name, rows) or 0)
+    for name in known:
+        if len({row[name] for row in rows}) > 1 or len(rows) < 2:
+            log.info("%s images with the same %r stay in one split.", where, name)
+            return name
+        log.warning("%s column %r is the same in all rows, and is not used.", where, name)
+    for name in names:
+        if any(stem in key(name) for stem in ("patient", "subject", "lesionid")):
+            log.warning(
+                "%s column %r is not used; if its images must stay in one split, name it in"
+                " config.data.group_column.",
+                where,
+                name,
+            )
+    return ""
+
+
+def _label_columns(
+    where: object, names: Sequence[str], rows: Sequence[Row], task: str | None
+) -> tuple[str, ...]:
+    """Find the column of classes, else the columns of 0 and 1."""
+    free = [name for name in names if key(name) and key(name) not in _NOT_LABELS]
+    free = [
+        name for name in free if key(name) not in _FOLDS and not key(name).startswith("unnamed")
+    ]
+    if "label" in free and task != "multi-label":
+        return ("label",)
+    known = [name for name in free if key(name) in _LABELS]
+    if len(known) > 1 and task != "multi-label":
+        raise DataError(
+            f"{where} found several columns of labels, {_listed(known)}: name the right one in"
+            " config.data.label_column."
+        )
+    if known and task != "multi-label":
+        if known[0] != "label":
+            log.info("%s column %r holds the labels.", where, known[0])
+        return (known[0],)
+    if known and len(known) == 1 and not _is_binary(known[0], rows):
+        return (known[0],)  # Joined labels.
+    binary = [name for name in free if _is_binary(name, rows)]
+    if len(binary) > 1 or (binary and task == "multi-label"):
+        ignored = [name for name in names if name not in binary and name.strip()]
+        if ignored:
+            log.warning("%s columns that are not labels of 0 and 1: %s.", where, _listed(ignored))
+        return tuple(binary)
+    if len(free) == 1:
+        log.info("%s column %r holds the labels.", where, free[0])
+        return (free[0],)
+    raise DataError(
+        f"{where} found columns {_listed(names)}, expected 'label', or for multi-label two or more"
+        " named columns of 0 and 1: rename one, or name it in config.data.label_column."
+    )
+
+
+def _is_binary(name: str, rows: Sequence[Row]) -> bool:
+    """Whether at least half of the cells that are filled are 0 or 1: the others are mistakes."""
+    cells = [row[name].strip().lower() for row in rows]
+    filled = [cell for cell in cells if cell not in MISSING]
+    sound = sum(cell in ZERO_OR_ONE or cell in UNCERTAIN for cell in filled)
+    return bool(filled) and 2 * sound >= len(filled)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:20]))
+    return shown + (", ..." if len(names) > 20 else "")

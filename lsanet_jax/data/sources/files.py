@@ -1,0 +1,190 @@
+"""Which files of a folder are images, by suffix or else by content; the rest is counted."""
+
+import collections
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lsanet_jax.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".dcm", ".dicom", ".ima"),
+)
+
+_NOT_DATA = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+_NOT_DATA |= {"Thumbs.db", "desktop.ini", "DICOMDIR"}
+SIDE_FILES = {
+    *(".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".ods"),
+    *(".pdf", ".html", ".doc", ".docx", ".py", ".ipynb", ".log"),
+}
+_HINTS = {
+    ".heic": "save as PNG or JPEG",
+    ".heif": "save as PNG or JPEG",
+    ".avif": "save as PNG or JPEG",
+    ".nii": "a volume: save its slices as images",
+    ".gz": "unpack, and save volumes as slices",
+    ".mha": "a volume: save its slices as images",
+    ".nrrd": "a volume: save its slices as images",
+    ".svs": "a slide: cut it into tiles",
+    ".npy": "use config.data.name=npz",
+    ".npz": "use config.data.name=npz",
+    ".zip": "unpack it",
+}
+_MAGIC = (
+    (0, b"\x89PNG", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (8, b"WEBP", "WebP"),
+    (128, b"DICM", "DICOM"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+)
+_OTHER_MAGIC = (
+    (0, b"II+\0", "BigTIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (344, b"n+1\0", "NIfTI"),
+    (0, b"NRRD", "NRRD"),
+    (0, b"ObjectType", "MetaImage"),
+    (0, b"\x89HDF", "HDF5"),
+    (0, b"\x93NUMPY", "NumPy"),
+    (0, b"MATLAB 5.0", "MATLAB"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"PK\3\4", "zip (or npz, xlsx)"),
+    (0, b"<", "HTML or XML"),
+)
+
+
+class Entries(NamedTuple):
+    """What lies in a folder, sorted and without hidden files and folders.
+
+    Attributes:
+        folders: its folders, links to folders among them.
+        images: its images.
+        left_out: how many files of other kinds, by suffix.
+    """
+
+    folders: list[pathlib.Path]
+    images: list[pathlib.Path]
+    left_out: collections.Counter[str]
+
+
+def content_kind(start: bytes) -> str:
+    """Name the format that a file's first 512 bytes show, 'text', or '' for none that is known."""
+    for offset, magic, name in (*_MAGIC, *_OTHER_MAGIC):
+        if start[offset : offset + len(magic)] == magic:
+            return name
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        text = start[: error.start].decode() if error.start > len(start) - 4 else "\0"
+    return "text" if text and "\0" not in text else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is of the system's, or the user has hidden it."""
+    return name.startswith(".") or name in _NOT_DATA
+
+
+def entries(folder: pathlib.Path) -> Entries:
+    """List one folder.
+
+    Raises:
+        DataError: it cannot be listed, or a name is not UTF-8.
+    """
+    folders, images, left_out = [], [], collections.Counter()
+    try:
+        for entry in sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name)):
+            if entry.is_dir():
+                folders.append(entry)
+                continue
+            kind = _left_out_kind(entry)
+            if kind:
+                left_out[kind] += 1
+            else:
+                images.append(entry)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}).") from error
+    for entry in (*folders, *images):
+        check_name(folder, entry.name)
+    return Entries(folders, images, left_out)
+
+
+def walk(
+    folder: pathlib.Path, parents: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Entries]:
+    """List a folder and those below it, through links.
+
+    Raises:
+        DataError: a folder cannot be listed, a name is not UTF-8, or links form a loop.
+    """
+    found = entries(folder)
+    yield found
+    status = folder.stat()
+    above = parents | {(status.st_dev, status.st_ino)}
+    for below in found.folders:
+        status = below.stat()
+        if (status.st_dev, status.st_ino) in above:
+            raise DataError(f"{below}: a link to a folder that holds it, a loop: remove the link.")
+        yield from walk(below, above)
+
+
+def report_left_out(where: object, left_out: collections.Counter[str]) -> None:
+    """Log how many files were left out, by kind."""
+    if left_out:
+        only_side_files = all(kind in SIDE_FILES for kind in left_out)
+        log.log(
+            logging.INFO if only_side_files else logging.WARNING,
+            "%s: left out %d file(s) that are not images this reads: %s",
+            where,
+            left_out.total(),
+            describe_left_out(left_out),
+        )
+
+
+def describe_left_out(left_out: collections.Counter[str]) -> str:
+    """List counts and kinds, such as '12 .heic (save as PNG or JPEG), 1 .txt'."""
+    return ", ".join(
+        f"{count} {kind}" + (f" ({_HINTS[kind]})" if kind in _HINTS else "")
+        for kind, count in left_out.most_common()
+    )
+
+
+def check_name(folder: str | os.PathLike, name: str) -> None:
+    """Raises DataError for the name of a file in a folder if no CSV could hold it."""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"{folder}: found {name!r}, expected a name in UTF-8: rename it.")
+
+
+def _left_out_kind(file: pathlib.Path) -> str:
+    """Name the kind of a file that is not read as an image: '' if it is read."""
+    suffix = file.suffix.lower()
+    if suffix in SUFFIXES:
+        return ""
+    kind = _kind_of_file(file)
+    known = kind in {name for _, _, name in _MAGIC}
+    if re.fullmatch(r"(\.[0-9]*)?", suffix):  # None, or the end of a number or a UID.
+        return "" if known else f"without a suffix ({kind})" if kind else "without a suffix"
+    return f"{suffix} ({kind} inside: rename it)" if known else suffix
+
+
+def _kind_of_file(file: pathlib.Path) -> str:
+    try:
+        if not file.is_file():  # Opening a pipe would wait for its other end.
+            return "not a file"
+        with file.open("rb") as stream:
+            return content_kind(stream.read(512))
+    except OSError:
+        return "cannot be read"

@@ -1,0 +1,485 @@
+"""Tables of images and labels, as people export them and as sets are published.
+
+CSV, TSV or with semicolons; UTF-8, UTF-16 or cp1252; one column of classes, columns of 0 and 1,
+one-hot columns, or several labels in a cell, joined by '|'.
+"""
+
+import collections
+import csv as csv_format
+import functools
+import io
+import logging
+import os
+import pathlib
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lsanet_jax.data.sources import columns as columns_lib
+from lsanet_jax.data.sources.columns import (
+    MISSING,
+    NO_FINDING,
+    UNCERTAIN,
+    ZERO_OR_ONE,
+    Chosen,
+    choose,
+)
+from lsanet_jax.data.sources.files import SUFFIXES, walk
+from lsanet_jax.errors import DataError
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
+UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
+
+_DELIMITERS = ",;\t|"
+
+
+class Record(NamedTuple):
+    """An image of a folder.
+
+    Attributes:
+        file: POSIX path relative to the root.
+        label: a class's name, or 0, 1 or `UNKNOWN` for each label.
+        split: 'train' too where nothing is said.
+        group: of which all images stay in one split; '' for none.
+    """
+
+    file: str
+    label: str | tuple[int, ...]
+    split: str
+    group: str = ""
+
+
+class Table(NamedTuple):
+    """A table's images and what it says of their labels.
+
+    Attributes:
+        records: a record per image.
+        label_names: of the labels, for multi-label; else none.
+        class_order: the classes in the order of their columns, if these are one-hot; else none.
+    """
+
+    records: list[Record]
+    label_names: tuple[str, ...] = ()
+    class_order: tuple[str, ...] = ()
+
+
+def read_table(
+    file: pathlib.Path,
+    root: pathlib.Path,
+    *,
+    task: str | None = None,
+    uncertain: str = "ignore",
+    **given: str,
+) -> Table:
+    """Read a table of images.
+
+    Args:
+        file: the table.
+        root: the folder of the images.
+        task: one of `TASKS`, or None to infer whether it is multi-label.
+        uncertain: what blank cells and -1 mean in columns of labels: 'error', 'ignore' (known
+            neither way), 'zero', or 'one' (-1 is 1, blank is 0).
+        **given: the names of columns, as `columns.choose` takes them.
+
+    Raises:
+        ConfigError: a column that was given does not exist.
+        DataError: the table cannot be read, a column is missing or not certain, or a cell is not
+            what its column needs; with the line.
+    """
+    header, rows = read_csv(file)
+    files = _Files(root)
+    where = f"{file}: line {header.line}:"
+    cells = [row for _, row in rows]
+    chosen = choose(where, header.names, cells, files.exists, task=task, **given)
+    names = chosen.labels
+    several = len(names) > 1 or (task == "multi-label" and not _joint(names[0], cells, task))
+    if several:
+        labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
+        one_hot = len(names) > 1 and bool(labels) and all(_is_one_hot(label) for label in labels)
+        if one_hot and task != "multi-label":
+            labels, names = _from_one_hot(file, labels, names)
+            records = _records(file, rows, labels, chosen, files)
+            return Table(records, class_order=tuple(names))
+        if task not in (None, "multi-label"):
+            raise DataError(
+                f"{where} the columns {', '.join(names[:20])} are not one-hot (exactly one 1 in"
+                f" each row), expected 'label' for task {task!r}: set config.data.task to"
+                " 'multi-label', or name the column of classes in config.data.label_column."
+            )
+        labels = _settle(file, labels, uncertain)
+    elif _joint(names[0], cells, task):
+        labels, names = _split_joined(file, rows, names[0])
+    else:
+        labels, names = _classes(file, rows, names[0]), ()
+    return Table(_records(file, rows, labels, chosen, files), tuple(names))
+
+
+class Header(NamedTuple):
+    """The first line of a table: the names of its columns and its number."""
+
+    names: list[str]
+    line: int
+
+
+def read_csv(file: pathlib.Path) -> tuple[Header, list[tuple[int, dict[str, str]]]]:
+    """Read the header, and each row that is not blank with its line number.
+
+    Raises:
+        DataError: the file cannot be read, or is not a table.
+    """
+    text = _text(file)
+    delimiter = _delimiter(text)
+    reader = csv_format.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv_format.Error as error:
+        raise DataError(
+            f"{file}: line {reader.line_num}: not CSV ({error}): correct it."
+        ) from error
+    if lines and re.fullmatch(r"sep=.?", "".join(lines[0][1]).strip().lower()):
+        lines = lines[1:]
+    if not lines:
+        raise DataError(f"{file}: line 1: the file is empty, expected a header with 'file'.")
+    number, header = lines[0]
+    header = [name.strip() for name in header]
+    rows = []
+    for line, row in lines[1:]:
+        while len(row) > len(header) and not row[-1].strip():
+            row = row[:-1]
+        if len(row) != len(header):
+            raise DataError(
+                f"{file}: line {line}: found {len(row)} cells, expected {len(header)} as in the"
+                " header: correct the line, or quote cells that hold a comma."
+            )
+        rows.append((line, row))
+    return _named(file, number, header, rows)
+
+
+def _named(
+    file: pathlib.Path, line: int, header: list[str], rows: list[tuple[int, list[str]]]
+) -> tuple[Header, list[tuple[int, dict[str, str]]]]:
+    """Name the cells; columns without a name are dropped if they are blank or count the rows."""
+    kept = []
+    for place, name in enumerate(header):
+        cells = [row[place].strip() for _, row in rows]
+        counting = cells == [str(i) for i in range(len(cells))]
+        counting |= cells == [str(i + 1) for i in range(len(cells))] and len(cells) > 1
+        if name or not (counting or not any(cells)):
+            kept.append(place)
+    names = [header[place] for place in kept]
+    for name, count in collections.Counter(names).items():
+        if count > 1 or not name:
+            found = f"column {name!r} twice" if name else f"a column without a name in {names[:20]}"
+            raise DataError(f"{file}: line {line}: found {found}, expected a name for each column.")
+    return Header(names, line), [
+        (number, {header[place]: row[place] for place in kept}) for number, row in rows
+    ]
+
+
+def _text(file: pathlib.Path) -> str:
+    """Decode a table; UTF-8 unless its bytes say otherwise."""
+    try:
+        if not file.is_file() and file.exists() and not file.is_dir():
+            raise OSError(0, "not a file but a pipe, a socket or a device")
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}: cannot be read ({reason}), expected a CSV file.") from error
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif len(data) > 3 and len(data) % 2 == 0 and 0 not in data[::2] and not any(data[1::2]):
+        encoding = "utf-16-le"
+    elif len(data) > 3 and len(data) % 2 == 0 and 0 not in data[1::2] and not any(data[::2]):
+        encoding = "utf-16-be"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        if encoding == "utf-8-sig" and not any(
+            byte < 32 and byte not in b"\t\n\r" for byte in data
+        ):
+            try:
+                text = data.decode("cp1252")
+            except UnicodeDecodeError:
+                pass
+            else:
+                log.warning("%s: line %d: not UTF-8; read as cp1252 (Windows).", file, line)
+                return text
+        raise DataError(f"{file}: line {line}: not UTF-8: save the file as UTF-8.") from error
+
+
+def _delimiter(text: str) -> str:
+    """Find what parts the cells of the header."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ","
+    separator = re.fullmatch(r"sep=(.)", lines[0].strip().lower())
+    if separator:
+        return separator[1]
+    header = re.sub(r'"[^"]*"', "", lines[0])
+    return max(_DELIMITERS, key=header.count)  # The first, a comma, of equals.
+
+
+class _Files:
+    """The images of a folder, found by what a table calls them."""
+
+    def __init__(self, root: pathlib.Path):
+        self._root = root
+        self._found: dict[str, tuple[str, ...]] = {}
+
+    def exists(self, cell: str) -> bool:
+        """Whether a cell leads to at least one image."""
+        return bool(self.find(cell))
+
+    def find(self, cell: str) -> tuple[str, ...]:
+        """List the images that a cell may mean: its path, else without case, folder or suffix."""
+        if cell not in self._found:
+            self._found[cell] = self._find(cell.strip())
+        return self._found[cell]
+
+    def _find(self, cell: str) -> tuple[str, ...]:
+        if not cell or "\0" in cell:
+            return ()
+        for name in dict.fromkeys((cell, cell.replace("\\", "/"))):
+            if os.path.isfile(self._root / name):
+                return (posixpath.normpath(name),)
+        parts = posixpath.normpath(cell.replace("\\", "/")).casefold().split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            found = self._by_tail.get(tail) or self._by_tail_stem.get(_stem(tail))
+            if found:
+                return tuple(found)
+        return ()
+
+    @functools.cached_property
+    def _by_tail(self) -> dict[str, list[str]]:
+        """Every image under each ending of its path, in lower case."""
+        found = collections.defaultdict(list)
+        for entries in walk(self._root):
+            for image in entries.images:
+                name = image.relative_to(self._root).as_posix()
+                parts = name.casefold().split("/")
+                for start in range(len(parts)):
+                    found["/".join(parts[start:])].append(name)
+        return found
+
+    @functools.cached_property
+    def _by_tail_stem(self) -> dict[str, list[str]]:
+        found = collections.defaultdict(list)
+        for tail, names in self._by_tail.items():
+            found[_stem(tail)] += names
+        return found
+
+
+def _stem(name: str) -> str:
+    """Cut off the suffix of an image, but not what follows a dot in an identifier."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix in SUFFIXES else name
+
+
+def _records(
+    file: pathlib.Path,
+    rows: Sequence[tuple[int, Mapping[str, str]]],
+    labels: Sequence[str | tuple[int, ...]],
+    chosen: Chosen,
+    files: _Files,
+) -> list[Record]:
+    """Join labels, splits and groups to the images; rows that say the same again are counted."""
+    records: dict[str, tuple[int, Record]] = {}
+    repeated = 0
+    for (line, row), label in zip(rows, labels, strict=True):
+        where = f"{file}: line {line}:"
+        found = files.find(row[chosen.file])
+        if not found:
+            raise DataError(
+                f"{where} there is no file {row[chosen.file]!r} in the folder, neither with one of"
+                f" {', '.join(SUFFIXES[:3])}, ...: correct the path, or take the row out."
+            )
+        if len(found) > 1:
+            raise DataError(
+                f"{where} {row[chosen.file]!r} may be {' or '.join(found[:3])}: write the path, or"
+                " move the others away."
+            )
+        split = _split(where, row, chosen.split) if chosen.split else "train"
+        group = _filled(where, row, chosen.group) if chosen.group else ""
+        record = Record(found[0], label, split, group)
+        line_of_first, first = records.setdefault(found[0], (line, record))
+        if first != record:
+            raise DataError(
+                f"{where} {found[0]!r} is in line {line_of_first} too, with another label, split or"
+                " group: keep one of them."
+            )
+        repeated += line_of_first != line
+    if repeated:
+        log.warning("%s: %d row(s) repeat an earlier one; each image counts once.", file, repeated)
+    return [record for _, record in records.values()]
+
+
+def _split(where: str, row: Mapping[str, str], column: str) -> str:
+    split = columns_lib.split_of(row[column])
+    if split is None:
+        raise DataError(
+            f"{where} {column!r} is {row[column]!r}, expected one of train, val, test: correct the"
+            " cell."
+        )
+    return split
+
+
+def _filled(where: str, row: Mapping[str, str], column: str) -> str:
+    value = row[column].strip()
+    if value.lower() in MISSING:
+        raise DataError(
+            f"{where} {column!r} is {row[column]!r}, expected a value, since images with the same"
+            " one stay in one split: correct the cell, or set config.data.group_column."
+        )
+    return value
+
+
+def _classes(
+    file: pathlib.Path, rows: Sequence[tuple[int, Mapping[str, str]]], column: str
+) -> list[str]:
+    """Read the classes; a missing one is an error."""
+    values = [row[column].strip() for _, row in rows]
+    missing = [i for i, value in enumerate(values) if value.lower() in MISSING]
+    if missing:
+        line, row = rows[missing[0]]
+        raise DataError(
+            f"{file}: line {line}: {column!r} is {row[column]!r}, expected a value: it is missing"
+            f" in {len(missing)} row(s); fill them or take them out (a class may not be called so)."
+        )
+    for separator in ";,":
+        if any(separator in value for value in values):
+            log.warning(
+                "%s: labels hold %r, which is read as part of a class's name; if it joins several"
+                " labels, set config.data.task to 'multi-label'.",
+                file,
+                separator,
+            )
+    return values
+
+
+def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> str:
+    """Return what joins several labels in a cell, or ''."""
+    if task not in (None, "multi-label"):
+        return ""
+    cells = {row[column].strip() for row in rows}
+    for separator in "|;,":
+        if not any(separator in cell for cell in cells):
+            continue
+        tokens = {token.strip() for cell in cells for token in cell.split(separator)}
+        # Names of classes may hold a comma: joined labels recur alone or in other company.
+        if separator == "|" or task == "multi-label" or len(tokens) < len(cells):
+            return separator
+    return ""
+
+
+def _split_joined(
+    file: pathlib.Path, rows: Sequence[tuple[int, Mapping[str, str]]], column: str
+) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+    """Part joined labels into 0 and 1 for each label; 'No Finding' is none of them."""
+    separator = _joint(column, [row for _, row in rows], "multi-label")
+    sets = []
+    for value, (line, row) in zip(_classes_of_joined(file, rows, column), rows, strict=True):
+        tokens = {token.strip() for token in value.split(separator)} - {""}
+        none = {token for token in tokens if columns_lib.key(token) in NO_FINDING}
+        if none and len(tokens) > 1:
+            raise DataError(
+                f"{file}: line {line}: {column!r} is {row[column]!r}, expected {min(none)!r} alone:"
+                " correct the cell."
+            )
+        sets.append(tokens - none)
+    names = tuple(sorted(set().union(*sets)))
+    log.warning(
+        "%s: labels are joined by %r: read as multi-label with %d labels.",
+        file,
+        separator,
+        len(names),
+    )
+    return [tuple(int(name in tokens) for name in names) for tokens in sets], names
+
+
+def _classes_of_joined(
+    file: pathlib.Path, rows: Sequence[tuple[int, Mapping[str, str]]], column: str
+) -> list[str]:
+    for line, row in rows:
+        if row[column].strip().lower() in MISSING:
+            raise DataError(
+                f"{file}: line {line}: {column!r} is {row[column]!r}, expected labels: write 'No"
+                " Finding' if there is none, or take the row out."
+            )
+    return [row[column].strip() for _, row in rows]
+
+
+def _zeros_and_ones(
+    file: pathlib.Path, line: int, row: Mapping[str, str], names: Sequence[str]
+) -> tuple[int | None, ...]:
+    """Read labels: 0, 1, `UNKNOWN` for -1, None for a missing one."""
+    labels = []
+    for name in names:
+        cell = row[name].strip().lower()
+        if cell in ZERO_OR_ONE:
+            labels.append(ZERO_OR_ONE[cell])
+        elif cell in UNCERTAIN:
+            labels.append(UNKNOWN)
+        elif cell in MISSING:
+            labels.append(None)
+        else:
+            raise DataError(
+                f"{file}: line {line}: {name!r} is {row[name]!r}, expected one of 0, 1, 0.0, 1.0,"
+                " True, False (or -1 or blank: see config.data.uncertain): correct the cell."
+            )
+    return tuple(labels)
+
+
+def _is_one_hot(label: Sequence[int | None]) -> bool:
+    return set(label) <= {0, 1} and sum(label) == 1
+
+
+def _from_one_hot(
+    file: pathlib.Path, labels: Sequence[tuple[int, ...]], names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Name each image's class; columns without any 1 are left out."""
+    empty = [name for place, name in enumerate(names) if not any(row[place] for row in labels)]
+    if empty:
+        log.warning("%s: left out %s: 0 in every row.", file, ", ".join(map(repr, empty)))
+    log.warning(
+        "%s: the %d label columns are one-hot (exactly one 1 in each row): read as one class per"
+        " image. Set config.data.task to 'multi-label' if they are separate questions.",
+        file,
+        len(names),
+    )
+    return [names[row.index(1)] for row in labels], [name for name in names if name not in empty]
+
+
+def _settle(
+    file: pathlib.Path, labels: Sequence[tuple[int | None, ...]], uncertain: str
+) -> list[tuple[int, ...]]:
+    """Give missing and uncertain labels the meaning that was asked for."""
+    blank = sum(label is None for row in labels for label in row)
+    unsure = sum(label == UNKNOWN for row in labels for label in row)
+    if not blank and not unsure:
+        return list(labels)
+    if uncertain == "error":
+        raise DataError(
+            f"{file}: {blank} label(s) are missing and {unsure} are -1: fill them, or set"
+            " config.data.uncertain to 'ignore' (left out of loss and metrics), 'zero' or 'one' (-1"
+            " is 1, missing is 0)."
+        )
+    meaning = {
+        "ignore": {None: UNKNOWN, UNKNOWN: UNKNOWN},
+        "zero": {None: 0, UNKNOWN: 0},
+        "one": {None: 0, UNKNOWN: 1},
+    }[uncertain]
+    log.warning(
+        "%s: %d label(s) are missing and %d are -1: config.data.uncertain is %r.",
+        file,
+        blank,
+        unsure,
+        uncertain,
+    )
+    return [tuple(meaning.get(label, label) for label in row) for row in labels]

@@ -1,0 +1,464 @@
+"""Tables as they are published, and as spreadsheets leave them."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lsanet_jax import data as data_lib
+from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.data.sources import columns
+from lsanet_jax.data.sources.folder import list_folder, load_folder
+from lsanet_jax.errors import ConfigError, DataError
+
+NAMES = [f"ISIC_{i:04}" for i in range(24)]
+
+
+def put(root, *names):
+    """Small images that all differ."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        seed = sum(map(ord, str(name))) * 7919 + len(str(name))
+        pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(pixels).save(root / name)
+
+
+def write(root, *lines, encoding="utf-8", end="\n"):
+    (root / "t.csv").write_bytes("".join(line + end for line in lines).encode(encoding))
+
+
+def read(root, *lines, **options):
+    write(root, *lines)
+    return list_folder(root, csv="t.csv", **options)
+
+
+def labels_of(listing):
+    found = {}
+    for key in SPLITS:
+        files, labels = listing.split(key)
+        found |= dict(zip(files, labels.tolist(), strict=True))
+    return found
+
+
+def splits_of(listing):
+    return {file: key for key in SPLITS for file in listing.split(key).files}
+
+
+def error_of(root, *lines, kind=DataError, **options):
+    with pytest.raises(kind) as caught:
+        read(root, *lines, **options)
+    return str(caught.value)
+
+
+def torn(listing, group_of):
+    groups = {}
+    for file, key in splits_of(listing).items():
+        groups.setdefault(group_of(file), set()).add(key)
+    return sum(len(keys) > 1 for keys in groups.values())
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    put(tmp_path, *(f"{name}.jpg" for name in NAMES))
+    return tmp_path
+
+
+# Published sets
+
+
+def test_isic_2018_one_hot_truth_of_ids_without_suffix(jpegs, caplog):
+    put(jpegs, *(f"{name}_superpixels.png" for name in NAMES[:3]))
+    rows = [
+        f"{n},{','.join(f'{int(i % 3 == k)}.0' for k in range(3))}" for i, n in enumerate(NAMES)
+    ]
+    with caplog.at_level(logging.WARNING):
+        listing = read(jpegs, "image,MEL,NV,BCC", *rows)
+    assert (listing.task, listing.class_names) == ("multi-class", ("MEL", "NV", "BCC"))
+    assert labels_of(listing) == {f"{name}.jpg": i % 3 for i, name in enumerate(NAMES)}
+    assert "the 3 label columns are one-hot" in caplog.text
+    assert "left out 3 image(s) that the table does not list" in caplog.text
+
+
+def test_isic_2019_with_a_class_that_nobody_has(jpegs, caplog):
+    rows = [f"{n},{1 - i % 2},{i % 2},0" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "image,MEL,NV,UNK", *rows)
+    assert (listing.task, listing.class_names) == ("binary-class", ("MEL", "NV"))
+    assert "left out 'UNK': 0 in every row" in caplog.text
+
+
+def test_one_hot_columns_are_labels_if_asked(jpegs):
+    rows = [f"{n},{1 - i % 2},{i % 2}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "image,MEL,NV", *rows, task="multi-label")
+    assert listing.task == "multi-label"
+    assert labels_of(listing)["ISIC_0001.jpg"] == [0, 1]
+
+
+def test_ham10000_metadata_with_images_in_two_folders(tmp_path):
+    ids = [f"part_{1 + i % 2}/{name}" for i, name in enumerate(NAMES)]
+    put(tmp_path, *(f"{name}.jpg" for name in ids))
+    header = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
+    rows = [
+        f"HAM_{i // 3},{name},{('nv', 'mel')[i // 3 % 2]},histo,{40 + i}.0,male,back,vidir_modern"
+        for i, name in enumerate(NAMES)
+    ]
+    listing = read(tmp_path, header, *rows)
+    assert listing.class_names == ("mel", "nv")
+    assert set(labels_of(listing)) == {f"{name}.jpg" for name in ids}
+    assert torn(listing, lambda file: int(file[-8:-4]) // 3) == 0
+
+
+def test_isic_2020_has_several_columns_of_labels(jpegs):
+    header = "image_name,patient_id,sex,diagnosis,benign_malignant,target"
+    rows = [f"{n},P{i // 2},male,nevus,benign,{i % 2}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, header, *rows)
+    assert "several columns of labels, 'diagnosis', 'benign_malignant', 'target'" in message
+    assert "config.data.label_column" in message
+    listing = read(jpegs, header, *rows, label_column="target")
+    assert listing.class_names == ("0", "1")
+    assert torn(listing, lambda file: int(file[5:9]) // 2) == 0
+
+
+def test_aptos_2019(tmp_path):
+    ids = [f"{i:012x}" for i in range(1, 21)]
+    put(tmp_path, *(f"{name}.png" for name in ids))
+    listing = read(tmp_path, "id_code,diagnosis", *(f"{n},{i % 5}" for i, n in enumerate(ids)))
+    assert listing.class_names == tuple("01234")
+
+
+def test_eyepacs(tmp_path):
+    ids = [f"{i}_{side}" for i in range(10) for side in ("left", "right")]
+    put(tmp_path, *(f"train/{name}.jpeg" for name in ids))
+    listing = read(tmp_path, "image,level", *(f"{n},{i % 2}" for i, n in enumerate(ids)))
+    assert len(labels_of(listing)) == 20
+
+
+CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Support Devices"
+
+
+def chexpert(root, count=18):
+    paths = [f"train/patient{i // 3:05}/study1/view{i % 3 + 1}_frontal.jpg" for i in range(count)]
+    put(root, *paths)
+    cells = ["1.0,,", ",1.0,-1.0", ",0.0,1.0"]
+    return [
+        f"CheXpert-v1.0-small/{path},Female,{60 + i},Frontal,AP,{cells[i % 3]}"
+        for i, path in enumerate(paths)
+    ]
+
+
+def test_chexpert_with_blank_and_uncertain_labels_and_patients_in_paths(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        listing = read(tmp_path, CHEXPERT, *chexpert(tmp_path))
+    assert listing.task == "multi-label"
+    assert listing.class_names == ("No Finding", "Edema", "Support Devices")
+    rows = labels_of(listing)
+    assert rows["train/patient00000/study1/view2_frontal.jpg"] == [-1, 1, -1]
+    assert torn(listing, lambda file: file.split("/")[1]) == 0
+    assert "24 label(s) are missing and 6 are -1: config.data.uncertain is 'ignore'" in caplog.text
+    assert "'Sex', 'Age', 'Frontal/Lateral', 'AP/PA'" in caplog.text
+    assert "file names tell of 6 patients" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "expected"), [("zero", [0, 1, 0]), ("one", [0, 1, 1]), ("ignore", [-1, 1, -1])]
+)
+def test_what_uncertain_labels_mean_can_be_said(tmp_path, uncertain, expected):
+    listing = read(tmp_path, CHEXPERT, *chexpert(tmp_path), uncertain=uncertain)
+    assert labels_of(listing)["train/patient00000/study1/view2_frontal.jpg"] == expected
+
+
+def test_uncertain_labels_may_be_refused(tmp_path):
+    message = error_of(tmp_path, CHEXPERT, *chexpert(tmp_path), uncertain="error")
+    assert "24 label(s) are missing and 6 are -1" in message
+    assert "config.data.uncertain to 'ignore'" in message
+    with pytest.raises(ConfigError, match="config.data.uncertain is 'u-ones', expected one of"):
+        list_folder(tmp_path, csv="t.csv", uncertain="u-ones")
+
+
+NIH = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+
+
+def test_chestxray14(tmp_path, caplog):
+    names = [f"{i // 3:08}_{i % 3:03}.png" for i in range(24)]
+    put(tmp_path, *(f"images/{name}" for name in names))
+    found = ("No Finding", "Effusion|Mass", "Mass", "Cardiomegaly|Effusion")
+    rows = [
+        f"{name},{found[i % 4]},{i % 3},{i // 3},58,M,PA,2682,2749,0.143,0.143,"
+        for i, name in enumerate(names)
+    ]
+    listing = read(tmp_path, NIH, *rows)
+    assert listing.task == "multi-label"
+    assert listing.class_names == ("Cardiomegaly", "Effusion", "Mass")
+    assert labels_of(listing)["images/00000000_000.png"] == [0, 0, 0]
+    assert labels_of(listing)["images/00000000_001.png"] == [0, 1, 1]
+    assert torn(listing, lambda file: file[7:15]) == 0
+    assert "labels are joined by '|': read as multi-label with 3 labels" in caplog.text
+
+
+def test_no_finding_goes_with_no_other(tmp_path):
+    put(tmp_path, "0.png", "1.png")
+    message = error_of(tmp_path, "file,label", "0.png,Mass|No Finding", "1.png,Mass")
+    assert "line 2: 'label' is 'Mass|No Finding', expected 'No Finding' alone" in message
+
+
+# Columns
+
+
+GROUPS = (
+    "patient_id",
+    "Patient",
+    "PatientID",
+    "Patient ID",
+    "patient-id",
+    "patient.id",
+    "PATIENT_NO",
+)
+GROUPS += ("Patienten-ID", "anon_patient_id", "patientId_hash", "subject", "Subject ID", "subj_id")
+GROUPS += ("participant", "person_id", "case", "Case-ID", "case_no", "study_id", "StudyInstanceUID")
+GROUPS += ("lesion_id", "LesionID", "lesion", "exam_id", "MRN", "pat_id")
+
+
+@pytest.mark.parametrize("column", GROUPS)
+def test_columns_of_groups_are_known_however_they_are_spelt(jpegs, column):
+    rows = [f"{n},{'ab'[i // 3 % 2]},G{i // 3}" for i, n in enumerate(NAMES)]
+    assert torn(read(jpegs, f"file,label,{column}", *rows), lambda f: int(f[5:9]) // 3) == 0
+
+
+@pytest.mark.parametrize("column", ["pathology_no", "no_lesion", "Patient Age", "showcase"])
+def test_columns_that_only_look_so_are_not_groups(jpegs, column):
+    rows = [f"{n},{'ab'[i % 2]},{i // 12}" for i, n in enumerate(NAMES)]
+    plain = splits_of(read(jpegs, "file,label", *(row.rsplit(",", 1)[0] for row in rows)))
+    assert splits_of(read(jpegs, f"file,label,{column}", *rows)) == plain
+
+
+def test_a_column_that_may_be_of_patients_is_named(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]},{i // 3}" for i, n in enumerate(NAMES)]
+    read(jpegs, "file,label,patients at risk", *rows)
+    assert "column 'patients at risk' is not used; if its images must stay" in caplog.text
+
+
+def test_a_column_of_groups_can_be_named_or_switched_off(jpegs):
+    rows = [f"{n},{'ab'[i % 2]},{i // 3},{i // 4}" for i, n in enumerate(NAMES)]
+    lines = ("file,label,ward,patient", *rows)
+    named = read(jpegs, *lines, group_column="ward")
+    assert torn(named, lambda file: int(file[5:9]) // 3) == 0
+    assert torn(read(jpegs, *lines, group_column="none"), lambda f: int(f[5:9]) // 4) > 0
+
+
+def test_two_spellings_of_a_patient_are_one_and_it_says_so(jpegs, caplog):
+    spelling = ("P{}", "p{} ", "P{}")
+    rows = [f"{n},{'ab'[i // 3 % 2]},{spelling[i % 3].format(i // 3)}" for i, n in enumerate(NAMES)]
+    assert torn(read(jpegs, "file,label,patient", *rows), lambda f: int(f[5:9]) // 3) == 0
+    assert "8 group(s) are spelled in several ways" in caplog.text
+    numbers = ("{:03}", "{}", "{}.0")
+    rows = [f"{n},{'ab'[i // 3 % 2]},{numbers[i % 3].format(i // 3)}" for i, n in enumerate(NAMES)]
+    assert torn(read(jpegs, "file,label,patient", *rows), lambda f: int(f[5:9]) // 3) == 0
+
+
+@pytest.mark.parametrize(
+    "column", ["Split", "SPLIT", "set", "Subset", "partition", "data_split", "fold"]
+)
+@pytest.mark.parametrize(
+    "words",
+    [("train", "val", "test"), ("Training", "Valid", "Testing"), ("TRAIN", "dev", " Test ")],
+)
+def test_columns_of_splits_are_known_however_they_are_spelt(jpegs, column, words):
+    rows = [f"{n},{'ab'[i % 2]},{words[i // 2 % 3]}" for i, n in enumerate(NAMES)]
+    splits = splits_of(read(jpegs, f"file,label,{column}", *rows))
+    assert splits == {f"{n}.jpg": SPLITS[i // 2 % 3] for i, n in enumerate(NAMES)}
+
+
+def test_a_column_of_another_name_that_holds_splits_is_taken(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]},{('train', 'test')[i // 2 % 2]}" for i, n in enumerate(NAMES)]
+    with caplog.at_level(logging.INFO):
+        splits = splits_of(read(jpegs, "file,label,Gruppe", *rows))
+    assert all(splits[f"{n}.jpg"] == "test" for i, n in enumerate(NAMES) if i // 2 % 2)
+    assert "column 'Gruppe' holds the splits" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["fold", "partition", "Set", "kfold"])
+def test_columns_of_numbered_splits_are_never_ignored_in_silence(jpegs, column):
+    rows = [f"{n},{'ab'[i % 2]},{i % 5}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, f"file,label,{column}", *rows)
+    assert f"column '{column}' looks like one of splits, but holds '0', '1'" in message
+    assert "set config.data.split_column to 'none'" in message
+    assert read(jpegs, f"file,label,{column}", *rows, split_column="none").task == "binary-class"
+
+
+def test_other_words_in_a_column_of_splits_are_an_error_with_the_line(jpegs):
+    rows = [f"{n},{'ab'[i % 2]},train" for i, n in enumerate(NAMES)]
+    rows[4] = rows[4].replace("train", "spare")
+    assert "line 6: 'Set' is 'spare', expected one of train, val, test" in error_of(
+        jpegs, "file,label,Set", *rows
+    )
+
+
+@pytest.mark.parametrize(
+    "column", ["Label", "class", "CLASS", "Diagnosis", "dx", "target", "Grade"]
+)
+@pytest.mark.parametrize("file", ["filename", "Image Path", "image_id", "img", "ID", "Bild"])
+def test_columns_of_files_and_labels_are_known(jpegs, column, file):
+    rows = [f"{n},{'ab'[i % 2]},{i}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, f"{file},{column},age", *rows).class_names == ("a", "b")
+
+
+def test_columns_can_be_named(jpegs):
+    rows = [f"{'ab'[i % 2]},x{i},{n},{i % 3}" for i, n in enumerate(NAMES)]
+    lines = ("befund,image,bild,diagnosis", *rows)
+    listing = read(jpegs, *lines, file_column="bild", label_column="befund")
+    assert listing.class_names == ("a", "b")
+    message = error_of(jpegs, *lines, kind=ConfigError, label_column="Befund")
+    assert "config.data.label_column is 'Befund', expected one of the columns of" in message
+
+
+def test_several_columns_of_labels_can_be_named(jpegs):
+    rows = [f"{n},{i % 2},{i % 3 // 2},{i % 2}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "file,x,y,other", *rows, label_column="y, x")
+    assert listing.class_names == ("y", "x")
+
+
+def test_true_and_false_and_words_in_any_case(tmp_path):
+    put(tmp_path, *(f"{i}.png" for i in range(12)))
+    cells = ("True,false", "FALSE,TRUE", "1,1.0", "0,0.0")
+    listing = read(tmp_path, "file,x,y", *(f"{i}.png,{cells[i % 4]}" for i in range(12)))
+    assert [labels_of(listing)[f"{i}.png"] for i in range(4)] == [[1, 0], [0, 1], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "NA", "N/A", "None", "null", "<NA>", "", " ", "?"])
+def test_missing_classes_are_an_error_with_their_number(jpegs, word):
+    rows = [f"{n},{'ab'[i % 2] if i % 3 else word}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, "file,label", *rows)
+    assert f"line 2: 'label' is {word!r}, expected a value: it is missing in 8 row(s)" in message
+
+
+def test_joined_labels_with_other_marks(jpegs):
+    found = ("Mass", "Mass; Edema", "Edema", "")
+    rows = [f"{n},{found[i % 3]}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "file,label", *rows)
+    assert listing.class_names == ("Edema", "Mass")
+    rows = [f'{n},"{found[i % 3].replace(";", ",")}"' for i, n in enumerate(NAMES)]
+    assert read(jpegs, "file,label", *rows).class_names == ("Edema", "Mass")
+
+
+def test_names_of_classes_may_hold_a_comma_and_it_says_so(jpegs, caplog):
+    rows = [f'{n},"{("carcinoma, ductal", "other")[i % 2]}"' for i, n in enumerate(NAMES)]
+    assert read(jpegs, "file,label", *rows).class_names == ("carcinoma, ductal", "other")
+    assert "labels hold ',', which is read as part of a class's name" in caplog.text
+
+
+def test_joined_labels_are_classes_if_asked(jpegs):
+    rows = [f"{n},{('a|b', 'b')[i % 2]}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, "file,label", *rows, task="multi-class").class_names == ("a|b", "b")
+
+
+@pytest.mark.parametrize(
+    "names", [("Nevus", "nevus"), ("no finding", "No_Finding"), ("a b", "a  b")]
+)
+def test_one_class_in_two_spellings_is_an_error(jpegs, names):
+    rows = [f"{n},{(*names, 'other')[i % 3]}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, "file,label", *rows)
+    assert repr(names[0]) in message and repr(names[1]) in message
+    assert "expected one spelling" in message
+
+
+def test_a_measurement_is_not_a_class(jpegs):
+    message = error_of(jpegs, "file,label", *(f"{n},{i * 1.37:.2f}" for i, n in enumerate(NAMES)))
+    assert "found 24 classes in 24 images" in message
+    assert "a measurement? It needs regression, which is not supported" in message
+
+
+# Files
+
+
+@pytest.mark.parametrize("write_as", ["{}", "{}.JPG", "{}.png", "./{}.jpg", "other\\{}.jpg", "{} "])
+def test_files_are_found_without_suffix_or_with_another(jpegs, write_as):
+    rows = [f"{write_as.format(n)},{'ab'[i % 2]}" for i, n in enumerate(NAMES)]
+    assert set(labels_of(read(jpegs, "file,label", *rows))) == {f"{n}.jpg" for n in NAMES}
+
+
+def test_an_id_that_may_be_two_files_is_an_error(jpegs):
+    put(jpegs, "x/ISIC_0002.png")
+    message = error_of(jpegs, "file,label", *(f"{n},{'ab'[i % 2]}" for i, n in enumerate(NAMES)))
+    assert "line 4: 'ISIC_0002' may be ISIC_0002.jpg or x/ISIC_0002.png: write the path" in message
+
+
+def test_rows_that_repeat_an_image_count_once_and_it_says_so(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]}" for i, n in enumerate(NAMES)]
+    assert len(labels_of(read(jpegs, "file,label", *rows, rows[3], rows[3]))) == 24
+    assert "2 row(s) repeat an earlier one" in caplog.text
+
+
+# Spreadsheets
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [("utf-8", b""), ("utf-8", b"\xef\xbb\xbf"), ("utf-16", b""), ("utf-16-be", b"\xfe\xff")],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings_and_ends_of_lines(jpegs, encoding, mark, end):
+    rows = [f"{n},{('Bösartig', 'gut')[i % 2]}" for i, n in enumerate(NAMES)]
+    write(jpegs, "file,label", *rows, encoding=encoding, end=end)
+    (jpegs / "t.csv").write_bytes(mark + (jpegs / "t.csv").read_bytes())
+    assert list_folder(jpegs, csv="t.csv").class_names == ("Bösartig", "gut")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark(jpegs, encoding):
+    write(
+        jpegs, "file,label", *(f"{n},{'ab'[i % 2]}" for i, n in enumerate(NAMES)), encoding=encoding
+    )
+    assert list_folder(jpegs, csv="t.csv").class_names == ("a", "b")
+
+
+def test_cp1252_is_read_and_it_says_so(jpegs, caplog):
+    rows = [f"{n},{('Bösartig', 'gut')[i % 2]}" for i, n in enumerate(NAMES)]
+    write(jpegs, "file,label", *rows, encoding="cp1252")
+    assert list_folder(jpegs, csv="t.csv").class_names == ("Bösartig", "gut")
+    assert "line 2: not UTF-8; read as cp1252" in caplog.text
+
+
+@pytest.mark.parametrize("mark", [";", "\t", ",", "|"])
+@pytest.mark.parametrize("first", [[], ["sep={}"]])
+def test_delimiters(jpegs, mark, first):
+    weight = "1.5" if mark == "," else "1,5"
+    rows = [mark.join((name, "ab"[i % 2], weight)) for i, name in enumerate(NAMES)]
+    lines = [line.format(mark) for line in first] + [mark.join(("file", "label", "kg")), *rows]
+    assert read(jpegs, *lines).class_names == ("a", "b")
+
+
+def test_blank_rows_and_columns_and_row_numbers(jpegs):
+    rows = [f"{i},{n},{'ab'[i % 2]},," for i, n in enumerate(NAMES)]
+    lines = (",file,label,,", *rows[:9], ",,,,", "", *rows[9:], ",,,,", " , ,,,", "")
+    assert len(labels_of(read(jpegs, *lines))) == 24
+
+
+def test_the_row_numbers_of_a_data_frame_are_not_labels(jpegs):
+    rows = [f"{i},{n},{i % 2},{i % 3 // 2}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, ",file,x,y", *rows).class_names == ("x", "y")
+    assert read(jpegs, "Unnamed: 0,file,x,y", *rows).class_names == ("x", "y")
+
+
+def test_a_pipe_as_table_is_an_error_at_once(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(DataError, match="cannot be read .*pipe"):
+        list_folder(tmp_path, csv="t.csv")
+
+
+def test_split_words():
+    assert [columns.split_of(word) for word in ("Train", "VALID", "Test set", "dev", "extra")] == [
+        "train", "val", "test", "val", None,
+    ]  # fmt: skip
+
+
+def test_unknown_labels_reach_the_dataset(tmp_path):
+    write(tmp_path, CHEXPERT, *chexpert(tmp_path))
+    dataset = load_folder(tmp_path, csv="t.csv", size=4)
+    assert isinstance(dataset, data_lib.Dataset)
+    labels = np.concatenate([dataset.split(key).labels for key in SPLITS])
+    assert set(np.unique(labels)) == {-1, 0, 1}

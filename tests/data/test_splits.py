@@ -1,0 +1,215 @@
+"""Drawn splits and folds: by group, stratified, and possible wherever a split exists."""
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.data.sources.folder import list_folder, load_folder
+from lsanet_jax.data.splits import draw_folds, draw_splits
+from lsanet_jax.errors import ConfigError, DataError
+
+FRACTIONS = {"val": 0.1, "test": 0.2}
+
+
+def put(root, name, seed):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6), np.uint8)
+    Image.fromarray(pixels).save(root / name)
+
+
+def put_table(root, header, rows):
+    (root / "t.csv").write_text("".join(f"{line}\n" for line in [header, *rows]))
+
+
+def put_patients(root, patients=12, each=4, classes=3):
+    rows = []
+    for i in range(patients * each):
+        put(root, f"{i:03}.png", i)
+        rows.append(f"{i:03}.png,{'abc'[i // each % classes]},P{i // each}")
+    put_table(root, "file,label,Patient ID", rows)
+
+
+def splits_of(listing):
+    return {file: key for key in SPLITS for file in listing.split(key).files}
+
+
+# Few groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("patients", "classes"), [(6, 3), (4, 2), (9, 3), (5, 2), (7, 3)])
+def test_a_few_patients_are_enough(tmp_path, seed, patients, classes):
+    put_patients(tmp_path, patients, 3, classes)
+    listing = list_folder(tmp_path, csv="t.csv", seed=seed)
+    assert all(len(listing.split(key).files) >= 3 for key in SPLITS)
+    assert set(listing.train.labels) == set(range(classes))
+
+
+def possible(present):
+    """Whether some split of these units has all splits, and all labels in train."""
+    for drawn in itertools.product(range(3), repeat=len(present)):
+        drawn = np.array(drawn)
+        if set(drawn) == {0, 1, 2} and present[drawn == 0].any(0).sum() == present.any(0).sum():
+            return True
+    return False
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=3, max_size=6),
+    st.integers(0, 3),
+)
+def test_a_split_is_drawn_wherever_one_exists(rows, seed):
+    present = np.array(rows)
+    drawn = np.array(draw_splits(present, FRACTIONS, seed))
+    if possible(present):
+        assert set(drawn) == set(SPLITS)
+        assert (present[drawn == "train"].any(0) == present.any(0)).all()
+
+
+# Cross-validation
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_each_image_is_tested_once_and_no_patient_is_in_two_splits(tmp_path, folds):
+    put_patients(tmp_path, 15, 4)
+    tested = []
+    for fold in range(folds):
+        listing = list_folder(tmp_path, csv="t.csv", folds=folds, fold=fold)
+        groups = {}
+        for file, key in splits_of(listing).items():
+            groups.setdefault(int(file[:3]) // 4, set()).add(key)
+        assert all(len(keys) == 1 for keys in groups.values())
+        assert set(listing.train.labels) == {0, 1, 2}
+        assert len(listing.val.files)
+        tested += listing.test.files
+        counts = np.bincount(listing.test.labels, minlength=3)
+        assert counts.max() - counts.min() <= 8  # A patient or two.
+    assert sorted(tested) == [f"{i:03}.png" for i in range(60)]
+
+
+def test_folds_of_a_class_folder_are_stratified_to_the_image(tmp_path):
+    for i in range(30):
+        put(tmp_path, f"{'ab'[i % 3 > 1]}/{i}.png", i)
+    for fold in range(5):
+        listing = list_folder(tmp_path, folds=5, fold=fold)
+        assert np.bincount(listing.test.labels).tolist() == [4, 2]
+
+
+def test_multi_label_folds_are_stratified(tmp_path):
+    random = np.random.default_rng(0)
+    labels = (random.random((90, 3)) < (0.5, 0.3, 0.15)).astype(int)
+    for i in range(90):
+        put(tmp_path, f"{i}.png", i)
+    put_table(
+        tmp_path, "file,x,y,z", (f"{i}.png,{','.join(map(str, labels[i]))}" for i in range(90))
+    )
+    shares = []
+    for fold in range(3):
+        listing = list_folder(tmp_path, csv="t.csv", folds=3, fold=fold)
+        shares.append(listing.test.labels.mean(axis=0))
+    assert np.ptp(shares, axis=0).max() < 0.1
+
+
+def test_with_a_given_test_split_the_folds_are_for_validation(tmp_path):
+    for i in range(40):
+        put(tmp_path, f"{'train' if i < 30 else 'test'}/{'ab'[i % 2]}/{i}.png", i)
+    validated = []
+    for fold in range(3):
+        listing = list_folder(tmp_path, folds=3, fold=fold)
+        assert len(listing.test.files) == 10
+        validated += listing.val.files
+    assert len(validated) == len(set(validated)) == 30
+
+
+def test_folds_are_the_same_for_every_run_and_another_seed_draws_others(tmp_path):
+    put_patients(tmp_path)
+    first = splits_of(list_folder(tmp_path, csv="t.csv", folds=4, fold=1))
+    load_folder(tmp_path, csv="t.csv", size=4, folds=4, fold=1)
+    assert splits_of(list_folder(tmp_path, csv="t.csv", folds=4, fold=1)) == first
+    assert splits_of(list_folder(tmp_path, csv="t.csv", folds=4, fold=1, seed=1)) != first
+
+
+def test_each_fold_has_a_file_of_its_own(tmp_path):
+    put_patients(tmp_path)
+    for fold in range(3):
+        load_folder(tmp_path, csv="t.csv", size=4, folds=3, fold=fold)
+    assert len(list(tmp_path.glob("lsanet_splits*.csv"))) == 3
+    drawn = {(tmp_path / "lsanet_splits.csv").read_text().splitlines()[1].rsplit(",", 1)[1][:21]}
+    assert drawn == {"seed 0 fold 0 of 3 va"}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"folds": 1}, ConfigError, "config.data.folds is 1, expected 0 or an integer >= 2"),
+        ({"folds": 3, "fold": 3}, ConfigError, "config.data.fold is 3, expected 0 to 2"),
+        ({"fold": 1}, ConfigError, "config.data.fold is 1, expected 0 to 0, since"),
+        ({"folds": 13}, DataError, "config.data.folds is 13, expected at most 12, the number of"),
+    ],
+)
+def test_folds_outside_their_range(tmp_path, options, kind, message):
+    put_patients(tmp_path)
+    with pytest.raises(kind, match=message):
+        list_folder(tmp_path, csv="t.csv", **options)
+
+
+def test_folds_of_given_splits(tmp_path):
+    for i in range(12):
+        put(tmp_path, f"{SPLITS[i % 3]}/{'ab'[i // 3 % 2]}/{i}.png", i)
+    with pytest.raises(DataError, match="but both are given: set it to 0"):
+        list_folder(tmp_path, folds=3)
+
+
+def test_folds_are_scikit_learns():
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    random = np.random.default_rng(0)
+    units, labels = random.integers(0, 20, 100), random.integers(0, 3, 100)
+    found = draw_folds(np.eye(3, dtype=bool)[labels], units, 4, 7)
+    splitter = StratifiedGroupKFold(4, shuffle=True, random_state=7)
+    for fold, (_, tested) in enumerate(splitter.split(units, labels, units)):
+        np.testing.assert_array_equal(np.flatnonzero(found == fold), tested)
+
+
+# Names that tell of patients
+
+
+def test_patients_in_file_names_stay_whole_and_it_says_so(tmp_path, caplog):
+    for i in range(36):
+        put(tmp_path, f"{'ab'[i // 3 % 2]}/person{i // 3}_virus_{i}.png", i)
+    groups = {}
+    for file, key in splits_of(list_folder(tmp_path)).items():
+        groups.setdefault(file.split("_")[0], set()).add(key)
+    assert all(len(keys) == 1 for keys in groups.values())
+    assert "file names tell of 12 patients or persons" in caplog.text
+    caplog.clear()
+    list_folder(tmp_path, group_column="none")
+    assert "patients" not in caplog.text
+
+
+def test_a_guess_does_not_refuse_given_splits(tmp_path, caplog):
+    for i in range(12):
+        put(tmp_path, f"{SPLITS[i % 3]}/{'ab'[i // 3 % 2]}/patient {i // 3}_{i}.png", i)
+    with caplog.at_level(logging.WARNING):
+        list_folder(tmp_path)
+    assert "have images in several splits" in caplog.text
+    assert "Groups were guessed from file names" in caplog.text
+
+
+@pytest.mark.parametrize("leaks", ["warn", "allow"])
+def test_leaks_may_be_meant(tmp_path, leaks, caplog):
+    rows = [f"{i}.png,{'ab'[i // 3 % 2]},{SPLITS[i % 3]},p{i // 4}" for i in range(24)]
+    for i in range(24):
+        put(tmp_path, f"{i}.png", i)
+    put_table(tmp_path, "file,label,split,patient", rows)
+    with pytest.raises(DataError, match=r"6 patient.* or set config.data.leaks to 'warn'"):
+        list_folder(tmp_path, csv="t.csv")
+    assert len(list_folder(tmp_path, csv="t.csv", leaks=leaks).train.files) == 8
+    assert ("several splits" in caplog.text) == (leaks == "warn")
