@@ -60,15 +60,17 @@ def cross_entropy(
     Args:
       logits: [L, B, K].
       labels: class indices [B], or probabilities of the classes [B, K] (mixup's); with
-        `multilabel`, 0 to 1 for each label [B, K].
-      multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy.
+        `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
+      multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy;
+        unknown ones count as 0, so that each known label weighs the same in every sample.
 
     Returns:
       [L, B], not negative.
     """
     if multilabel:
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
-        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+        ce = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
+        return jnp.mean(jnp.where(targets < 0, 0, ce), axis=-1)
     if labels.ndim == 1:
         # Picking the label's logit by its index has a scatter for a gradient: not deterministic on
         # GPU unless XLA sorts.

@@ -50,11 +50,10 @@ def auc(
 ) -> float:
     """Area under the ROC curve, in [0, 1], as `medmnist.evaluator.getAUC` computes it.
 
-    Binary: of P(class 1). Otherwise the mean over the classes of each against the rest
-      (multi-class,
-    ordinal), or over the labels. Classes for which `labels` holds only positives or only negatives
-    have no AUC and are left out of the mean (MedMNIST's function fails there). So are samples whose
-    label is unknown (-1, of multi-label), for that label.
+    Binary: of P(class 1). Otherwise the mean over the classes, each against the rest
+    (multi-class, ordinal), or over the labels. Classes for which `labels` holds only positives or
+    only negatives have no AUC and are left out of the mean (MedMNIST's function fails there). So
+    are samples whose label is unknown (-1, of multi-label), for that label.
 
     Returns:
       The AUC; nan if no class has one.

@@ -96,10 +96,12 @@ def training_accuracy(
     """Fraction of a batch that each classifier gets right, in [0, 1]; see `losses.cross_entropy`.
 
     Of labels that are probabilities (mixup's) the most probable class counts; with `multilabel`, it
-    is the mean over labels, each predicted and taken as true above 1/2.
+    is the mean over known labels, each predicted and taken as true above 1/2.
     """
     if multilabel:
-        return jnp.mean((logits > 0) == (labels > 0.5), axis=(1, 2))
+        known = labels >= 0
+        right = known & ((logits > 0) == (labels > 0.5))
+        return jnp.sum(right, axis=(1, 2)) / jnp.maximum(jnp.sum(known), 1)
     truth = jnp.argmax(labels, axis=-1) if labels.ndim == 2 else labels
     return jnp.mean(jnp.argmax(logits, axis=-1) == truth, axis=1)
 

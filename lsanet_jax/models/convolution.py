@@ -173,8 +173,8 @@ def _sub_pixel_convolutions(dy, kernel, size: tuple[int, int], stride: int, padd
 
     The positions of the input with the same remainder modulo the stride see the same taps of the
     kernel: they are one convolution of `dy` with stride 1, and together have as many products as
-      the
-    forward pass. XLA pads `dy` with zeros between its values instead, 4 times as many for stride 2.
+    the forward pass. XLA pads `dy` with zeros between its values instead, 4 times as many
+    for stride 2.
     """
     kernel = kernel.swapaxes(2, 3)[::-1, ::-1]
     rows, columns = (
