@@ -70,7 +70,7 @@ def open_source(
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
     """
-    form, data = trained.stored_form, trained.config.data
+    form, decoding = trained.stored_form, trained.decoding
     size, channels = form["size"], form["channels"]
     pool, broken = futures.ThreadPoolExecutor(os.cpu_count()), {}
 
@@ -83,14 +83,12 @@ def open_source(
         names = [f"{name}/{i}" for i in range(len(images))]
         read = lambda i: image_files.from_array(images[i], **form)
     else:
-        names = list_images(path)
+        names = image_files.list_images(path)
         folder = path if path.is_dir() else path.parent
 
         def read(i: int) -> UInt8[np.ndarray, "h w c"]:
             try:
-                return image_files.decode(
-                    folder / names[i], **form, max_megapixels=data.max_megapixels
-                )
+                return image_files.decode(folder / names[i], **decoding)
             except DataError as error:
                 if not skip_broken:
                     raise DataError(f"{error} --skip_broken leaves such images out.") from error
@@ -98,30 +96,6 @@ def open_source(
                 return np.zeros((size, size, channels), np.uint8)
 
     return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
-
-
-def list_images(path: pathlib.Path) -> list[str]:
-    """Names of the images in a folder and those below it, or of the one that the path leads to.
-
-    Raises:
-      DataError: there is none, or a name is not UTF-8.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            raise DataError(f"--input={path}: found nothing there")
-        image_files.check_name(path.parent, path.name)
-        return [path.name]
-    names = sorted(
-        p.relative_to(path).as_posix()
-        for p in path.rglob("*")
-        if p.suffix.lower() in image_files.SUFFIXES and not p.name.startswith(".")
-    )
-    if not names:
-        known = ", ".join(sorted(image_files.SUFFIXES))
-        raise DataError(f"--input={path}: found no images in it ({known})")
-    for name in names:
-        image_files.check_name(path, name)
-    return names
 
 
 def from_array(

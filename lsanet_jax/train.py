@@ -399,6 +399,11 @@ def about(dataset: Dataset, network: build.Network, weights: str) -> dict:
         },
         "environment": manifest.environment(),
     }
+    if dataset.decoding is not None:
+        found["dataset"]["decoding"] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataset.decoding.items()
+        }
     if weights:
         found["weights"] = {"sha256": manifest.weights_sha256(weights)}
     return found

@@ -187,6 +187,90 @@ _FIELDS = (
         rule=_POSITIVE,
     ),
     Field(
+        "data.fit",
+        "squash",
+        "folder: how a picture becomes a square: squash its proportions, pad it with black, or "
+        "crop its middle.",
+        choices=("squash", "pad", "crop"),
+    ),
+    Field(
+        "data.bits",
+        0,
+        "folder: bits of grey images that are stored in more than 8. 0: the least that holds the "
+        "set's values, which is said and recorded.",
+        choices=(0, 8, 10, 12, 14, 16),
+    ),
+    Field(
+        "data.window",
+        (),
+        "folder, DICOM: centre and width of the window, in modality units. Empty: the file's own.",
+        rule=Rule(
+            "empty, or a centre and a width > 0",
+            lambda v: not v or (len(v) == 2 and all(map(is_number, v)) and v[1] > 0),
+        ),
+    ),
+    Field(
+        "data.frame",
+        0,
+        "folder: which frame of files with several to read, counted from 1. 0: such files are an "
+        "error.",
+        rule=_integer(0),
+    ),
+    Field(
+        "data.file_column",
+        "",
+        "folder, csv: the column with the files. Empty: recognised by its name.",
+    ),
+    Field(
+        "data.label_column",
+        "",
+        "folder, csv: the column with the classes, or several of 0 and 1, separated by commas. "
+        "Empty: recognised by name.",
+    ),
+    Field(
+        "data.split_column",
+        "",
+        'folder, csv: the column with the splits; "none" if there is none. Empty: recognised by '
+        "its name.",
+    ),
+    Field(
+        "data.group_column",
+        "",
+        "folder, csv: images with the same value in this column, such as a patient, stay in one "
+        'split; "none" for no groups. Empty: recognised by its name.',
+    ),
+    Field(
+        "data.uncertain",
+        "ignore",
+        "folder, csv, multi-label: what blank and -1 labels are: an error; left out of losses and "
+        "scores; 0; or 1 if -1, 0 if blank.",
+        choices=("error", "ignore", "zero", "one"),
+    ),
+    Field(
+        "data.duplicates",
+        "error",
+        "folder, npz: what to do if the same image is in two splits or two classes.",
+        choices=("error", "warn", "allow"),
+    ),
+    Field(
+        "data.leaks",
+        "error",
+        "folder: what to do if a patient, or other group, has images in two of the given splits.",
+        choices=("error", "warn", "allow"),
+    ),
+    Field(
+        "data.folds",
+        0,
+        "folder: parts of a cross-validation, stratified and by group. 0: none.",
+        rule=Rule("0 or an integer >= 2", lambda v: v == 0 or v >= 2),
+    ),
+    Field(
+        "data.fold",
+        0,
+        "folder: which of the data.folds parts is the test split, counted from 0.",
+        rule=_integer(0),
+    ),
+    Field(
         "data.task",
         "",
         "npz, folder: the kind of labels. Empty: inferred from the labels.",

@@ -11,22 +11,12 @@ from lsanet_jax.errors import ConfigError, near_matches
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 
-# Fields that a config of before they existed does not have.
-_OWN_DATA = {
-    "fit": "squash",
-    "bits": 0,
-    "window": (),
-    "frame": 0,
-    "file_column": "",
-    "label_column": "",
-    "split_column": "",
-    "group_column": "",
-    "uncertain": "ignore",
-    "duplicates": "error",
-    "leaks": "error",
-    "folds": 0,
-    "fold": 0,
-}
+# Fields of `config.data` that `folder.load_folder` takes by the same name.
+_OF_FOLDERS = (
+    *("skip_broken", "max_megapixels", "csv", "val_fraction", "test_fraction"),
+    *("fit", "bits", "window", "frame", "uncertain", "duplicates", "leaks", "folds", "fold"),
+    *("file_column", "label_column", "split_column", "group_column"),
+)
 _NAMES = (*medmnist.NAMES, "npz", "folder", "synthetic")
 
 
@@ -34,11 +24,8 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
     """Load the dataset that `config.data` names, with as much of its training split as it asks for.
 
     Args:
-        config: `config.data`, with the fields `name`, `root`, `url`, `tfds_dir` and `size` for a
-            MedMNIST set; `name`, `path` and perhaps `task` for an npz file or a folder, for which
-            `configs/common.py` lists more; `name`, `size` and `synthetic` for generated images; and
-            in any case `train_fraction`, `train_per_class`, `pipeline` and `device_budget_mb`; the
-            latter two say whether images that can be decoded when they are used are held in memory.
+        config: `config.data`. `pipeline` and `device_budget_mb` say whether images that can be
+            decoded when they are used are held in memory.
         seed: of the run; it says which training images a subset has.
 
     Raises:
@@ -65,22 +52,20 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
         if task and task != dataset.task:
             raise ConfigError(
-                f"data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it empty; it"
-                " is for data.name=npz and folder."
+                f"config.data.task is {task!r}, but {config.name} is {dataset.task!r}: leave it"
+                " empty; it is for config.data.name=npz and folder."
             )
         return dataset
     if config.name == ARRAYS:
         raise ConfigError(
             "config.data.name = 'arrays': the run was trained on arrays passed from Python, which "
-            "are not"
-            " stored; call lsanet_jax.fit with the same arrays"
+            "are not stored; call lsanet_jax.fit with the same arrays"
         )
     if config.name in ("npz", "folder") and not config.path:
-        raise ConfigError(f"data.path is empty, expected the path of the {config.name}.")
+        raise ConfigError(f"config.data.path is empty, expected the path of the {config.name}.")
     if config.name == "npz":
         dataset = npz.load_npz(config.path, task=task or None)
-        how = config.get("duplicates", _OWN_DATA["duplicates"])
-        duplicates.check(config.path, duplicates.identical_images(dataset), how)
+        duplicates.check(config.path, duplicates.identical_images(dataset), config.duplicates)
         quality.warn_of_odd_images(dataset)
         return dataset
     if config.name == "folder":
@@ -88,15 +73,10 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             config.path,
             size=config.size,
             resize=config.resize,
-            skip_broken=config.skip_broken,
-            max_megapixels=config.max_megapixels,
             memory_mb=memory_mb,
-            csv=config.csv,
             task=task or None,
-            val_fraction=config.val_fraction,
-            test_fraction=config.test_fraction,
             seed=config.split_seed,
-            **{name: config.get(name, default) for name, default in _OWN_DATA.items()},
+            **{name: config[name] for name in _OF_FOLDERS},
         )
     if config.name == "synthetic":
         return synthetic.make_synthetic(
@@ -110,6 +90,6 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
             seed=config.synthetic.seed,
         )
     raise ConfigError(
-        f"data.name is {config.name!r}, expected one of {', '.join(_NAMES)}"
+        f"config.data.name is {config.name!r}, expected one of {', '.join(_NAMES)}"
         f"{near_matches(str(config.name), _NAMES)}"
     )

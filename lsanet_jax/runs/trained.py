@@ -42,15 +42,23 @@ class TrainedModel(NamedTuple):
     epoch: int
 
     @property
-    def stored_form(self) -> dict[str, Any]:
-        """The form to bring other images to, as `data.sources.images` takes it."""
+    def decoding(self) -> dict[str, Any]:
+        """The arguments of `data.sources.images.decode` that bring other files to the same form."""
+        if recorded := self.dataset.get("decoding"):
+            return dict(recorded)
         height, width, channels = self.dataset["stored_shape"]
         if height != width:  # arrays of another shape can only come from an npz file
             height = self.dataset["image_shape"][0]
         data = self.config.data
         # Other sets come resized, from their authors; "nearest" is for enlarging what they stored.
         resize = data.resize if data.name == "folder" else "bicubic"
-        return {"size": height, "resize": resize, "channels": channels}
+        form = {"size": height, "resize": resize, "channels": channels, "fit": data.fit}
+        return form | {"max_megapixels": data.max_megapixels}
+
+    @property
+    def stored_form(self) -> dict[str, Any]:
+        """Of `decoding`, the arguments that `data.sources.images.from_array` takes."""
+        return {name: self.decoding[name] for name in ("size", "resize", "channels", "fit")}
 
     def predictor(self, *, all_classifiers: bool = False) -> Callable[..., tuple]:
         """Compile the prediction.

@@ -112,9 +112,12 @@ class Workdir:
         file = self.path / MANIFEST
         found = read_json(file) if file.exists() else None
         if found is not None:
-            # A file or folder that was moved may have another name.
-            nameless = lambda about: about | {"name": ""} if isinstance(about, dict) else about
-            then, now = nameless(found.get("dataset")), nameless(manifest["dataset"])
+            # A file or folder that was moved may have another name; runs of 0.1.0 did not record
+            # the decoding, which the fingerprint of the pixels follows from.
+            then, now = found.get("dataset"), dict(manifest["dataset"])
+            if isinstance(then, dict):
+                then, now = then | {"name": ""}, now | {"name": ""}
+                now = {k: v for k, v in now.items() if k in then or k != "decoding"}
             if changed := differences(then, now):
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "

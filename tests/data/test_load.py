@@ -19,6 +19,7 @@ def config(**fields):
         "task": "",
         "size": 12,
         "image_size": 28,
+        "duplicates": "error",
         "train_fraction": 1.0,
         "train_per_class": 0,
         "pipeline": "auto",
