@@ -83,7 +83,10 @@ def open_source(
         names = [f"{name}/{i}" for i in range(len(images))]
         read = lambda i: image_files.from_array(images[i], **form)
     else:
-        names = image_files.list_images(path)
+        try:
+            names = image_files.list_images(path)
+        except DataError as error:
+            raise DataError(f"--input={error}") from error
         folder = path if path.is_dir() else path.parent
 
         def read(i: int) -> UInt8[np.ndarray, "h w c"]:
