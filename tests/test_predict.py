@@ -187,6 +187,29 @@ def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
     np.testing.assert_allclose(accuracy, result["test"]["acc"])
 
 
+def test_other_files_are_decoded_as_the_training_files_were(tmp_path):
+    from configs import folder
+    from lsanet_jax import train
+
+    rng = np.random.default_rng(0)
+    source = tmp_path / "scans"
+    for label in ("benign", "malignant"):
+        (source / label).mkdir(parents=True)
+        for i in range(20):  # 12 bits in files of 16, wider than high
+            pixels = rng.integers(0, 4096, (20, 30)).astype(np.uint16)
+            Image.fromarray(pixels).save(source / label / f"{i:02}.png")
+    config = folder.get_config()
+    config.data.update(path=str(source), size=28, image_size=28, fit="pad")
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    config.train.update(epochs=1, batch_size=16)
+    train.train_and_evaluate(config, tmp_path / "run")
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["dataset"]["decoding"]["bits"] == 12
+    own = read(predict.predict_to_file(tmp_path / "run", output=tmp_path / "own.csv"))
+    again = {row["file"]: row for row in read(predicted(tmp_path / "run", source, tmp_path))}
+    assert own and all(row == again[row["file"]] for row in own)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
