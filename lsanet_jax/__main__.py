@@ -12,7 +12,10 @@ COMMANDS = {
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
     "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
-    "data": ("lsanet_jax.data.__main__:main", "prepare a MedMNIST set"),
+    "data": (
+        "lsanet_jax.data.__main__:main",
+        "look at a set of images before training; prepare a MedMNIST set",
+    ),
     "sweep": (
         "lsanet_jax.sweeps.run:main",
         "train the runs of a table of the paper, or of your own",
