@@ -213,7 +213,7 @@ def test_other_files_are_decoded_as_the_training_files_were(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"input": "nowhere"}, DataError, "--input=nowhere: found nothing there"),
+        ({"input": "nowhere"}, DataError, "--input=nowhere: found nothing there\\."),
         ({"input": "EMPTY"}, DataError, "found no images in it"),
         ({"input": "broken.png"}, DataError, r"broken\.png"),
         ({"input": "broken.npz"}, DataError, r"broken\.npz"),
@@ -261,4 +261,4 @@ def test_the_command_line_writes_into_the_run_and_fails_in_one_line(run, tmp_pat
     assert len(read(path / "predictions.csv")) == 20
     result = subprocess.run([*command, "--input=x"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1] == "error: --input=x: found nothing there"
+    assert result.stderr.splitlines()[-1] == "error: --input=x: found nothing there."

@@ -132,5 +132,5 @@ def _digest(file: pathlib.Path) -> bytes | None:
         return None
 
 
-def _hashable(label: Int[np.ndarray, "..."]) -> Hashable:
+def _hashable(label: np.generic | np.ndarray) -> Hashable:
     return tuple(np.atleast_1d(label).tolist())

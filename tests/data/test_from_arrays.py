@@ -112,7 +112,7 @@ def test_columns_that_are_not_one_hot_cannot_be_classes():
         ({"val": pair([])}, "val_labels is of dtype float64"),
     ],
 )
-def test_other_arrays_are_one_error(options, message):
+def test_other_arrays_are_one_error(options, message, unchecked):
     found = error_of(**options)
     assert message in found
     assert "dataset 'arrays'" in found

@@ -138,7 +138,7 @@ def die(item):
 def test_a_worker_that_was_killed_is_reported():
     split = Split(LazyImages(die, range(32), (4, 4, 1)), (np.arange(32) % 2).astype(np.int32))
     feed = make_feed(Dataset("cells", "binary-class", ("a", "b"), split, split, split), "grain", 1)
-    with pytest.raises(DataError, match=r"exit code -9.*lower data\.workers"):
+    with pytest.raises(DataError, match=r"exit code -9.*lower config\.data\.workers"):
         list(feed.train(1))
     feed.close()
 
