@@ -19,7 +19,6 @@ from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import pretrained
-from lsanet_jax.runtime import determinism
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
     """
     config_lib.validate(config)
     mesh = Mesh(jax.devices(), ("data",))
-    determinism.check(config.deterministic, jax.default_backend())
     check_batch_sizes(config, mesh.size)
     return mesh
 

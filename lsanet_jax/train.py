@@ -32,6 +32,7 @@ from lsanet_jax.runs.layout import CHECKPOINTS, RESULT
 from lsanet_jax.runs.result import Scored, make_result, print_table
 from lsanet_jax.runs.trained import Run
 from lsanet_jax.runs.workdir import Workdir
+from lsanet_jax.runtime import determinism
 from lsanet_jax.runtime.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def begin(
       stack: closes what is opened here.
       epochs: stop after this many of the config's epochs.
     """
+    determinism.check(config.deterministic, jax.default_backend())
     folder = stack.enter_context(Workdir(workdir, config, writes=is_first()))
     plan = build.make_plan(config, dataset)
     feed = stack.enter_context(contextlib.closing(make_feed(dataset, plan, config.data, mesh)))

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.errors import ConfigError, DataError
