@@ -274,7 +274,8 @@ def print_report(report: dict[str, Any]) -> None:
         for sentence in report["environment"]:
             print(f"  {sentence}")
     if report["identical"]:
-        print(f"identical: {report['epochs']} epochs, bit for bit")
+        epochs = "1 epoch" if report["epochs"] == 1 else f"{report['epochs']} epochs"
+        print(f"identical: {epochs}, bit for bit")
     else:
         print(f"different: {report['difference']}")
 

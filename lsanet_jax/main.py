@@ -36,7 +36,7 @@ COORDINATOR = flags.DEFINE_string(
     None,
     "For training over several processes: HOST:PORT, an address of the machine of process 0 and a "
     "port that is free there; the same for all processes. Slurm and Open MPI need none of these "
-    "three flags; launch/README.md says more.",
+    "three flags; docs/clusters.md says more.",
 )
 NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes train together; the same for all of them."
@@ -91,6 +91,16 @@ def parse_flags(argv):
                 cli.fail(f"config.{name}: no such field{near}")
         cli.fail(f"cannot load --config: {error}")
     except (flags.Error, TypeError, ValueError) as error:
+        given = [arg.split("=")[0].lstrip("-") for arg in argv[1:]]
+        if missing := [name for name in ("config", "workdir") if name not in given]:
+            cli.fail(
+                f"--{' and --'.join(missing)} missing: such as lsanet train --config=quickstart "
+                "--workdir=runs/first"
+            )
+        if isinstance(error, flags.UnrecognizedFlagError):
+            near = [name for name in config_lib.FIELDS if name.endswith(f".{error.flagname}")]
+            hint = f"; did you mean --config.{near[0]}?" if near else "; --help lists all"
+            cli.fail(f"--{error.flagname}: no such flag{hint}")
         known = isinstance(error.__context__, ConfigError)  # absl adds the flag, which it names too
         cli.fail(f"--config={error.__context__}" if known else error)
 

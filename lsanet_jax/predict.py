@@ -6,8 +6,8 @@ Examples:
   python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it,
-the data that the run was trained on, to whose size and channels all are brought first. The CSV has
-a row per image that can be read: file, label, and a probability per class.
+the data that the run was trained on, to whose size and channels all images are converted first.
+The CSV has a row per image that can be read: file, label, and a probability per class.
 """
 
 import csv

@@ -361,7 +361,7 @@ _FIELDS = (
     Field(
         "data.augment.crop",
         0.0,
-        "Cut out a part of 1 - crop to 1 of the area, anywhere, and enlarge it to full size.",
+        "Crop to between 1 - crop and all of the area, anywhere, and enlarge that to full size.",
         rule=_up_to(0.9),
     ),
     Field(

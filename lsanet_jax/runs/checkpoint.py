@@ -50,15 +50,15 @@ class Checkpoints:
         """
         self.folder = pathlib.Path(folder).absolute()
         self._writes = writes
-        options = ocp.CheckpointManagerOptions(
-            read_only=not writes,
-            preservation_policy=ocp.checkpoint_managers.LatestN(2),
-            enable_async_checkpointing=True,
-            # If a folder cannot be made, Orbax would wait minutes for the thread that makes it.
-            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-            cleanup_tmp_directories=True,  # what a crash or a full disk left
-        )
         with self._writing(), _quiet(logging.ERROR):  # It warns of all that read_only switches off.
+            options = ocp.CheckpointManagerOptions(
+                read_only=not writes,
+                preservation_policy=ocp.checkpoint_managers.LatestN(2),
+                enable_async_checkpointing=True,
+                # If a folder cannot be made, Orbax would wait minutes for the thread that makes it.
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+                cleanup_tmp_directories=True,  # what a crash or a full disk left
+            )
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
 

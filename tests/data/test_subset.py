@@ -88,8 +88,6 @@ def test_a_multi_label_subset_has_each_label_as_often_as_the_whole():
 def test_what_cannot_be_taken_is_refused():
     message = r"train_fraction = 0\.5 and config\.data\.train_per_class = 2"
     with pytest.raises(ConfigError, match=message):
-        ConfigError, match=r"train_fraction = 0\.5 and config\.data\.train_per_class = 2"
-    ):
         take(imbalanced(), 0.5, 2)
     with pytest.raises(ConfigError, match="multi-label.*train_fraction instead"):
         take(multilabel(), per_class=2)
