@@ -29,7 +29,8 @@ from lsanet_jax.data.sources import folder, images, npz
 from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
 
-_ALIKE = 0.97  # Correlation of gradients from which two images are nearly the same.
+_ALIKE = 0.93  # Correlation of gradients from which two images are nearly the same.
+_ENOUGH = 20  # Images, whose mean gradients say what all have in common.
 _FEW = 3  # Images of a class: one for each split.
 _IMBALANCED = 20  # Times as many images of the largest class as of the smallest.
 _GRID = 16  # Side of the perceptual fingerprint.
@@ -226,7 +227,14 @@ def look_of(image: Image.Image) -> Float[np.ndarray, " d"]:
 
 
 def alike(looks: Float[np.ndarray, "n d"], least: float = _ALIKE) -> list[tuple[int, int]]:
-    """List the pairs of images that look nearly the same."""
+    """List the pairs of images that look nearly the same.
+
+    What all images of a set share, such as the round edge of a fundus, is no sign of it: it is taken
+    off first.
+    """
+    if len(looks) >= _ENOUGH:
+        looks = looks - looks.mean(axis=0)
+        looks = looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
     pairs = []
     for start in range(0, len(looks), 1024):
         products = looks[start : start + 1024] @ looks[start:].T

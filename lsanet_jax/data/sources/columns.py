@@ -110,12 +110,14 @@ class Chosen:
         labels: one column of classes, or several of 0 and 1.
         split: of the splits, or ''.
         group: of patients or the like, whose images stay together, or ''.
+        no_split: whether the user says that splits are not given.
     """
 
     file: str
     labels: tuple[str, ...]
     split: str
     group: str
+    no_split: bool = False
 
 
 def key(name: str) -> str:
@@ -179,7 +181,7 @@ def choose(
         rest = [name for name in others if name not in (split, group)]
         rest = [name for name in rest if _group_rank(name, rows) is None]
         labels = _label_columns(where, rest, rows, task)
-    return Chosen(file, labels, split, group)
+    return Chosen(file, labels, split, group, split_column == NONE)
 
 
 def _file_column(

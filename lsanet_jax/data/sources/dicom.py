@@ -99,9 +99,9 @@ def read(
     meta = pydicom.filereader.read_file_meta_info(pathlib.Path(file))
     if meta.get("TransferSyntaxUID") == _DEFLATED:
         raise DataError(f"{file}: is deflated DICOM, which is not read: save it uncompressed.")
-    data = pydicom.dcmread(file)
-    if "PixelData" not in data:
-        raise DataError(f"{file}: is a DICOM file without integer pixels: take it out.")
+    data = pydicom.dcmread(file, stop_before_pixels=True)
+    if "Rows" not in data or "SamplesPerPixel" not in data:
+        raise DataError(f"{file}: is a DICOM file without an image: take it out.")
     pixels = int(data.Rows) * int(data.Columns)
     if pixels > max_megapixels * 1e6:
         raise DataError(
@@ -110,7 +110,7 @@ def read(
         )
     frames = int(data.get("NumberOfFrames") or 1)
     index = check_frame(file, frames, frame) - 1
-    array = pixel_array(data, index=index)
+    array = pixel_array(pathlib.Path(file), index=index)  # Only this frame comes into memory.
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut

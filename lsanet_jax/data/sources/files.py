@@ -94,8 +94,8 @@ def content_kind(start: bytes) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is of the system's, or the user has hidden it."""
-    return name.startswith(".") or name in _NOT_DATA
+    """Whether a file or folder is of the system's or ours, or the user has hidden it."""
+    return name.startswith((".", "lsanet_splits")) or name in _NOT_DATA
 
 
 def entries(folder: pathlib.Path) -> Entries:

@@ -169,6 +169,13 @@ def load_folder(
     if how != "allow":
         duplicates_lib.check(listing.root, duplicates_lib.identical_images(dataset), how)
     quality.warn_of_odd_images(dataset)
+    log.info(
+        "%s: %s images for training, %s for validation, %s for testing, in %d classes%s.",
+        listing.root,
+        *(len(made[key]) for key in SPLITS),
+        dataset.num_classes,
+        "" if held else "; blank and equal images were not looked for (lsanet_jax.data check does)",
+    )
     splits.write(listing.drawn)
     return dataset
 
@@ -229,7 +236,7 @@ def list_folder(
         )
     source = root / os.path.expanduser(csv) if csv else root
     read = functools.partial(read_table, source, root, task=task, uncertain=uncertain)
-    table, left_out, guessed = _read(root, read if csv else None, column_names)
+    table, left_out, guessed = _read(root, source, read if csv else None, column_names)
     if not any(record.split == "train" for record in table.records):
         raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
     records = table.records
@@ -273,7 +280,10 @@ def list_folder(
 
 
 def _read(
-    root: pathlib.Path, read: Callable[..., Table] | None, column_names: dict[str, str]
+    root: pathlib.Path,
+    source: pathlib.Path,
+    read: Callable[..., Table] | None,
+    column_names: dict[str, str],
 ) -> tuple[Table, collections.Counter[str], bool]:
     """Read a table, or class folders if there is none; sort and group the images.
 
@@ -282,7 +292,7 @@ def _read(
     """
     if read:
         table = read(**column_names)
-        left_out = _outside_table(root, table.records)
+        left_out = _outside_table(root, source, table.records)
     else:
         records, left_out = _walk_classes(root)
         table = Table(records)
@@ -500,7 +510,9 @@ def _walk_class(
     return records, left_out
 
 
-def _outside_table(root: pathlib.Path, records: Sequence[Record]) -> collections.Counter[str]:
+def _outside_table(
+    root: pathlib.Path, table: pathlib.Path, records: Sequence[Record]
+) -> collections.Counter[str]:
     """Count the files of a folder that are not images, and tell of images not in the table."""
     listed = {os.path.normpath(root / record.file) for record in records}
     left_out, unlisted = collections.Counter(), []
@@ -510,6 +522,9 @@ def _outside_table(root: pathlib.Path, records: Sequence[Record]) -> collections
             unlisted += [image for image in found.images if os.path.normpath(image) not in listed]
     except DataError as error:
         log.warning("Not looked for images outside the table: %s", error)
+    if table.parent.resolve().is_relative_to(root.resolve()):
+        left_out[table.suffix.lower()] -= 1
+    left_out = +left_out
     if unlisted:
         log.warning(
             "%s: left out %d image(s) that the table does not list, such as %s",

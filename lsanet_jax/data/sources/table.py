@@ -25,7 +25,7 @@ from lsanet_jax.data.sources.columns import (
     Chosen,
     choose,
 )
-from lsanet_jax.data.sources.files import SUFFIXES, walk
+from lsanet_jax.data.sources.files import SUFFIXES, content_kind, walk
 from lsanet_jax.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def read_table(
     several = len(names) > 1 or (task == "multi-label" and not _joint(names[0], cells, task))
     if several:
         labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
-        one_hot = len(names) > 1 and bool(labels) and all(_is_one_hot(label) for label in labels)
+        one_hot = _are_one_hot(file, rows, labels, task)
         if one_hot and task != "multi-label":
             labels, names = _from_one_hot(file, labels, names)
             records = _records(file, rows, labels, chosen, files)
@@ -115,6 +115,18 @@ def read_table(
     else:
         labels, names = _classes(file, rows, names[0]), ()
     return Table(_records(file, rows, labels, chosen, files), tuple(names))
+
+
+def _with_splits_of_paths(file: pathlib.Path, records: list[Record]) -> list[Record]:
+    """Take the splits from the folders of the files, if these tell of several."""
+    found = []
+    for record in records:
+        folders = record.file.split("/")[:-1]
+        found.append(next(filter(None, map(columns_lib.split_of, folders)), None))
+    if None in found or len(set(found)) < 2:
+        return records
+    log.warning("%s: no column of splits; they are taken from the folders of the files.", file)
+    return [record._replace(split=split) for record, split in zip(records, found, strict=True)]
 
 
 class Header(NamedTuple):
@@ -188,6 +200,9 @@ def _text(file: pathlib.Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file}: cannot be read ({reason}), expected a CSV file.") from error
+    kind = content_kind(data[:512])
+    if kind not in ("", "text"):
+        raise DataError(f"{file}: is {kind}, expected a CSV file: export the table as CSV.")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif len(data) > 3 and len(data) % 2 == 0 and 0 not in data[::2] and not any(data[1::2]):
@@ -317,7 +332,9 @@ def _records(
         repeated += line_of_first != line
     if repeated:
         log.warning("%s: %d row(s) repeat an earlier one; each image counts once.", file, repeated)
-    return [record for _, record in records.values()]
+    found = [record for _, record in records.values()]
+    given = chosen.split or chosen.no_split
+    return found if given else _with_splits_of_paths(file, found)
 
 
 def _split(where: str, row: Mapping[str, str], column: str) -> str:
@@ -434,6 +451,29 @@ def _zeros_and_ones(
                 " True, False (or -1 or blank: see config.data.uncertain): correct the cell."
             )
     return tuple(labels)
+
+
+def _are_one_hot(
+    file: pathlib.Path,
+    rows: Sequence[tuple[int, Mapping[str, str]]],
+    labels: Sequence[tuple[int | None, ...]],
+    task: str | None,
+) -> bool:
+    """Whether each row has exactly one 1; if only a few have not, log the first of them."""
+    right = [_is_one_hot(label) for label in labels]
+    few = len(right) - sum(right)
+    if not right or len(labels[0]) < 2 or few == 0:
+        return bool(right) and len(labels[0]) > 1
+    if task != "multi-label" and few <= 0.1 * len(right):
+        log.warning(
+            "%s: line %d: not exactly one 1, unlike %d of %d rows, so the columns are read as"
+            " separate labels (multi-label); if each image has one class, correct such rows.",
+            file,
+            rows[right.index(False)][0],
+            sum(right),
+            len(right),
+        )
+    return False
 
 
 def _is_one_hot(label: Sequence[int | None]) -> bool:

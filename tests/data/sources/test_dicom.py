@@ -253,7 +253,8 @@ def test_several_frames_are_an_error_unless_one_is_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"PixelData": None}, "without integer pixels"),
+        ({"PixelData": None}, "cannot be read as an image \\(DICOM: "),
+        ({"PixelData": None, "Rows": None}, "is a DICOM file without an image"),
         ({"Rows": 60}, "cannot be read as an image \\(DICOM: "),
         ({"Rows": 60000, "Columns": 60000}, "has 60000 x 60000 pixels, expected at most"),
         ({"PhotometricInterpretation": "ARGB"}, "cannot be read as an image|has ARGB"),

@@ -181,6 +181,15 @@ def test_a_set_that_is_nearly_black_is_told_of(tmp_path, caplog):
     assert "config.data.bits" in caplog.text
 
 
+def test_orientation_counts_in_deep_images_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = RANDOM.integers(0, 4096, (5, 9)).astype(np.uint16)
+    file = save(values, tmp_path / "x.tif", exif=exif)
+    expected = np.rint(np.rot90(values, -1).astype(float) * 255 / 4095)
+    np.testing.assert_array_equal(np.asarray(read(file, bits=12)), expected)
+
+
 # Frames
 
 

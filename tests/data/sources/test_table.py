@@ -462,3 +462,30 @@ def test_unknown_labels_reach_the_dataset(tmp_path):
     assert isinstance(dataset, data_lib.Dataset)
     labels = np.concatenate([dataset.split(key).labels for key in SPLITS])
     assert set(np.unique(labels)) == {-1, 0, 1}
+
+
+def test_splits_in_the_paths_are_taken_if_there_is_no_column(tmp_path, caplog):
+    names = [f"{('Train', 'valid', 'test')[i // 2 % 3]}/{i}.png" for i in range(24)]
+    put(tmp_path, *names)
+    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    splits = splits_of(read(tmp_path, "file,label", *rows))
+    assert splits == {name: SPLITS[i // 2 % 3] for i, name in enumerate(names)}
+    assert "they are taken from the folders of the files" in caplog.text
+    drawn = splits_of(read(tmp_path, "file,label", *rows, split_column="none"))
+    assert drawn != splits
+
+
+def test_a_table_of_nearly_one_hot_rows_names_the_row_that_is_not(jpegs, caplog):
+    rows = [f"{n},{1 - i % 2},{i % 2}" for i, n in enumerate(NAMES)]
+    rows[5] = f"{NAMES[5]},1,1"
+    assert read(jpegs, "image,MEL,NV", *rows).task == "multi-label"
+    assert "line 7: not exactly one 1, unlike 23 of 24 rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"), [(b"PK\3\4 workbook", "zip"), (b"%PDF-1.7", "PDF"), (b"<html>", "HTML")]
+)
+def test_what_is_not_a_table_is_named(tmp_path, start, kind):
+    (tmp_path / "t.csv").write_bytes(start)
+    with pytest.raises(DataError, match=f"t.csv: is {kind}.*: export the table as CSV"):
+        list_folder(tmp_path, csv="t.csv")
