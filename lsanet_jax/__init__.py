@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lsanet_jax import losses as losses
     from lsanet_jax.config import default_config as default_config
-    from lsanet_jax.config import load as load_config  # noqa: F401
-    from lsanet_jax.data import load as load_data  # noqa: F401
+    from lsanet_jax.config import load as load_config
+    from lsanet_jax.data import load as load_data
     from lsanet_jax.data.dataset import Dataset as Dataset
     from lsanet_jax.data.dataset import Split as Split
     from lsanet_jax.errors import LSANetError as LSANetError
@@ -54,7 +54,23 @@ _PUBLIC = {
     "losses": "lsanet_jax.losses:",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = [
+    "Dataset",
+    "DeeplySupervised",
+    "FeatureEmbedding",
+    "LSANetError",
+    "LayerSelectiveAttention",
+    "Run",
+    "Split",
+    "__version__",
+    "create_model",
+    "default_config",
+    "fit",
+    "load_config",
+    "load_data",
+    "load_run",
+    "losses",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,13 +42,14 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     task = getattr(config, "task", "")
     memory_mb = {"device": math.inf, "auto": config.device_budget_mb, "grain": 0}[config.pipeline]
     if config.name in medmnist.NAMES:
+        dataset = None
         if medmnist.prepared_folder(config.name, config.size, config.tfds_dir).exists():
             from lsanet_jax.data.sources import tfds_builder
 
             dataset = tfds_builder.load_prepared(
                 config.name, config.size, config.tfds_dir, memory_mb
             )
-        else:
+        if dataset is None:
             dataset = medmnist.load_medmnist(config.name, config.size, config.root, config.url)
         if task and task != dataset.task:
             raise ConfigError(

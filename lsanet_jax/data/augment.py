@@ -201,7 +201,7 @@ def quarter_turn(images: Images, turns: Int[Array, " b"]) -> Images:
     return jnp.where(_per_image(turns >= 2), images[:, ::-1, ::-1], images)
 
 
-def affine_matrix(draws: Draws, shape: tuple[int, int, int, int]) -> Float[Array, "b 2 3"]:
+def affine_matrix(draws: Draws, shape: tuple[int, ...]) -> Float[Array, "b 2 3"]:
     """Where in the image each pixel of the result comes from, for `warp`.
 
     As seen by the image: rotated and scaled about its centre, shifted (down and to the right where
@@ -210,7 +210,7 @@ def affine_matrix(draws: Draws, shape: tuple[int, int, int, int]) -> Float[Array
 
     Args:
         draws: from `draw`; what is missing does nothing.
-        shape: of the images.
+        shape: of the images, [b, h, w, c].
     """
     batch_size, height, width, _ = shape
     off = {name: jnp.tile(jnp.float32(value), (batch_size, 1)) for name, value in _OFF.items()}
@@ -343,7 +343,8 @@ def _grey(images: Images) -> Float[Array, "b h w 1"]:
     if images.shape[-1] == 1:
         return images
     # No matrix product, as in `warp`.
-    return sum(weight * images[..., i : i + 1] for i, weight in enumerate(_LUMA))
+    red, green, blue = (weight * images[..., i : i + 1] for i, weight in enumerate(_LUMA))
+    return red + green + blue
 
 
 def _between(a: Array, b: Array, fraction: Array) -> Array:

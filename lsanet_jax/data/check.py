@@ -62,7 +62,7 @@ class Seen(NamedTuple):
     form: str = ""
     odd: str = ""
     digest: bytes = b""
-    look: Float[np.ndarray, " d"] | None = None
+    look: Float[np.ndarray, " d"] = np.zeros(0, np.float32)
     thumbnail: UInt8[np.ndarray, "t t 3"] | None = None
     error: str = ""
 
@@ -265,7 +265,8 @@ def _collected_warnings() -> Iterator[list[str]]:
 def _inspect_folder(
     path: pathlib.Path, frame: int, options: dict[str, Any]
 ) -> tuple[list[Section], list[Seen]]:
-    listing = folder.list_folder(path, **{"duplicates": "warn", "leaks": "warn"} | options)
+    telling: dict[str, Any] = {"duplicates": "warn", "leaks": "warn"}
+    listing = folder.list_folder(path, **telling | options)
     files = [file for key in SPLITS for file in listing.paths(key)]
     bits, deep = images.least_bits(files, frame=frame)
     jobs = []

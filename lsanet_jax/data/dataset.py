@@ -49,8 +49,8 @@ class Split:
 
     def select(self, kept: Bool[np.ndarray, " n"]) -> "Split":
         """Only some of the samples."""
-        lazy = isinstance(self.images, LazyImages)
-        images = self.images.select(kept) if lazy else self.images[kept]
+        images = self.images
+        images = images.select(kept) if isinstance(images, LazyImages) else images[kept]
         names = tuple(itertools.compress(self.names, kept))
         return Split(images, self.labels[kept], names)
 
@@ -159,7 +159,7 @@ class Dataset:
             labels[key] = arrays.as_labels(where, f"{key}_labels", pair[1])
         task, names, labels = arrays.infer_task(where, labels, task or None, class_names)
         splits = {key: Split(images[key], labels[key]) for key in SPLITS}
-        return cls(name, task, names, **splits, source=source)
+        return cls(name, task, names, splits["train"], splits["val"], splits["test"], source)
 
     def split(self, key: str) -> Split:
         """The split called 'train', 'val' or 'test'."""
@@ -192,11 +192,11 @@ class Dataset:
                 digest.update(f"{key}_{name} {array.shape} {dtype.str}\n".encode())
                 lazy = isinstance(array, LazyImages)
                 for part in array.chunks(f"Checking {key}") if lazy else [array]:
-                    digest.update(np.ascontiguousarray(part.astype(dtype, copy=False)))
+                    digest.update(np.ascontiguousarray(part.astype(dtype, copy=False)).data)
         return digest.hexdigest()
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
+def _read_only(array: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
     if not isinstance(array, np.ndarray):
         return array
     view = array.view()

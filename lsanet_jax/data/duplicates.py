@@ -58,7 +58,7 @@ def identical_images(dataset: Dataset) -> list[list[Image]]:
                 continue
             name = part.names[place] if part.names else f"{split}_images[{place}]"
             images.append(Image(name, split, _hashable(label)))
-            digests.append(hashlib.sha256(np.ascontiguousarray(pixels)).digest())
+            digests.append(hashlib.sha256(np.ascontiguousarray(pixels).data).digest())
     return [[images[place] for place in same] for same in _grouped(enumerate(digests))]
 
 

@@ -56,12 +56,12 @@ class LazyImages:
         positions = np.arange(len(self))[index]
         images = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
         for place, position in np.ndenumerate(positions):
-            images[place] = self._read(self._items[position])
+            images[place] = self._read(self._items[int(position)])
         return images
 
     def select(self, kept: Bool[np.ndarray, " n"]) -> "LazyImages":
         """Only some of the images, still unread."""
-        items = [self._items[position] for position in np.flatnonzero(kept)]
+        items = [self._items[position] for position in np.flatnonzero(kept).tolist()]
         return LazyImages(self._read, items, self.shape[1:])
 
     def chunks(self, title: str) -> Iterator[UInt8[np.ndarray, "m h w c"]]:

@@ -40,6 +40,7 @@ class Resident:
 
 def place(split: Split, mesh: Mesh) -> tuple[UInt8[Array, "n h w c"], Int32[Array, "..."]]:
     """A split's images and labels on every device of the mesh, replicated."""
+    assert isinstance(split.images, np.ndarray)  # `make_feed` streams those that are not held.
     everywhere = NamedSharding(mesh, PartitionSpec())
     return _put(split.images, everywhere), _put(split.labels, everywhere)
 

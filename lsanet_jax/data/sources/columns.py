@@ -239,7 +239,7 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
 
 
 def _split_words(name: str, rows: Sequence[Row]) -> set[str]:
-    return {split_of(row[name]) for row in rows} - {None}
+    return {split for row in rows if (split := split_of(row[name]))}
 
 
 def _only_splits(name: str, rows: Sequence[Row]) -> bool:

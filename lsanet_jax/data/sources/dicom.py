@@ -89,8 +89,8 @@ def read(
             no plain 8-bit picture; or a package for it is missing.
     """
     try:
-        import pydicom
-        from pydicom.pixels import pixel_array
+        import pydicom.filereader
+        from pydicom.pixels.utils import pixel_array
     except ImportError as error:
         raise DataError(
             f"{file}: is a DICOM file, and the package pydicom is not installed: pip install"
@@ -113,7 +113,7 @@ def read(
     array = pixel_array(pathlib.Path(file), index=index)  # Only this frame comes into memory.
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         coloured = apply_color_lut(array, data)[..., :3]
         entry_bits = 8 * coloured.dtype.itemsize
@@ -146,7 +146,7 @@ def check_frame(file: str | os.PathLike, frames: int, frame: int) -> int:
 
 def _window(stored: np.ndarray, data: Any, window: Sequence[float]) -> Float[np.ndarray, "h w"]:
     """Map stored values to [0, 1]."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     values = apply_modality_lut(stored, data)
     if not window and data.get("VOILUTSequence"):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import io
 import logging
 import os
 import pathlib
@@ -11,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -50,13 +50,13 @@ def download(url: str, path: pathlib.Path, md5: str) -> None:
         ) from error
 
 
-def md5_of(file: BinaryIO) -> str:
+def md5_of(file: io.BufferedReader | io.BufferedRandom) -> str:
     """MD5 in hex of an open file, from where it stands."""
     return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextlib.contextmanager
-def _locked(part: pathlib.Path, path: pathlib.Path) -> Iterator[BinaryIO]:
+def _locked(part: pathlib.Path, path: pathlib.Path) -> Iterator[io.BufferedRandom]:
     """The part file, open for this process only; removed in the end if it is of no use."""
     while True:
         with part.open("a+b") as file:
@@ -73,7 +73,7 @@ def _locked(part: pathlib.Path, path: pathlib.Path) -> Iterator[BinaryIO]:
                     return
 
 
-def _fetch(url: str, file: BinaryIO, md5: str, by_hand: str) -> None:
+def _fetch(url: str, file: io.BufferedRandom, md5: str, by_hand: str) -> None:
     """Fills `file` from `url`, from its end on; it is empty again when that fails for good."""
     waits = iter(_WAITS_SECONDS)
     while True:
@@ -110,7 +110,7 @@ def _may_pass(error: Exception) -> bool:
     return not (isinstance(error, OSError) and error.errno in local)
 
 
-def _stream(url: str, file: BinaryIO, start: int) -> None:
+def _stream(url: str, file: io.BufferedRandom, start: int) -> None:
     """Appends what is at `url` from byte `start` on; if the server sends all, starts over."""
     headers = {"User-Agent": "lsanet_jax"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(url, headers=headers)

@@ -241,7 +241,9 @@ def list_folder(
         raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
     records = table.records
     task, class_names = _infer_classes(source, table, task)
-    index = {name: number for number, name in enumerate(class_names)}
+    index: dict[str | tuple[int, ...], int] = {
+        name: number for number, name in enumerate(class_names)
+    }
     labels = np.array([r.label if table.label_names else index[r.label] for r in records], np.int32)
     names = [record.file for record in records]
     same = []
@@ -257,7 +259,7 @@ def list_folder(
         [[names[place] for place in places] for places in same],
     )
     split_of = np.array([record.split for record in drawn.records])
-    identical = duplicates_lib.of_files(names, split_of, [r.label for r in records], same)
+    identical = duplicates_lib.of_files(names, split_of.tolist(), [r.label for r in records], same)
     duplicates_lib.check(source, identical, duplicates)
     splits.check(source, drawn, classes=not table.label_names)
     torn = splits.torn_groups(drawn.records)
@@ -375,7 +377,7 @@ def _load_split(
     images = _room((len(files), *shape), key) if held else LazyImages(decode_one, files, shape)
     kept, errors = np.ones(len(files), bool), []
     if held or skip_broken:
-        store = images.__setitem__ if held else lambda *_: None
+        store = images.__setitem__ if isinstance(images, np.ndarray) else lambda *_: None
         kept, errors = _decode_all(files, decode_one, store, skip_broken, key)
     present = _present(labels, len(listing.class_names))
     lost = np.flatnonzero(present.any(axis=0) & ~present[kept].any(axis=0))
@@ -416,7 +418,8 @@ def _decode_all(
     errors = []
     with (
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        contextlib.closing(pool.map(attempt, range(len(files)))) as attempts,  # Cancels the rest.
+        # It is a generator, whatever it is declared as; closing it cancels the rest.
+        contextlib.closing(pool.map(attempt, range(len(files)))) as attempts,  # pyright: ignore[reportArgumentType]
     ):
         for error in tqdm(attempts, f"Decoding {key}", len(files), disable=None):
             if error and not skip_broken:
@@ -469,12 +472,12 @@ def _walk_classes(root: pathlib.Path) -> tuple[list[Record], collections.Counter
 
 def _split_folders(root: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
     """Find the folders of splits, whatever they are called; none if there are only classes."""
-    known = {name: columns.split_of(name) for name in names}
-    found = {split: root / name for name, split in known.items() if split}
+    known = {name: split for name in names if (split := columns.split_of(name))}
+    found = {split: root / name for name, split in known.items()}
     if not found:
         return {}
-    strange = [name for name, split in known.items() if not split]
-    twice = [name for name, split in known.items() if split and found[split] != root / name]
+    strange = [name for name in names if name not in known]
+    twice = [name for name, split in known.items() if found[split] != root / name]
     splits_found = ", ".join(sorted(path.name for path in found.values()))
     if twice:
         split = known[twice[0]]
@@ -589,7 +592,7 @@ def _infer_classes(
     records = table.records
     if table.label_names:
         return task or "multi-label", table.label_names
-    names = {record.label for record in records}
+    names = {record.label for record in records if isinstance(record.label, str)}  # All of them.
     class_names = tuple(name for name in table.class_order if name in names) or _in_order(names)
     task = task or ("binary-class" if len(class_names) == 2 else "multi-class")
     spellings = collections.defaultdict(list)

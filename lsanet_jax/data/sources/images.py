@@ -6,11 +6,11 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO
+from typing import IO, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from lsanet_jax.data.sources import dicom
 from lsanet_jax.data.sources.files import (
@@ -48,6 +48,15 @@ for (_order, _photometric, *_rest), _mode in list(TiffImagePlugin.OPEN_INFO.item
         TiffImagePlugin.OPEN_INFO.setdefault((_order, 0, *_rest), _mode)
 
 
+class Reading(TypedDict, total=False):
+    """The options of `read`."""
+
+    bits: int
+    window: Sequence[float]
+    frame: int
+    max_megapixels: float
+
+
 def decode(
     file: str | os.PathLike,
     *,
@@ -55,7 +64,7 @@ def decode(
     resize: str = "bicubic",
     channels: int = 3,
     fit: str = "squash",
-    **reading: object,
+    **reading: Unpack[Reading],
 ) -> UInt8[np.ndarray, "{size} {size} {channels}"]:
     """Decode one image and make it a square.
 
@@ -237,7 +246,7 @@ def check_decoding(size: int, resize: str, channels: int = 3, fit: str = "squash
 
 
 @contextlib.contextmanager
-def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[Image.Image | None]:
+def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[ImageFile.ImageFile | None]:
     """Open an image and read its header, or yield None for DICOM; all errors are DataErrors."""
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(max_megapixels * 1e6))
@@ -293,7 +302,7 @@ def _unidentified(start: bytes) -> str:
     return f"it is {kind}, expected {formats}" if kind else f"not a sound {formats} file"
 
 
-def _check_mode(image: Image.Image, file: str | os.PathLike) -> None:
+def _check_mode(image: ImageFile.ImageFile, file: str | os.PathLike) -> None:
     tags = getattr(image, "tag_v2", {})
     if image.mode not in _MODES:
         kind = "floating-point pixels" if image.mode == "F" else f"{image.mode} pixels"
@@ -301,7 +310,8 @@ def _check_mode(image: Image.Image, file: str | os.PathLike) -> None:
             f"{file}: has {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK: convert"
             " it."
         )
-    if any(tile[0] == "libtiff" and str(tile[3][0]).endswith("BS") for tile in image.tile):
+    modes = [args[0] for decoder, _, _, args in image.tile if decoder == "libtiff" and args]
+    if any(str(mode).endswith("BS") for mode in modes):
         # Pillow swaps the bytes twice.
         raise DataError(f"{file}: has compressed signed pixels in big-endian order: convert it.")
     if _is_deep(image) and tags.get(_PLANAR) == 2 and image.mode not in _GREY_MODES:
@@ -311,7 +321,7 @@ def _check_mode(image: Image.Image, file: str | os.PathLike) -> None:
         )
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether more than 8 bits per channel are stored, though Pillow gives 8 of colour."""
     if image.mode.startswith("I"):
         return True
@@ -337,7 +347,7 @@ def _subfile(image: Image.Image, page: int) -> int:
     return int(getattr(image, "tag_v2", {}).get(_SUBFILE, 0))
 
 
-def _eight_bit(image: Image.Image, file: str | os.PathLike, bits: int) -> Image.Image:
+def _eight_bit(image: ImageFile.ImageFile, file: str | os.PathLike, bits: int) -> Image.Image:
     """Scale deep greys to 8 bits; 2**bits - 1 becomes white."""
     if not image.mode.startswith("I"):
         if bits < 16 and _is_deep(image):
@@ -378,10 +388,10 @@ def _square(
     width, height = image.size
     if fit == "pad":
         longest = max(width, height)
-        inside = [max(1, round(side * size / longest)) for side in (width, height)]
+        inside = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
         square = Image.new(image.mode, (size, size))
         corner = (round((size - inside[0]) / 2), round((size - inside[1]) / 2))
-        square.paste(image.resize(tuple(inside), RESIZES[resize]), corner)
+        square.paste(image.resize(inside, RESIZES[resize]), corner)
     elif fit == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2

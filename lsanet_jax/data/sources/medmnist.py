@@ -67,7 +67,8 @@ def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -
     labels = facts["label"]
     class_names = tuple(labels[str(index)] for index in range(len(labels)))
     task = "multi-label" if facts["task"].startswith("multi-label") else facts["task"]
-    return Dataset(name, task, class_names, **splits, source=str(path))
+    train, val, test = splits["train"], splits["val"], splits["test"]
+    return Dataset(name, task, class_names, train, val, test, str(path))
 
 
 def prepared_folder(name: str, size: int, data_dir: str = "") -> pathlib.Path:
@@ -128,6 +129,7 @@ def _read_info() -> dict[str, dict]:
     spec = importlib.machinery.PathFinder.find_spec(
         "medmnist.info", list(package.submodule_search_locations)
     )
+    assert spec is not None and spec.loader is not None  # Every version has this module.
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It makes ~/.medmnist, and warns where it cannot.

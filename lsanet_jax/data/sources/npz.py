@@ -117,6 +117,7 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
 def _read_array(file: np.lib.npyio.NpzFile, key: str) -> np.ndarray | bytes:
     """Read an array to the end of its data, so that its checksum is compared; else bytes."""
     member = f"{key}.npy"
+    assert file.zip is not None  # Until the file is closed.
     if member not in file.zip.namelist():
         return file[key]
     with file.zip.open(member) as stream:

@@ -94,7 +94,7 @@ def read_table(
     where = f"{file}: line {header.line}:"
     cells = [row for _, row in rows]
     chosen = choose(where, header.names, cells, files.exists, task=task, **given)
-    names = chosen.labels
+    names = list(chosen.labels)
     several = len(names) > 1 or (task == "multi-label" and not _joint(names[0], cells, task))
     if several:
         labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
@@ -251,7 +251,7 @@ class _Files:
         """Whether a cell leads to at least one image."""
         return bool(self.find(cell))
 
-    def find(self, cell: str) -> tuple[str, ...]:
+    def find(self, cell: str) -> Sequence[str]:
         """List the images that a cell may mean: its path, else without case, folder or suffix."""
         if cell not in self._found:
             self._found[cell] = self._find(cell.strip())
@@ -477,11 +477,11 @@ def _are_one_hot(
 
 
 def _is_one_hot(label: Sequence[int | None]) -> bool:
-    return set(label) <= {0, 1} and sum(label) == 1
+    return set(label) <= {0, 1} and label.count(1) == 1
 
 
 def _from_one_hot(
-    file: pathlib.Path, labels: Sequence[tuple[int, ...]], names: Sequence[str]
+    file: pathlib.Path, labels: Sequence[tuple[int | None, ...]], names: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Name each image's class; columns without any 1 are left out."""
     empty = [name for place, name in enumerate(names) if not any(row[place] for row in labels)]
@@ -502,24 +502,25 @@ def _settle(
     """Give missing and uncertain labels the meaning that was asked for."""
     blank = sum(label is None for row in labels for label in row)
     unsure = sum(label == UNKNOWN for row in labels for label in row)
-    if not blank and not unsure:
-        return list(labels)
-    if uncertain == "error":
+    unclear = bool(blank or unsure)
+    if unclear and uncertain == "error":
         raise DataError(
             f"{file}: {blank} label(s) are missing and {unsure} are -1: fill them, or set"
             " config.data.uncertain to 'ignore' (left out of loss and metrics), 'zero' or 'one' (-1"
             " is 1, missing is 0)."
         )
-    meaning = {
+    meaning = {0: 0, 1: 1} | {
+        "error": {},
         "ignore": {None: UNKNOWN, UNKNOWN: UNKNOWN},
         "zero": {None: 0, UNKNOWN: 0},
         "one": {None: 0, UNKNOWN: 1},
     }[uncertain]
-    log.warning(
-        "%s: %d label(s) are missing and %d are -1: config.data.uncertain is %r.",
-        file,
-        blank,
-        unsure,
-        uncertain,
-    )
-    return [tuple(meaning.get(label, label) for label in row) for row in labels]
+    if unclear:
+        log.warning(
+            "%s: %d label(s) are missing and %d are -1: config.data.uncertain is %r.",
+            file,
+            blank,
+            unsure,
+            uncertain,
+        )
+    return [tuple(meaning[label] for label in row) for row in labels]

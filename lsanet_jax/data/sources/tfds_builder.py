@@ -17,7 +17,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -102,6 +102,7 @@ class MedMNIST2D(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
+        assert isinstance(config, Config)  # One of BUILDER_CONFIGS.
         facts = medmnist.info(config.set_name)
         return tfds.core.DatasetInfo(
             builder=self,
@@ -121,13 +122,14 @@ class MedMNIST2D(tfds.core.ShardBasedBuilder):
             homepage="https://medmnist.com",
             license=facts["license"],
             citation=_CITATION,
-            metadata=tfds.core.MetadataDict(_source(config)),
+            metadata=tfds.core.MetadataDict(_source(config.set_name, config.size)),
         )
 
     def _shard_iterators_per_split(self, dl_manager) -> dict:
-        config = self.builder_config
+        config, metadata = self.builder_config, self.info.metadata
+        assert isinstance(config, Config) and metadata is not None  # As `_info` makes them.
         dataset = medmnist.load_medmnist(config.set_name, config.size, self._root, self._url)
-        self.info.metadata.update(
+        metadata.update(
             task=dataset.task,
             class_names=list(dataset.class_names),
             fingerprint=dataset.fingerprint,
@@ -223,10 +225,10 @@ def _label_feature(facts: dict) -> tfds.features.FeatureConnector:
     )
 
 
-def _source(config: Config) -> dict[str, str]:
+def _source(name: str, size: int) -> dict[str, str]:
     """The url and md5 of the official file."""
-    facts = medmnist.info(config.set_name)
-    suffix = "" if config.size == 28 else f"_{config.size}"
+    facts = medmnist.info(name)
+    suffix = "" if size == 28 else f"_{size}"
     return {"url": facts[f"url{suffix}"], "md5": facts[f"MD5{suffix}"]}
 
 
@@ -266,15 +268,15 @@ def _write(folder: pathlib.Path, builder: MedMNIST2D) -> None:
 
 def _read(name: str, size: int, folder: pathlib.Path, memory_mb: float) -> Dataset:
     metadata = json.loads((folder / "metadata.json").read_text())
-    md5 = _source(MedMNIST2D.builder_configs[f"{name}_{size}"])["md5"]
+    md5 = _source(name, size)["md5"]
     if metadata["md5"] != md5:
         raise ValueError(f"made from a file with md5 {metadata['md5']}, expected {md5}")
     records = {key: _Records(folder, key) for key in SPLITS}
     needed = sum(len(reader.source) * math.prod(reader.shape) for reader in records.values())
     held = needed <= memory_mb * 2**20
-    splits = {key: _read_split(reader, held) for key, reader in records.items()}
+    train, val, test = (_read_split(records[key], held) for key in SPLITS)
     class_names = tuple(metadata["class_names"])
-    dataset = Dataset(name, metadata["task"], class_names, **splits, source=str(folder))
+    dataset = Dataset(name, metadata["task"], class_names, train, val, test, str(folder))
     if dataset.fingerprint != metadata["fingerprint"]:
         raise ValueError(
             f"found fingerprint {dataset.fingerprint}, expected {metadata['fingerprint']}"
@@ -304,7 +306,7 @@ class _Records:
         return self._builder.info.features["image"].shape
 
     @functools.cached_property
-    def _builder(self) -> tfds.core.DatasetBuilder:
+    def _builder(self) -> Any:  # A DatasetBuilder, of which TFDS declares too little.
         return tfds.builder_from_directory(self._folder)
 
     def decode(self, example: dict) -> np.ndarray:
@@ -332,7 +334,7 @@ def _read_split(records: _Records, held: bool) -> Split:
     for start in range(0, count, _READ_EXAMPLES):
         indices = range(start, min(start + _READ_EXAMPLES, count))
         for index, example in zip(indices, records.source.__getitems__(indices), strict=True):
-            if held:
+            if isinstance(images, np.ndarray):
                 images[index] = records.decode(example)
             labels.append(example["label"])
     return Split(images, np.asarray(labels, np.int32))

@@ -147,7 +147,7 @@ def test_every_set_and_size_has_a_config():
     names = {f"{name}_{size}" for name in medmnist.NAMES for size in medmnist.SIZES}
     assert set(tfds_builder.MedMNIST2D.builder_configs) == names
     for config in tfds_builder.MedMNIST2D.BUILDER_CONFIGS:
-        source = tfds_builder._source(config)
+        source = tfds_builder._source(config.set_name, config.size)
         assert (
             f"/{config.set_name}{'' if config.size == 28 else f'_{config.size}'}.npz"
             in (source["url"])
