@@ -149,7 +149,12 @@ def predict_to_file(
         skip_broken = skip_broken or config.data.skip_broken
         source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:
-        own = data_lib.load(config.data, config.seed).split(split)
+        try:
+            own = data_lib.load(config.data, config.seed).split(split)
+        except DataError as error:
+            raise DataError(
+                f"{error} These are the run's own data; if they have moved, name images with --input."
+            ) from error
         source, labels = from_array(own.images, split, own.names), own.labels
     probabilities, beta = predict(
         trained, source, batch_size=batch_size, all_classifiers=all_classifiers
