@@ -153,7 +153,7 @@ def predict_to_file(
             own = data_lib.load(config.data, config.seed).split(split)
         except DataError as error:
             raise DataError(
-                f"{error} These are the run's own data; if they have moved, name images with --input."
+                f"{error} These are the run's own data; if they moved, name images with --input."
             ) from error
         source, labels = from_array(own.images, split, own.names), own.labels
     probabilities, beta = predict(
