@@ -229,8 +229,8 @@ def look_of(image: Image.Image) -> Float[np.ndarray, " d"]:
 def alike(looks: Float[np.ndarray, "n d"], least: float = _ALIKE) -> list[tuple[int, int]]:
     """List the pairs of images that look nearly the same.
 
-    What all images of a set share, such as the round edge of a fundus, says nothing: it is taken off
-    first.
+    What all images of a set share, such as the round edge of a fundus, says nothing: it is taken
+    off first.
     """
     if len(looks) >= _ENOUGH:
         looks = looks - looks.mean(axis=0)
