@@ -185,8 +185,8 @@ def delong_difference(labels: Labels, a: Probabilities, b: Probabilities, task: 
 def paired_bootstrap(
     statistic: Callable[[np.ndarray, np.ndarray], float],
     labels: Labels,
-    a: Sequence[Probabilities],
-    b: Sequence[Probabilities],
+    a: Sequence[Float[np.ndarray, "n m"]],
+    b: Sequence[Float[np.ndarray, "n m"]],
     *,
     resamples: int = 2000,
     seed: int = 0,

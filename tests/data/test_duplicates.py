@@ -134,7 +134,7 @@ def test_arrays_are_compared_too(tmp_path):
     )
     config = ml_collections.ConfigDict(
         {"name": "npz", "path": str(file), "pipeline": "auto", "device_budget_mb": 9}
-        | {"train_fraction": 1.0, "train_per_class": 0}
+        | {"train_fraction": 1.0, "train_per_class": 0, "duplicates": "error"}
     )
     with pytest.raises(DataError, match="own.npz: 1 image.* in several splits"):
         data.load(config)
