@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsanet_jax import losses, steps
+from lsanet_jax import losses
 
 REFERENCE_OBJECTIVES = ["baseline", "dsn", "dsn_ks", "dsn_lsa", "lsanet"]
 
@@ -166,22 +166,3 @@ def test_soft_labels_that_are_hard_give_the_same_cross_entropy(reference):
     expected = 0.3 * hard + 0.7 * losses.cross_entropy(logits, other, multilabel=False)
     found = losses.cross_entropy(logits, mixed, multilabel=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_unknown_labels_move_nothing_and_count_for_nothing():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(3, 5, 4))
-    labels = rng.integers(0, 2, (5, 4))
-    unknown = np.where(rng.random((5, 4)) < 0.4, -1, labels)
-    loss = lambda x: losses.Objective("dsn", multilabel=True)(x, jnp.asarray(unknown))[0]
-    gradient = jax.grad(loss)(jnp.asarray(logits))
-    known = np.broadcast_to(unknown >= 0, logits.shape)
-    assert 0 < known.sum() < known.size
-    assert (np.asarray(gradient)[~known] == 0).all()
-    assert (np.asarray(gradient)[known] != 0).all()
-    p = 1 / (1 + np.exp(-logits))
-    terms = -np.where(labels == 1, np.log(p), np.log(1 - p)) * known
-    np.testing.assert_allclose(loss(jnp.asarray(logits)), terms.mean(axis=(1, 2)).sum(), rtol=1e-5)
-    accuracy = steps.training_accuracy(jnp.asarray(logits), jnp.asarray(unknown), multilabel=True)
-    expected = [((logit > 0) == labels)[known[0]].mean() for logit in logits]
-    np.testing.assert_allclose(accuracy, expected, rtol=1e-6)

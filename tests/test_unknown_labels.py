@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from sklearn.metrics import roc_auc_score
 
-from lsanet_jax import losses, metrics
+from lsanet_jax import losses, metrics, steps
 from lsanet_jax.data.augment import Augmentation
 from lsanet_jax.data.preprocess import preprocess, training_batch
 
@@ -39,6 +39,12 @@ def test_labels_that_are_all_known_give_the_same_bits_as_before():
     np.testing.assert_array_equal(
         found, jnp.mean(optax.sigmoid_binary_cross_entropy(LOGITS, targets), axis=-1)
     )
+
+
+def test_the_training_accuracy_is_of_the_known_labels():
+    found = steps.training_accuracy(LOGITS, LABELS, multilabel=True)
+    expected = [((logits > 0) == KNOWN)[~HIDDEN].mean() for logits in LOGITS]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_scores_are_of_the_known_labels():

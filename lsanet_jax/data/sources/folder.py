@@ -14,6 +14,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import operator
@@ -229,11 +230,7 @@ def list_folder(
     options = splits.Options(val_fraction, test_fraction, seed, folds, fold)
     _check_listing(csv, task, uncertain, duplicates, leaks)
     options.check()
-    root = pathlib.Path(os.path.expanduser(path))
-    if not os.path.isdir(root):
-        raise DataError(
-            f"{root}: found no folder: set config.data.path to the folder of the images."
-        )
+    root = _root(path)
     source = root / os.path.expanduser(csv) if csv else root
     read = functools.partial(read_table, source, root, task=task, uncertain=uncertain)
     table, left_out, guessed = _read(root, source, read if csv else None, column_names)
@@ -241,10 +238,7 @@ def list_folder(
         raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
     records = table.records
     task, class_names = _infer_classes(source, table, task)
-    index: dict[str | tuple[int, ...], int] = {
-        name: number for number, name in enumerate(class_names)
-    }
-    labels = np.array([r.label if table.label_names else index[r.label] for r in records], np.int32)
+    labels = _labels(table, class_names)
     names = [record.file for record in records]
     same = []
     if duplicates != "allow":
@@ -264,21 +258,32 @@ def list_folder(
     splits.check(source, drawn, classes=not table.label_names)
     torn = splits.torn_groups(drawn.records)
     splits.check_groups(source, torn, leaks, guessed)
-    parts = {
-        key: Files(tuple(np.array(names)[split_of == key].tolist()), labels[split_of == key])
-        for key in SPLITS
+    parts = {key: _files(names, labels, split_of == key) for key in SPLITS}
+    name = root.resolve().name or str(root)
+    found = {"drawn": drawn, "identical": identical, "left_out": left_out, "torn": torn}
+    return Listing(name, task, class_names, root, **parts, **found)
+
+
+def _root(path: str | os.PathLike) -> pathlib.Path:
+    root = pathlib.Path(os.path.expanduser(path))
+    if not os.path.isdir(root):
+        raise DataError(
+            f"{root}: found no folder: set config.data.path to the folder of the images."
+        )
+    return root
+
+
+def _labels(table: Table, class_names: Sequence[str]) -> Int32[np.ndarray, "..."]:
+    """The labels of a table's records: class indices, or 0, 1 and -1 for each label."""
+    index: dict[str | tuple[int, ...], int] = {
+        name: number for number, name in enumerate(class_names)
     }
-    return Listing(
-        root.resolve().name or str(root),
-        task,
-        class_names,
-        root,
-        **parts,
-        drawn=drawn,
-        identical=identical,
-        left_out=left_out,
-        torn=torn,
-    )
+    label = lambda record: record.label if table.label_names else index[record.label]
+    return np.array([label(record) for record in table.records], np.int32)
+
+
+def _files(names: Sequence[str], labels: np.ndarray, kept: Bool[np.ndarray, " n"]) -> Files:
+    return Files(tuple(itertools.compress(names, kept)), labels[kept])
 
 
 def _read(
