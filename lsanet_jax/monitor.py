@@ -114,6 +114,7 @@ class Progress:
             smoothing=0.05,
             mininterval=0.5 if sys.stderr.isatty() else 30,  # seconds; a log file fills up
         )
+        self._bar.set_postfix_str("compiling", refresh=False)  # until the first step has ended
 
     def start_epoch(self, epoch: int) -> None:
         """Show which epoch it is."""
