@@ -1,6 +1,5 @@
 """Configs and sweeps by their names: those that the package ships, in the folder `configs`."""
 
-import importlib.util
 import pathlib
 import types
 
@@ -55,12 +54,11 @@ def load_module(name: str | pathlib.Path, kind: str = "") -> types.ModuleType:
         ConfigError: there is no such file, or it cannot be imported.
     """
     path = find(name, kind)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{name} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    # Not by importlib, whose cache takes an edit within the same second for the file before it.
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)  # noqa: S102
     except Exception as error:  # whatever the user's own file raises
         raise ConfigError(f"{name} cannot be loaded: {_describe(error)}") from error
     return module

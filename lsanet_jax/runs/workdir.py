@@ -303,7 +303,8 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     Raises:
       WorkdirError: it has another config, or its `config.json` is damaged.
     """
-    found, wanted = _as_json(read_config(path)), _as_json(config)
+    found = json.loads(json.dumps(complete(read_json(path / CONFIG))))
+    wanted = _as_json(config)
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
     if changed := differences(fixed(found), fixed(wanted)):
         raise WorkdirError(

@@ -28,7 +28,7 @@ from configs import quickstart
 from lsanet_jax import metrics, train
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runs import layout, manifest, workdir
-from lsanet_jax.runs.checkpoint import Checkpoints
+from lsanet_jax.runs.checkpoint import Checkpoints, Model
 from lsanet_jax.runtime import cli, files, interrupts
 from lsanet_jax.steps import TrainState
 from tests.networks import TinyNet
@@ -418,13 +418,14 @@ def test_a_best_checkpoint_with_a_flipped_byte_never_gives_other_values(two_chec
     folder, _ = two_checkpoints
     rng = random.Random(0)
     refused = 0
+    state = make_state(0, 0)
     for file in each_file(folder / "best/2"):
         with (
             damaged_copy(folder, pathlib.Path("best/2") / file, flip_a_byte, rng) as copy,
             Checkpoints(copy) as checkpoints,
         ):
             try:
-                restored = checkpoints.restore_best(2, make_state(0, 0))
+                restored = checkpoints.restore_best(2, Model(state.params, state.batch_stats))
             except WorkdirError:
                 refused += 1
                 continue
@@ -468,7 +469,8 @@ def test_who_only_reads_checkpoints_changes_nothing(two_checkpoints, tmp_path):
     with Checkpoints(copy, writes=False) as checkpoints:
         restored = checkpoints.restore_last(make_state(0, 0), [jnp.zeros(3)])
         assert everything(*restored) == held[3]
-        checkpoints.restore_best(2, make_state(0, 0))
+        state = make_state(0, 0)
+        checkpoints.restore_best(2, Model(state.params, state.batch_stats))
     assert sorted(copy.rglob("*")) == before
 
 
