@@ -134,13 +134,12 @@ def sentence(curve: LearningCurve, score: str, *, unit: str = "labels") -> str:
     needed = curve.reach(target)
     if target >= 100:
         return f"{text}."
-    if needed.low > 10 * curve.most:
-        return f"{text}; how many it takes to reach {target:.1f} is beyond what these runs can say."
-    if not math.isfinite(needed.value) or needed.high > 10 * curve.most:
-        least = _count(max(needed.low, curve.most))
-        return f"{text}; to reach {target:.1f} takes at least {least} {unit}, if ever."
-    value, low, high = map(_count, needed)
-    return f"{text}; to reach {target:.1f} about {value} [{low}, {high}] {unit}."
+    if needed.high <= 10 * curve.most:
+        value, low, high = map(_count, needed)
+        return f"{text}; to reach {target:.1f} about {value} [{low}, {high}] {unit}."
+    if needed.low > curve.most:
+        return f"{text}; to reach {target:.1f} takes at least {_count(needed.low)} {unit}, if ever."
+    return f"{text}; these runs do not say how many it takes to reach {target:.1f}."
 
 
 def _score(laws: Float[np.ndarray, "m 3"], n: Float[np.ndarray, " n"]) -> Float[np.ndarray, "m n"]:

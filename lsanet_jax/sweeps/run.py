@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
     )
+    parser.add_argument(
+        "--filter", metavar="GLOB", help="only runs whose name, or RUN/seedN, matches"
+    )
+    parser.add_argument("--count", action="store_true", help="only print the number of runs")
     add_flags(parser)
     return parser
 
@@ -66,9 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--workdir", required=True, help="folder of the sweep; on a cluster, one that all see")
     add("--scale", default="paper", help="paper (default), or 28px: 28 pixels, 30 epochs")
     add("--seeds", type=_seeds, help="such as 0,1,2; default: the sweep's own")
-    add("--filter", metavar="GLOB", help="only runs whose name, or RUN/seedN, matches")
     add("--dry_run", action="store_true", help="list the runs, their state and time; start nothing")
-    add("--count", action="store_true", help="only print the number of runs")
     add("--job", type=_count(0), metavar="N", help="only train run N, from 0, without Ray")
     add(
         "--address",

@@ -95,9 +95,16 @@ def test_the_sentence_says_what_twice_the_labels_bring_and_what_a_score_takes():
     assert said == (
         "Twice the labels: AUC +0.6 [0.6, 0.6]; to reach 95.0 about 22,000 [22,000, 22,000] labels."
     )
-    never = np.array([[92.3, 40.0, 0.5], [92.3, 40.0, 0.5], [96.0, 150.0, 0.5]])
-    curve = learning_curve.LearningCurve(never[0], never, 5000.0)
-    assert learning_curve.sentence(curve, "AUC").endswith("takes at least 5,000 labels, if ever.")
+    never, distant = [92.3, 40.0, 0.5], [93.1, 97.0, 0.5]  # the latter after 940,900 labels
+    for laws, end in (
+        ([never, never, distant], "to reach 93.0 takes at least 940,000 labels, if ever."),
+        (
+            [never, never, [96.0, 150.0, 0.5]],
+            "these runs do not say how many it takes to reach 93.0.",
+        ),
+    ):
+        curve = learning_curve.LearningCurve(np.array(never), np.array(laws), 5000.0)
+        assert learning_curve.sentence(curve, "AUC").endswith(end)
 
 
 def test_scores_that_are_not_finite_are_refused():

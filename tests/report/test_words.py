@@ -72,7 +72,7 @@ def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):
             finish(swept, tmp_path / "w", run.name, seed, labels, p, task="binary-class")
     made = report.make(swept, tmp_path / "w", resamples=20)
     (said,) = made.words
-    assert said.startswith("Baseline: Twice the labels: AUC +") and said.endswith("labels.")
+    assert said.startswith("Baseline: Twice the labels: AUC +0.3 [0.0, 1.0]; these runs do not say")
     ((curve, unit),) = words.learning_curves(made.cells, "auc").values()
     assert (curve.most, unit) == (7007, "labels")
     picture = sweep_files._label_efficiency(made)
