@@ -67,6 +67,13 @@ def to_csv(report: Report) -> tuple[str, str]:
                 row["delong_p"] = statistics.majority_p_value(found.delong)
                 row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)
         summary.append(row)
+    for each in report.joined:
+        for name, score in each.scores.items() if each.tested else ():
+            values = {"mean": score.value, "low": score.low, "high": score.high}
+            joined = {f"{name}_{key}": 100 * value for key, value in values.items()}
+            if name == "acc":
+                summary.append({"run": each.name, "seeds": len(each.seeds)})
+            summary[-1] |= joined
     return _csv_text(runs), _csv_text(summary)
 
 
@@ -105,7 +112,7 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}_summary.csv"] = summary
     if "tex" in formats:
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
-        if any(cell.run.baseline is not None for cell in report.cells):
+        if report.tables[1].title == report_tables.DIFFERENCES:
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
     draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
     picture = draw(report) if draw else None
