@@ -335,7 +335,7 @@ class Training:
             return Run(self.folder.path, self.config)
         chosen, last, predictions = self.score()
         result = make_result(self.config, self.dataset, chosen, last, self.history)
-        self.folder.write_predictions(predictions, self.dataset.test.labels, chosen.epoch)
+        self.folder.write_predictions(predictions, self.dataset.test, chosen.epoch)
         self.folder.write_result(result)
         if is_first():
             print_table(result)

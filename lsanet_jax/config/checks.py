@@ -29,6 +29,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_backbone(config.model)
     _check_taps(config)
     _check_contrast(config)
+    if config.data.folds and config.data.name != "folder":
+        raise ConfigError(
+            f"config.data.folds = {config.data.folds} draws the folds of a folder of images, but "
+            f"config.data.name = {config.data.name!r}: set config.data.folds to 0, or use a folder"
+        )
 
 
 def _check_value(value: Any, field: Field) -> None:
