@@ -52,8 +52,34 @@ OBJECTIVES: Mapping[str, Terms] = {
 Labels = Int[Array, " b"] | Float[Array, "b k"] | Int[Array, "b k"]
 
 
+class Emphasis(NamedTuple):
+    """What the cross entropy weighs more or less; by default all classes and samples alike.
+
+    Attributes:
+      offsets: [K], added to the logits while training, tau times the logarithm of each class's
+        prior (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10).
+      class_weights: [K], of each class's term; of multi-label tasks, of each label's positives.
+      focal_gamma: each term is multiplied by (1 - p)^gamma, p the probability that it is about
+        (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, Eq. 4).
+      label_smoothing: this part of each label is spread evenly over the classes; of multi-label
+        tasks over 0 and 1.
+    """
+
+    offsets: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    focal_gamma: float = 0.0
+    label_smoothing: float = 0.0
+
+
+PLAIN = Emphasis()
+
+
 def cross_entropy(
-    logits: Float[Array, "l b k"], labels: Labels, *, multilabel: bool
+    logits: Float[Array, "l b k"],
+    labels: Labels,
+    *,
+    multilabel: bool,
+    emphasis: Emphasis = PLAIN,
 ) -> Float[Array, "l b"]:
     """Cross entropy of every classifier on every sample, in nats (Eq. 2 before its mean).
 
@@ -63,19 +89,54 @@ def cross_entropy(
         `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
       multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy;
         unknown ones count as 0, so that each known label weighs the same in every sample.
+      emphasis: of classes and samples.
 
     Returns:
       [L, B], not negative.
     """
+    if emphasis.offsets:
+        logits = logits + jnp.asarray(emphasis.offsets, logits.dtype)
+    plain = emphasis._replace(offsets=()) == PLAIN
     if multilabel:
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
-        ce = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
+        entropy = optax.sigmoid_binary_cross_entropy
+        if not plain:
+            entropy = functools.partial(_binary_terms, emphasis=emphasis)
+        ce = entropy(logits, jnp.maximum(targets, 0))
         return jnp.mean(jnp.where(targets < 0, 0, ce), axis=-1)
     if labels.ndim == 1:
         # Picking the label's logit by its index has a scatter for a gradient: not deterministic on
         # GPU unless XLA sorts.
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
+    if plain:
+        return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
+    return jnp.sum(_softmax_terms(logits, labels, emphasis), axis=-1)
+
+
+def _softmax_terms(
+    logits: Float[Array, "l b k"], labels: Float[Array, "b k"], emphasis: Emphasis
+) -> Float[Array, "l b k"]:
+    """The terms of each sample's cross entropy, with all of an emphasis but its offsets."""
+    smoothing = emphasis.label_smoothing
+    labels = (1 - smoothing) * labels + smoothing / logits.shape[-1]
+    log_p = jax.nn.log_softmax(logits)
+    terms = -labels * log_p * jnp.asarray(emphasis.class_weights or 1.0, logits.dtype)
+    if emphasis.focal_gamma:  # At p = 1 a power below 1 has no gradient.
+        rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(logits.dtype).tiny)
+        terms = terms * rest**emphasis.focal_gamma
+    return terms
+
+
+def _binary_terms(
+    logits: Float[Array, "l b k"], labels: Float[Array, "l b k"], emphasis: Emphasis
+) -> Float[Array, "l b k"]:
+    """The binary cross entropy of each label, with all of an emphasis but its offsets."""
+    smoothing, gamma = emphasis.label_smoothing, emphasis.focal_gamma
+    labels = (1 - smoothing) * labels + smoothing / 2
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = labels * log_p * jnp.asarray(emphasis.class_weights or 1.0, logits.dtype)
+    negative = (1 - labels) * log_q
+    return -(positive * jnp.exp(gamma * log_q) + negative * jnp.exp(gamma * log_p))
 
 
 def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
@@ -146,6 +207,7 @@ class Objective:
       multilabel: whether each of the K labels is a yes-or-no question of its own.
       alpha: see `auxiliary`; one weight, or one for each auxiliary classifier.
       mu: see `synergy`.
+      emphasis: see `cross_entropy`. Synergy compares what the classifiers say without it.
     """
 
     name: str
@@ -153,6 +215,7 @@ class Objective:
     multilabel: bool = False
     alpha: tuple[float, ...] = (1.0,)
     mu: float = 1.0
+    emphasis: Emphasis = PLAIN
 
     @property
     def terms(self) -> Terms:
@@ -193,7 +256,7 @@ class Objective:
         Raises:
           ValueError: an objective that weights by beta was given none.
         """
-        ce = cross_entropy(logits, labels, multilabel=self.multilabel)
+        ce = cross_entropy(logits, labels, multilabel=self.multilabel, emphasis=self.emphasis)
         parts = {}
         if self.terms.weighted:
             if beta is None:
