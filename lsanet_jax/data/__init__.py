@@ -73,7 +73,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
         return folder.load_folder(
             config.path,
             size=config.size,
-            resize=config.resize,
+            resize="bicubic" if config.resize == "pad" else config.resize,
             memory_mb=memory_mb,
             task=task or None,
             seed=config.split_seed,

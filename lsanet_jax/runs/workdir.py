@@ -210,7 +210,8 @@ class Workdir:
         if not self._writes:
             return
         self._append(METRICS, record)
-        val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
+        numbers = {k: v for k, v in record["val"].items() if isinstance(v, float)}
+        val = {f"val/{k}": v for k, v in numbers.items()}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
             val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
