@@ -20,6 +20,10 @@ COMMANDS = {
         "lsanet_jax.sweeps.run:main",
         "train the runs of a table of the paper, or of your own",
     ),
+    "compare": (
+        "lsanet_jax.report.compare:main",
+        "train every method on your images, and say which one to take",
+    ),
     "models": ("lsanet_jax.models.__main__:main", "list the backbones, their sizes and stages"),
 }
 

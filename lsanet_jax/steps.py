@@ -42,9 +42,12 @@ Prepare = Callable[[UInt8[Array, "b h w c"]], Float[Array, "b s s c2"]]
 """Turns stored images into what the network sees."""
 
 Augment = Callable[
-    [Int[Array, ""], UInt8[Array, "b h w c"], Array], tuple[Float[Array, "b s s c2"], Array]
+    [Int[Array, ""], UInt8[Array, "b h w c"], Array], tuple[Float[Array, "b2 s s c2"], Array]
 ]
-"""Turns a step's number, stored images and labels into what the network sees and is to say."""
+"""Turns a step's number, stored images and labels into what the network sees and is to say.
+
+The network may see more images than there are labels: further views of each, one after the other.
+"""
 
 
 def init(
@@ -152,12 +155,14 @@ class TrainStep:
     ema: float = 0.0
     hold: Callable[[nnx.State], nnx.State] | None = None
 
-    def loss(self, params, batch_stats, x, labels):
+    def loss(self, params, batch_stats, x, labels, step=0):
         """Return the loss, and (its parts by `Objective.part_names`, the new batch statistics)."""
         params = params if self.hold is None else self.hold(params)
         model = nnx.merge(self.graphdef, params, batch_stats, copy=True)
-        logits, beta = model(x)
-        loss, parts = self.objective(logits, labels, beta)
+        (logits, beta), features = model.supervise(x)
+        if len(x) > len(labels):  # the classifiers learn from the first views
+            logits = logits[:, : len(labels)]
+        loss, parts = self.objective(logits, labels, beta, features, step)
         stages = self.objective.stage_names
         ce = parts.pop("ce")
         parts = {"loss": loss, **parts}
@@ -178,7 +183,7 @@ class TrainStep:
         if not isinstance(now, Averaged):
             now = Averaged(now, state.params, state.batch_stats)
         grads, (parts, batch_stats) = jax.grad(self.loss, has_aux=True)(
-            now.params, now.batch_stats, x, labels
+            now.params, now.batch_stats, x, labels, state.step
         )
         updates, opt_state = self.tx.update(grads, now.opt_state, now.params)
         # Optax's annotation is any tree; it is the one that it was given.

@@ -30,6 +30,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_taps(config)
     _check_balance(config)
     _check_training(config)
+    _check_contrast(config)
 
 
 def _check_value(value: Any, field: Field) -> None:
@@ -77,15 +78,15 @@ def _check_taps(config: ml_collections.ConfigDict) -> None:
             "be among them"
         )
     num_aux = len(set(model.taps)) - 1
-    if model.objective == "dks":
+    if model.objective in ("dks", "dhm"):
         num_aux -= 1 in model.taps
     if model.objective != "baseline" and num_aux < 1:
         raise ConfigError(
             f"config.model.taps = {model.taps} leaves no auxiliary classifier for config.model."
             f"objective = {model.objective!r}: add a stage, or train the baseline"
         )
-    weighted = model.objective in ("dsn", "dsn_ks", "dks", "probe")
-    if weighted and len(alpha) not in (1, num_aux):
+    own_weights = ("baseline", "dsn_lsa", "lsanet", "dsn_halving", "selfcon", "contrastive")
+    if model.objective not in own_weights and len(alpha) not in (1, num_aux):
         raise ConfigError(
             f"config.loss.alpha = {alpha} has {len(alpha)} weights, expected 1, or {num_aux} for "
             "the auxiliary classifiers of config.model.taps"
@@ -127,3 +128,13 @@ def _check_training(config: ml_collections.ConfigDict) -> None:
             f"config.train.freeze = {train.freeze!r} would keep random weights as they are: give "
             "pretrained ones by config.model.init_from"
         )
+
+
+def _check_contrast(config: ml_collections.ConfigDict) -> None:
+    """Check that images keep the classes by which the contrastive objectives tell them apart."""
+    for name in ("mixup", "cutmix"):
+        if config.model.objective in ("selfcon", "contrastive") and config.data.augment[name]:
+            raise ConfigError(
+                f"config.data.augment.{name} = {config.data.augment[name]} blends classes, which "
+                f"config.model.objective = {config.model.objective!r} tells apart: set it to 0"
+            )

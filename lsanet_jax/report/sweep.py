@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lsanet_jax.config import default_config, flatten
-from lsanet_jax.report import results, templates
+from lsanet_jax.report import results, templates, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
 from lsanet_jax.report.tables import Table, dataset_title
@@ -38,6 +38,7 @@ class Report(NamedTuple):
     problems: list[str]
     cells: list[Cell]
     comparisons: dict[str, Comparison]  # by the run's name
+    words: list[str]  # paragraphs
 
 
 def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) -> Report:
@@ -77,6 +78,7 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
         problems=_problems(swept, cells),
         cells=cells,
         comparisons=comparisons,
+        words=words.of(swept.name, cells, comparisons),
     )
 
 

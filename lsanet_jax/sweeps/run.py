@@ -26,7 +26,7 @@ from lsanet_jax.errors import ConfigError, Interrupted
 from lsanet_jax.runtime import cli
 from lsanet_jax.sweeps import cluster, progress, schedule, spec
 from lsanet_jax.sweeps.job import Outcome
-from lsanet_jax.sweeps.spec import Job
+from lsanet_jax.sweeps.spec import Job, Sweep
 
 
 def main() -> None:
@@ -51,12 +51,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--sweep",
         required=True,
         help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
     )
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command that trains a sweep has."""
+    add = parser.add_argument
     add("--workdir", required=True, help="folder of the sweep; on a cluster, one that all see")
     add("--scale", default="paper", help="paper (default), or 28px: 28 pixels, 30 epochs")
     add("--seeds", type=_seeds, help="such as 0,1,2; default: the sweep's own")
@@ -92,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.epilog = (
         "--config.FIELD=VALUE sets a field of all runs; `lsanet train --help` lists them."
     )
-    return parser
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -118,6 +123,20 @@ def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     if args.count:
         print(len(jobs))
         return 0
+    return train(sweep, jobs, args)
+
+
+def train(sweep: Sweep, jobs: Sequence[Job], args: argparse.Namespace) -> int:
+    """Train the jobs of a sweep that are not finished; returns the exit code.
+
+    Args:
+        sweep: the sweep.
+        jobs: some of its jobs.
+        args: the values of `add_flags`.
+
+    Raises:
+        LSANetError: see `spec.claim` and `schedule.train_all`.
+    """
     spec.check(sweep, args.workdir)
     outcomes = {job: Outcome() for job in jobs}
     for job, outcome in outcomes.items():

@@ -17,9 +17,9 @@ import pytest
 
 from lsanet_jax import metrics
 from lsanet_jax.config import default_config, flatten
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation import statistics
-from lsanet_jax.report import results
+from lsanet_jax.report import redraw, results
 from lsanet_jax.report import sweep as report
 from lsanet_jax.report import sweep_files as report_files
 from lsanet_jax.report import tables as report_tables
@@ -640,6 +640,26 @@ def test_label_efficiency(tmp_path):
     picture = text.partition("<h2>Scores by labels</h2>")[2].partition("</figure>")[0]
     assert ">LSANet</text>" in picture and ">Baseline</text>" in picture
     assert ">DKS</text>" not in picture and ">training labels, %</text>" in picture
+
+
+def test_tables_are_drawn_again_from_the_csv_files(tmp_path):
+    swept, _, _ = finish_pair(tmp_path / "w")
+    made = report.make(swept, tmp_path / "w", resamples=20)
+    report_files.write(made, tmp_path, ("csv",))
+    again = redraw.from_csv(tmp_path / "tiny")
+    shown = [table for table in made.tables if "balanced" not in table.columns[0]]
+    assert [table.title for table in again] == [table.title for table in shown]
+    for table, expected in zip(again, shown, strict=True):
+        assert report_tables.markdown(table) == report_tables.markdown(expected)
+
+
+def test_files_that_are_not_of_a_report_are_not_drawn(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*tiny_runs\.csv: No such file"):
+        redraw.from_csv(tmp_path / "tiny")
+    for name in ("tiny_runs.csv", "tiny_summary.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"tiny_summary\.csv are not of a report"):
+        redraw.from_csv(tmp_path / "tiny")
 
 
 def test_curves_are_by_stage_and_seed(tmp_path):
