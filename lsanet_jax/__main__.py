@@ -11,6 +11,7 @@ COMMANDS = {
     "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
+    "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
     "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
     "data": (
         "lsanet_jax.data.__main__:main",

@@ -18,7 +18,7 @@ from lsanet_jax import config as config_lib
 from lsanet_jax import imbalance, keys, losses, models, optim, steps
 from lsanet_jax.config.fields import as_numbers
 from lsanet_jax.data import preprocess as preprocessing
-from lsanet_jax.data.augment import Augmentation, second_view
+from lsanet_jax.data.augment import Augmentation, second_view, self_supervised_view
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError
@@ -70,6 +70,11 @@ def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
         raise ConfigError(
             f"config.data.sampling = balanced, but {dataset.name} is multi-label: its images have "
             "no one class. Set config.loss.class_weights instead"
+        )
+    if balanced and dataset.unlabelled:
+        raise ConfigError(
+            "config.data.sampling = balanced needs the class of each image, but config.data."
+            f"unlabelled = {config.data.unlabelled} has none: set it to shuffle"
         )
     plan = Plan(
         seed=config.seed,
@@ -220,7 +225,8 @@ def make_emphasis(config: ml_collections.ConfigDict, dataset: Dataset) -> losses
         check_every_class(f"logit_adjustment = {loss.logit_adjustment:g}", dataset, counts)
         tau = loss.logit_adjustment
         offsets = imbalance.logit_offsets(counts, tau, multilabel=multilabel)
-    if not len(weights) and not len(offsets) and config.data.sampling == "shuffle":
+    untouched = not len(weights) and not len(offsets) and config.data.sampling == "shuffle"
+    if untouched and config.model.objective != "vicreg":
         warn_of_rare_classes(dataset, counts)
     return losses.Emphasis(
         offsets=tuple(map(float, offsets)),
@@ -342,8 +348,12 @@ def make_augment(
 ) -> steps.Augment | None:
     """What `steps.TrainStep` calls to augment a batch; None if the config augments nothing."""
     options = Augmentation(**config.data.augment)
-    contrastive = config.model.objective == "contrastive"
-    if options == Augmentation() and not contrastive:
+    # By objective, the augmentations of two views.
+    views = {
+        "contrastive": (options, second_view(options)),
+        "vicreg": (self_supervised_view(options),) * 2,
+    }.get(config.model.objective)
+    if options == Augmentation() and views is None:
         return None
 
     def view(purpose: keys.Purpose, options: Augmentation) -> steps.Augment:
@@ -361,10 +371,9 @@ def make_augment(
 
         return augment
 
-    first = view("augment", options)
-    if not contrastive:
-        return first
-    second = view("second_view", second_view(options))
+    if views is None:
+        return view("augment", options)
+    first, second = view("augment", views[0]), view("second_view", views[1])
 
     def augment_twice(step, images, labels):
         x, labels = first(step, images, labels)

@@ -29,11 +29,12 @@ def count(labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"], num_classes: i
     """Count the images of each class.
 
     Args:
-        labels: class indices [n]; of a multi-label task 0, 1 or -1 (unknown) for each label.
+        labels: class indices [n], or -1 (unknown); of a multi-label task likewise for each label.
         num_classes: k.
     """
     if labels.ndim == 2:
         return Counts(np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0))
+    labels = labels[labels >= 0]
     positives = np.bincount(labels, minlength=num_classes)
     return Counts(positives, len(labels) - positives)
 

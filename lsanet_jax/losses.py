@@ -28,6 +28,11 @@ Beyond the paper, to compare with it; the functions say where they depart from t
 | selfcon          | `final` + `exit_contrast`                       | Bae et al., 2023   |
 | contrastive      | `final` + `view_contrast`                       | Zhang et al., 2022 |
 
+Without labels, to pretrain; the classifiers learn beside it and move nothing but themselves:
+
+| vicreg           | `final` + `auxiliary` + `invariance`            | Bardes et al.,     |
+|                  | + `variance` + `covariance`                     | 2022               |
+
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
 "Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).
 """
@@ -58,6 +63,7 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "byot": ("final", "auxiliary", "teacher", "hint"),
     "selfcon": ("final", "exit_contrast"),
     "contrastive": ("final", "view_contrast"),
+    "vicreg": ("final", "auxiliary", "invariance", "variance", "covariance"),
 }
 """The terms that each objective adds up, by the names of the functions below."""
 
@@ -97,14 +103,14 @@ def cross_entropy(
 
     Args:
       logits: [L, B, K].
-      labels: class indices [B], or probabilities of the classes [B, K] (mixup's); with
-        `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
+      labels: class indices [B], or -1 if it is unknown, or probabilities of the classes [B, K]
+        (mixup's); with `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
       multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy;
         unknown ones count as 0, so that each known label weighs the same in every sample.
       emphasis: of classes and samples.
 
     Returns:
-      [L, B], not negative.
+      [L, B], not negative; 0 for a sample whose label is unknown.
     """
     if emphasis.offsets:
         logits = logits + jnp.asarray(emphasis.offsets, logits.dtype)
@@ -130,7 +136,8 @@ def _softmax_terms(
 ) -> Float[Array, "l b k"]:
     """The terms of each sample's cross entropy, with all of an emphasis but its offsets."""
     smoothing = emphasis.label_smoothing
-    labels = (1 - smoothing) * labels + smoothing / logits.shape[-1]
+    known = jnp.sum(labels, axis=-1, keepdims=True)  # 0 of an image without a label, otherwise 1
+    labels = (1 - smoothing) * labels + smoothing * known / logits.shape[-1]
     log_p = jax.nn.log_softmax(logits)
     terms = -labels * log_p * jnp.asarray(emphasis.class_weights or 1.0, logits.dtype)
     if emphasis.focal_gamma:  # At p = 1 a power below 1 has no gradient.
@@ -361,6 +368,41 @@ def view_contrast(
     return jnp.sum(jax.vmap(lambda stage: contrast(stage, labels, temperature))(views))
 
 
+def invariance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """Distance between the projections of two views, sum_l mean_{b,c} (z_1 - z_2)^2.
+
+    Args:
+      z: [L, 2, B, C], of each stage, for both views of each image; not scaled to unit length.
+
+    Reference: Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", ICLR 2022,
+    https://arxiv.org/abs/2105.04906, Eq. 5. Its loss is taken at each tap here, with projections
+    of one hidden layer.
+    """
+    return jnp.sum(jnp.mean(jnp.square(z[:, 0] - z[:, 1]), axis=(1, 2)))
+
+
+def variance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """What keeps projections apart, sum_l mean_{views,c} max(0, 1 - std_b(z)); VICReg, Eq. 1."""
+    return jnp.sum(jnp.mean(jax.nn.relu(1 - _spread(z)), axis=(1, 2)))
+
+
+def covariance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """What keeps channels apart, sum_{l,views} sum_{i != j} cov_b(z)_ij^2 / C; VICReg, Eq. 4."""
+    _, _, batch, channels = z.shape
+    centred = z - jnp.mean(z, axis=2, keepdims=True)
+    cov = jnp.einsum("lvbi,lvbj->lvij", centred, centred) / (batch - 1)
+    return jnp.sum(jnp.square(cov) * (1 - jnp.eye(channels))) / channels
+
+
+def smallest_spread(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """The smallest over the stages of the mean standard deviation: next to 0 after a collapse."""
+    return jnp.min(jnp.mean(_spread(z), axis=(1, 2)))
+
+
+def _spread(z: Float[Array, "l 2 b c"]) -> Float[Array, "l 2 c"]:
+    return jnp.sqrt(jnp.var(z, axis=2, ddof=1) + 1e-4)
+
+
 def _log_probabilities(
     logits: Float[Array, "l b k"], multilabel: bool
 ) -> tuple[Float[Array, "o l b k"], float]:
@@ -435,6 +477,11 @@ class Objective:
         return OBJECTIVES[self.name]
 
     @property
+    def self_supervised(self) -> bool:
+        """Whether it trains the backbone without labels, by two views of each image."""
+        return "invariance" in self.terms
+
+    @property
     def stage_names(self) -> tuple[str, ...]:
         """A name for each classifier, such as "stage4", shallow to deep."""
         return tuple(f"stage{tap}" for tap in self.taps)
@@ -442,7 +489,7 @@ class Objective:
     @property
     def part_names(self) -> list[str]:
         """Names of what a training step reports; see `steps.TrainStep`."""
-        names = ["loss", *self.terms]
+        names = ["loss", *self.terms] + ["spread"] * self.self_supervised
         names += [f"{score}_{name}" for score in ("ce", "acc") for name in self.stage_names]
         return names + [f"beta_{name}" for name in self.stage_names] * ("weighted" in self.terms)
 
@@ -460,13 +507,13 @@ class Objective:
           logits: [L, B, K].
           labels: see `cross_entropy`.
           beta: [B, L]; needed by dsn_lsa and lsanet.
-          features: needed by byot, selfcon and contrastive: see `hint`, `exit_contrast` and
-            `view_contrast`.
+          features: needed by byot, selfcon, contrastive and vicreg: see `hint`, `exit_contrast`,
+            `view_contrast` and `invariance`; of two views, first those of all first views.
           step: steps done before; of use with `mu_warmup_steps`.
 
         Returns:
           The loss, and its parts: the terms that `OBJECTIVES` names, each with its weight, and
-          `ce` [L], the mean cross entropy of each classifier.
+          `ce` [L], the mean cross entropy of each classifier; of vicreg also `smallest_spread`.
 
         Raises:
           ValueError: the objective needs beta or features and was given none.
@@ -478,6 +525,7 @@ class Objective:
         given = functools.partial(self._given, beta=beta, features=features)
         kind = {"multilabel": self.multilabel}
         contrasted = lambda: (given("features"), labels, self.contrast_temperature)
+        views = lambda: given("features").reshape(len(given("features")), 2, len(labels), -1)
         compute = {
             "final": lambda: final(ce),
             "auxiliary": lambda: auxiliary(ce, jnp.asarray(self.alpha)),
@@ -490,9 +538,14 @@ class Objective:
             "hint": lambda: self.hint_weight * hint(given("features")),
             "exit_contrast": lambda: self.contrast_weight * exit_contrast(*contrasted()),
             "view_contrast": lambda: self.contrast_weight * view_contrast(*contrasted()),
+            "invariance": lambda: 25 * invariance(views()),  # the weights are VICReg's
+            "variance": lambda: 25 * variance(views()),
+            "covariance": lambda: covariance(views()),
         }
         parts = {term: compute[term]() for term in self.terms}
         loss = functools.reduce(jnp.add, parts.values())
+        if self.self_supervised:
+            parts["spread"] = smallest_spread(views())
         return loss, parts | {"ce": jnp.mean(ce, axis=1)}
 
     def _given(self, needed: str, **given: Array | None) -> Array:

@@ -111,18 +111,26 @@ def _create(
 
 
 def training_accuracy(
-    logits: Float[Array, "l b k"], labels: losses.Labels, *, multilabel: bool
+    logits: Float[Array, "l b k"],
+    labels: losses.Labels,
+    *,
+    multilabel: bool,
+    unlabelled: bool = False,
 ) -> Float[Array, " l"]:
     """Fraction of a batch that each classifier gets right, in [0, 1]; see `losses.cross_entropy`.
 
     Of labels that are probabilities (mixup's) the most probable class counts; with `multilabel`, it
-    is the mean over known labels, each predicted and taken as true above 1/2.
+    is the mean over known labels, each predicted and taken as true above 1/2. If some samples may
+    be `unlabelled`, it is the mean over the others.
     """
     if multilabel:
         known = labels >= 0
         right = known & ((logits > 0) == (labels > 0.5))
         return jnp.sum(right, axis=(1, 2)) / jnp.maximum(jnp.sum(known), 1)
     truth = jnp.argmax(labels, axis=-1) if labels.ndim == 2 else labels
+    if unlabelled:
+        right = jnp.sum(jnp.argmax(logits, axis=-1) == truth, axis=1)
+        return right / jnp.maximum(jnp.sum(truth >= 0), 1)
     return jnp.mean(jnp.argmax(logits, axis=-1) == truth, axis=1)
 
 
@@ -167,7 +175,12 @@ class TrainStep:
         ce = parts.pop("ce")
         parts = {"loss": loss, **parts}
         parts |= {f"ce_{name}": ce[i] for i, name in enumerate(stages)}
-        acc = training_accuracy(logits, labels, multilabel=self.objective.multilabel)
+        acc = training_accuracy(
+            logits,
+            labels,
+            multilabel=self.objective.multilabel,
+            unlabelled=self.objective.self_supervised,
+        )
         parts |= {f"acc_{name}": acc[i] for i, name in enumerate(stages)}
         if beta is not None:
             parts |= {f"beta_{name}": jnp.mean(beta[:, i]) for i, name in enumerate(stages)}

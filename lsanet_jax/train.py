@@ -39,6 +39,8 @@ from lsanet_jax.runtime.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
 
+COLLAPSED = 0.1  # Of self-supervised projections, at the start about 0.3 and then about 1.
+
 
 def train_and_evaluate(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, epochs: int | None = None
@@ -307,12 +309,14 @@ class Training:
         select = self.config.eval.select
         self.history.add(epoch, val, seconds=seconds, rate=self.rate, select=select)
         first = self.done - self.plan.steps_per_epoch
+        means = {name: float(mean) for name, mean in self.means.compute().items()}
+        check_collapse(means, epoch)
         self.folder.write_epoch(
             {
                 "epoch": epoch,
                 "step": self.done,
                 "learning_rate": float(np.asarray(self.schedule(first))),
-                "train": {name: float(mean) for name, mean in self.means.compute().items()},
+                "train": means,
                 "val": val,
                 "images_per_second": self.rate,
             }
@@ -455,6 +459,26 @@ def resume(checkpoints: Checkpoints, state: steps.TrainState, means, plan: Plan)
 
 
 # ------------------------------------------------------------------------------- steps and scores
+
+
+def check_collapse(means: dict[str, float], epoch: int) -> None:
+    """Check that self-supervision has not made all images alike.
+
+    Args:
+      means: over the epoch; see `losses.smallest_spread`.
+      epoch: for the message.
+
+    Raises:
+      TrainingError: it has.
+    """
+    spread = means.get("spread", math.inf)
+    if spread < COLLAPSED:
+        raise TrainingError(
+            f"the projections have collapsed in epoch {epoch}: their standard deviation over the "
+            f"images is {spread:.2g} at one of the stages, where about 1 is expected, so the "
+            "network says the same of all images. Lower config.train.learning_rate, or raise "
+            "config.train.batch_size to 64 or more"
+        )
 
 
 class NotFinite(TrainingError):

@@ -146,7 +146,7 @@ def test_a_single_classifier_is_the_baseline_under_every_objective():
     logits, labels, _ = map(jnp.asarray, example(num_classifiers=1))
     beta = jnp.ones((5, 1))
     features = jnp.ones((1, 5, 2, 2, 3))
-    contrasts = ("selfcon", "contrastive")  # they compare stages that have no classifier
+    contrasts = ("selfcon", "contrastive", "vicreg")  # they compare stages that have no classifier
     values = [
         losses.Objective(name)(logits, labels, beta, features)[0]
         for name in losses.OBJECTIVES

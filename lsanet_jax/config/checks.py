@@ -131,10 +131,17 @@ def _check_training(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_contrast(config: ml_collections.ConfigDict) -> None:
-    """Check that images keep the classes by which the contrastive objectives tell them apart."""
+    """Check that what contrastive and self-supervised objectives compare is there, and whole."""
+    if config.data.unlabelled and config.model.objective != "vicreg":
+        raise ConfigError(
+            f"config.data.unlabelled = {config.data.unlabelled!r} is of no use for config.model."
+            f"objective = {config.model.objective!r}: pretrain on it by `lsanet pretrain`, which "
+            "sets that to vicreg, and begin with that run by config.model.init_from"
+        )
     for name in ("mixup", "cutmix"):
-        if config.model.objective in ("selfcon", "contrastive") and config.data.augment[name]:
+        compared = config.model.objective in ("selfcon", "contrastive", "vicreg")
+        if compared and config.data.augment[name]:
             raise ConfigError(
-                f"config.data.augment.{name} = {config.data.augment[name]} blends classes, which "
+                f"config.data.augment.{name} = {config.data.augment[name]} blends images, which "
                 f"config.model.objective = {config.model.objective!r} tells apart: set it to 0"
             )

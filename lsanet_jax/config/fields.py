@@ -345,6 +345,12 @@ _FIELDS = (
         choices=("shuffle", "balanced"),
     ),
     Field(
+        "data.unlabelled",
+        "",
+        "vicreg: images to pretrain on without labels, beside the training images: a folder; or "
+        "rest, those that data.train_fraction or data.train_per_class leaves out.",
+    ),
+    Field(
         "data.pipeline",
         "auto",
         "device: the images live on every device. grain: they are read, decoded and sent during "
@@ -502,10 +508,12 @@ _FIELDS = (
         "dsn_halving: dsn with weights that halve from deep to shallow; dhm: dks with one-sided "
         "synergy; ensemble_distill: dsn, each classifier taught by the mean of all; byot: dsn, "
         "taught by the deepest, logits and maps; selfcon: the baseline plus a supervised contrast "
-        "between the stages; contrastive: plus one of each shallow stage between two views.",
+        "between the stages; contrastive: plus one of each shallow stage between two views. "
+        "vicreg: without labels, for `lsanet pretrain`.",
         choices=(
             *("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet", "probe"),
             *("dsn_halving", "dhm", "ensemble_distill", "byot", "selfcon", "contrastive"),
+            "vicreg",
         ),
     ),
     Field(
@@ -551,7 +559,7 @@ _FIELDS = (
     Field(
         "model.projection_channels",
         128,
-        "selfcon, contrastive: length of the vectors that are compared.",
+        "selfcon, contrastive, vicreg: length of the vectors that are compared.",
         rule=_integer(1),
     ),
     Field(
@@ -569,7 +577,7 @@ _FIELDS = (
         "model.init_from",
         "",
         "The initial parameters: a .safetensors file with torchvision's names; "
-        "hf:OWNER/REPO[@REVISION][/FILE] of the Hugging Face Hub; or the folder of a finished run. "
+        "hf:OWNER/REPO for one of the Hugging Face Hub; or the folder of a finished run. "
         "If they say how images are to be normalised, data.mean and data.std become that.",
     ),
     # loss

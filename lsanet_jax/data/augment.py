@@ -92,6 +92,17 @@ def second_view(options: Augmentation) -> Augmentation:
     return dataclasses.replace(options, mixup=0.0, cutmix=0.0, **stronger)
 
 
+def self_supervised_view(options: Augmentation) -> Augmentation:
+    """The augmentation of both views that are to be recognised as one image without a label.
+
+    Crops and changes of colour at least as strong as these; flips and turns are those of `options`,
+    as in `second_view`.
+    """
+    least = {"crop": 0.6, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+    stronger = {name: max(getattr(options, name), value) for name, value in least.items()}
+    return dataclasses.replace(options, mixup=0.0, cutmix=0.0, **stronger)
+
+
 def augment(key: Key[Array, ""], images: Images, options: Augmentation) -> Images:
     """Augment every image of a batch by parameters of its own.
 

@@ -433,36 +433,31 @@ def test_mixup_weights_depend_on_the_key_and_the_position_only():
     assert not np.array_equal(draw_mixup(KEY, 4, 0.2), draw_mixup(jax.random.key(1), 4, 0.2))
 
 
-def test_cutmix_pastes_a_box_of_the_previous_image_and_counts_its_pixels():
-    images, labels = random_images(6, 10, 20, 3), np.eye(6, dtype=np.float32)
-    stays, centres, _ = map(np.asarray, draw_cutmix(KEY, 6, 1.0))
-    pasted, soft = cutmix(KEY, images, labels, 1.0)
+def test_cutmix_boxes_have_their_area_around_their_centre_as_far_as_they_lie_inside():
+    rng = np.random.default_rng(0)
+    stays, centres = rng.uniform(size=6), rng.uniform(size=(6, 2))
+    found = aug.boxes(jnp.float32(stays), jnp.float32(centres), (10, 20))
     for i in range(6):
-        expected, inside = np.array(images[i]), np.zeros((10, 20), bool)
+        expected = np.zeros((10, 20), bool)
         rows, columns = (int(n * np.sqrt(1 - stays[i])) for n in (10, 20))
         top = int(centres[i, 0] * 10) - rows // 2
         left = int(centres[i, 1] * 20) - columns // 2
-        inside[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)] = True
-        expected[inside] = images[i - 1][inside]
-        np.testing.assert_array_equal(pasted[i], expected)
-        np.testing.assert_allclose(soft[i, i], 1 - inside.mean(), rtol=1e-6)
-        np.testing.assert_allclose(soft[i, i - 1], inside.mean(), rtol=1e-6, atol=1e-7)
+        expected[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)] = True
+        np.testing.assert_array_equal(found[i], expected)
 
 
-def test_with_mixup_each_sample_gets_one_of_the_two():
+def test_with_cutmix_and_mixup_each_sample_gets_one_of_the_two():
     images, labels = random_images(8, 6, 6, 3), np.eye(8, dtype=np.float32)
-    blended = np.asarray(draw_cutmix(KEY, 8, 1.0)[2])
-    assert 0 < blended.sum() < 8
-    both = cutmix(KEY, images, labels, 1.0, 0.4)
-    for found, cut, mixed in zip(
-        both, cutmix(KEY, images, labels, 1.0), mixup(KEY, images, labels, 0.4), strict=True
-    ):
-        np.testing.assert_array_equal(found[blended], mixed[blended])
-        np.testing.assert_array_equal(found[~blended], cut[~blended])
-
-
-def test_what_stays_in_cutmix_is_distributed_as_beta_and_boxes_lie_anywhere():
-    stays, centres, blended = (np.asarray(x, np.float64) for x in draw_cutmix(KEY, MANY, 1.0))
-    assert stays.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / MANY))
-    np.testing.assert_allclose(centres.mean(axis=0), 0.5, atol=5 * np.sqrt(1 / 12 / MANY))
-    assert blended.mean() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(MANY))
+    stays, centres, blended = draw_cutmix(KEY, 8, 1.0)
+    weights, masks = draw_mixup(KEY, 8, 0.4), aug.boxes(stays, centres, (6, 6))
+    assert 0 < np.sum(blended) < 8
+    both, soft = cutmix(KEY, images, labels, 1.0, 0.4)
+    for i in range(8):
+        if blended[i]:
+            own = weights[i]
+            expected = own * images[i] + (1 - own) * images[i - 1]
+        else:
+            own = 1 - np.mean(masks[i])
+            expected = np.where(masks[i][..., None], images[i - 1], images[i])
+        np.testing.assert_allclose(both[i], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(soft[i], own * labels[i] + (1 - own) * labels[i - 1], atol=1e-6)

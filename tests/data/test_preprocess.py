@@ -81,7 +81,10 @@ def test_normalisation_per_channel():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"resize": "lanczos"}, "data.resize is 'lanczos', expected nearest, bilinear or bicubic"),
+        (
+            {"resize": "lanczos"},
+            "data.resize is 'lanczos', expected nearest, bilinear, bicubic or pad",
+        ),
         ({"mean": (0.1, 0.2)}, r"data.mean is \(0.1, 0.2\), expected 1 value or 3"),
         ({"std": ()}, r"data.std is \(\), expected 1 value or 3"),
         ({"std": (0.0,)}, r"data.std is \(0.0,\), expected values above 0"),
