@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lsanet_jax.config import default_config
+from lsanet_jax.config import default_config, flatten
+from lsanet_jax.errors import WorkdirError
 from lsanet_jax.models import hub
 from lsanet_jax.runs import weights
+from lsanet_jax.runs.workdir import check_same_config
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -61,6 +63,20 @@ def test_timms_config_says_it_and_the_commit_is_kept(tmp_path, monkeypatch):
     assert len(found.sha256()) == 64
     weights.find("hf:timm/net", found.origin)
     assert [reference.revision for reference in asked] == ["main", "main", 40 * "c"]
+
+
+def test_a_run_that_took_its_weights_normalisation_is_of_the_same_config(tmp_path):
+    ours = write(tmp_path / "ours.safetensors", mean=IMAGENET[0], std=IMAGENET[1])
+    given = default_config()
+    given.model.init_from = ours
+    stored = weights.settled(given, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(dict(flatten(stored))))
+    (tmp_path / "ours.safetensors").unlink()
+    check_same_config(tmp_path, given)
+    assert weights.settled(given, tmp_path).data.mean == IMAGENET[0]
+    given.data.mean = (0.1,)
+    with pytest.raises(WorkdirError, match="data.mean is"):
+        check_same_config(tmp_path, given)
 
 
 @pytest.mark.parametrize("about", [{}, {"mean": "x", "std": [1]}, {"mean": [1, 2], "std": [1, 2]}])
