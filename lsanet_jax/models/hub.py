@@ -159,4 +159,5 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost error, which says what went wrong."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text[:200]}"
