@@ -8,6 +8,7 @@ from collections.abc import Callable
 from absl import logging as absl_logging
 
 from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
+from lsanet_jax.runtime import compiled
 
 
 def run(tool: Callable[[], None]) -> None:
@@ -19,6 +20,7 @@ def run(tool: Callable[[], None]) -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
+    compiled.keep()
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
         tool()
