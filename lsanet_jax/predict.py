@@ -31,7 +31,7 @@ from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runtime import cli
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.runtime.files import csv_cell, replacing
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ def predict_to_file(
     skip_broken: bool = False,
     batch_size: int = 64,
     checkpoint: str = "selected",
+    trust_code: bool = False,
 ) -> pathlib.Path:
     """Predict and write the result; the arguments are the flags of this module.
 
@@ -137,7 +138,7 @@ def predict_to_file(
             "neither: leave one of them out"
         )
     split = split or "test"
-    trained = load(workdir, checkpoint)
+    trained = load(workdir, checkpoint, trust_code=trust_code)
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
@@ -269,7 +270,7 @@ def _write(file: pathlib.Path, rows: list[list]) -> None:
             replacing(file) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as stream,
         ):
-            csv.writer(stream).writerows(rows)
+            csv.writer(stream).writerows(map(csv_cell, row) for row in rows)
     except OSError as error:
         raise WorkdirError(f"cannot write --output={file}: {error}") from error
 

@@ -112,7 +112,7 @@ def inspect(path: str | os.PathLike, *, frame: int = 0, **options: Any) -> Repor
         frame: of files with several, from 1.
         **options: of `folder.list_folder`.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(os.path.expanduser(path))
     with _collected_warnings() as warnings:
         try:
             if path.suffix == ".npz":

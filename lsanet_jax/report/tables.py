@@ -291,6 +291,11 @@ def _interval(found: statistics.Bootstrap | None) -> str:
 # ------------------------------------------------------------------------------ text
 
 
+def plain(text: str) -> str:
+    """Escape text so that Markdown shows it as it is, on one line."""
+    return re.sub(r"[\\|*_`\[\]]|<(?=\S)", r"\\\g<0>", " ".join(text.split()))
+
+
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown; the title of a group precedes those of its columns."""
     groups = [title for title, span in table.groups for _ in range(span)] or [""] * len(
@@ -301,7 +306,6 @@ def markdown(table: Table) -> str:
         f"{group} {column}".strip() if several else column
         for group, column in zip(groups, table.columns, strict=True)
     ]
-    plain = lambda text: re.sub(r"[\\|*_`]|<(?=\S)", r"\\\g<0>", " ".join(text.split()))
     lines = [[plain(title) for title in (*table.labels, *columns)]]
     lines.append(["---"] * len(table.labels) + ["---:"] * len(columns))
     for row in table.rows:

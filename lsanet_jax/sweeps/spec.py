@@ -29,9 +29,12 @@ from absl import flags
 from lsanet_jax import config as config_lib
 from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, WorkdirError, near_matches
-from lsanet_jax.runs.layout import LOCK, RESULT
-from lsanet_jax.runs.workdir import check_same_config
-from lsanet_jax.runtime.files import json_text, read_json, write_atomically
+from lsanet_jax.runs import seal
+from lsanet_jax.runs.layout import CONFIG, LOCK, RESULT
+from lsanet_jax.runs.workdir import SCORE, check_same_config
+from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.files import json_text, write_atomically
+from lsanet_jax.runtime.strict_json import Maybe
 
 SCALES = ("paper", "28px")
 SWEEP = "sweep.json"
@@ -315,12 +318,9 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
     path = pathlib.Path(workdir).absolute()
     if not (path / SWEEP).exists():
         raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
-    found = read_json(path / SWEEP)
-    try:
-        given = {key: found[key] for key in ("scale", "overrides", "seeds")}
-    except KeyError as error:
-        raise WorkdirError(f"{path / SWEEP} is damaged: {error} is missing") from error
-    sweep = load(file, **given)
+    shape = {"scale": str, "overrides": dict, "seeds": [int]}
+    found = strict_json.read_json(path / SWEEP, shape)
+    sweep = load(file, **{key: found[key] for key in shape})
     _check_same(sweep, path)
     return sweep
 
@@ -331,17 +331,11 @@ def result(sweep: Sweep, job: Job) -> dict | None:
     Raises:
         WorkdirError: it is damaged, or its run has another config than the sweep asks for.
     """
-    file = job.workdir / RESULT
-    if not file.exists():
+    if not strict_json.exists(job.workdir / RESULT) or seal.is_missing(job.workdir):
         return None
+    seal.check(job.workdir, (CONFIG, RESULT))
     check_same_config(job.workdir, resolve(sweep, job.run, job.seed))
-    found = read_json(file)
-    if not isinstance(found.get("test"), dict) or not {"acc", "auc"} <= found["test"].keys():
-        raise WorkdirError(
-            f"{file} is damaged: it lacks test.acc or test.auc. Restore it, or remove it to train "
-            "the run again"
-        )
-    return found
+    return strict_json.read_json(job.workdir / RESULT, {"test": SCORE, "seconds": Maybe(float)})
 
 
 def _description(sweep: Sweep) -> dict:
@@ -363,7 +357,7 @@ def _config_name(config: str) -> str:
 
 
 def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
-    found, wanted = read_json(path / SWEEP), _description(sweep)
+    found, wanted = strict_json.read_json(path / SWEEP), _description(sweep)
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
         found["runs"] = {
             name: [_config_name(config), overrides]
