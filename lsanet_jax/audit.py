@@ -19,6 +19,7 @@ import pathlib
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -183,39 +184,25 @@ def audit(
     records = run.records[:epochs]
     whole = len(records) == len(run.records)
     about = read_manifest(path)
-    environment, difference, measured, others, config = [], None, None, [], None
+    environment, difference, measured = [], None, None
     with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
-        other = None
         if against is not None:
             other = pathlib.Path(against).absolute()
-            others = check_files(other).records
+            check_files(other)
             environment = manifest.differences(about, read_manifest(other))
+            difference, measured = _difference(path, other, records, whole=whole)
         elif records:
             environment = manifest.differences(about["environment"], manifest.environment())
             config = _config_on_same_data(path, about, data)
             trained.check_trusted(path, config.model.backbone, trust_code=trust_code)
-            other = pathlib.Path(folder) / "again"
-            _train(config, other, len(records))
-            others = chain.read(other).records
-        if other is not None:
-            if len(others) < len(records):
-                raise WorkdirError(
-                    f"--against={other} has finished {len(others)} epochs, {path} {len(records)} "
-                    "that are to be compared: finish it, or compare fewer with --epochs"
-                )
-            found = compare(records, others)
-            if found is None:
-                difference = compare_scores(path, other, len(records), whole=whole)
-            else:
-                pairs = list(zip(records, others, strict=False))[found.epoch - 1 :]
-                first, second = pairs[0]
-                if against is None and _kept(path, first) and not _kept(other, second):
-                    other = pathlib.Path(folder) / "until"  # That one no longer has this epoch.
-                    _train(config, other, found.epoch)
-                difference = found.sentence
-                if found.tensors:
-                    measured, words = _size_in_words(path, other, pairs)
-                    difference += words
+
+            def train(epochs: int) -> pathlib.Path:
+                again = pathlib.Path(folder) / f"of_{epochs}"
+                _train(config, again, epochs)
+                return again
+
+            other = train(len(records))
+            difference, measured = _difference(path, other, records, whole=whole, train=train)
     identical = difference is None
     return {
         "identical": identical,
@@ -226,6 +213,42 @@ def audit(
         "test_looks": len(run.looks),
         "proven": _proven(run, len(records), against=against is not None) if identical else None,
     }
+
+
+def _difference(
+    path: pathlib.Path,
+    other: pathlib.Path,
+    records: list[Record],
+    *,
+    whole: bool,
+    train: Callable[[int], pathlib.Path] | None = None,
+) -> tuple[str | None, dict[str, Any] | None]:
+    """The first difference between two runs in a sentence, and its size; None if there is none.
+
+    Args:
+      path: folder of the run.
+      other: folder of the other one.
+      records: of the run, of the epochs to compare.
+      whole: compare the predictions and the results too.
+      train: trains the run until an epoch; returns the folder.
+    """
+    others = chain.read(other, cut=True).records
+    if len(others) < len(records):
+        raise WorkdirError(
+            f"--against={other} has finished {len(others)} epochs, {path} {len(records)} that "
+            "are to be compared: finish it, or compare fewer with --epochs"
+        )
+    found = compare(records, others)
+    if found is None:
+        return compare_scores(path, other, len(records), whole=whole), None
+    pairs = list(zip(records, others, strict=False))[found.epoch - 1 :]
+    if not found.tensors:
+        return found.sentence, None
+    first, second = pairs[0]
+    if train is not None and _kept(path, first) and not _kept(other, second):
+        other = train(found.epoch)  # The one that trained on no longer has this epoch.
+    measured, words = _size_in_words(path, other, pairs)
+    return found.sentence + words, measured
 
 
 class Files(NamedTuple):

@@ -206,9 +206,8 @@ def test_what_is_not_a_readable_file_is_named_at_once(tmp_path):
     for name in names:
         with pytest.raises(WorkdirError):
             strict_json.read_json(tmp_path / name)
-    for name in ("x" * 300, "null\0"):
-        with pytest.raises(WorkdirError, match="cannot be read"):
-            strict_json.exists(tmp_path / name / "config.json")
+    with pytest.raises(WorkdirError, match="cannot be read"):
+        strict_json.exists(tmp_path / ("x" * 300) / "config.json")
 
 
 def test_config_values(inputs):

@@ -51,6 +51,15 @@ def test_output_matches_reference(reference, name, x64):
     np.testing.assert_allclose(y, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("channels", "size"), [(4, 1), (16, 3), (64, 3), (127, 3), (128, 5), (512, 5), (2048, 7)]
+)
+def test_the_kernel_of_eca_grows_with_the_channels(channels, size):
+    # |log2(C) / 2 + 1 / 2|, the nearest odd number: equation 12 of "ECA-Net".
+    module = ATTENTION["eca"](channels, rngs=nnx.Rngs(0))
+    assert module.kernel.shape == (size,)
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 4, 32), (2, 1, 1, 32)])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_finite_on_constant_maps(name, shape):

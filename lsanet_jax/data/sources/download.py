@@ -131,7 +131,9 @@ def _stream(url: str, file: io.BufferedRandom, start: int) -> None:
             file.truncate(0)
             start = 0
         length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else 0
+        total = start + int(length) if length.isascii() and length.isdigit() else 0
+        if total > _MAX_BYTES:
+            raise http.client.HTTPException(f"the server announces {length[:30]} bytes")
         with tqdm(
             total=total or None, initial=start, unit="B", unit_scale=True, desc=url.split("?")[0]
         ) as bar:
