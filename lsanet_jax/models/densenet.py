@@ -6,14 +6,13 @@ Reference: Huang et al., "Densely connected convolutional networks", 2017.
 import functools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from lsanet_jax.models import layers
 from lsanet_jax.models.attention import ATTENTION
-from lsanet_jax.models.layers import BatchNorm, average_pool, max_pool, recompute
+from lsanet_jax.models.layers import BatchNorm, average_pool, max_pool, recompute, relu
 
 Conv = functools.partial(layers.Conv, kernel_init=layers.he_normal_fan_in)
 
@@ -41,8 +40,8 @@ class DenseLayer(nnx.Module):
     def __call__(self, maps: Sequence[Float[Array, "n h w _"]]) -> Float[Array, "n h w c"]:
         """Return the new features that all maps before give."""
         x = jnp.concatenate(maps, axis=-1)
-        x = self.conv1(jax.nn.relu(self.norm1(x)))
-        x = self.conv2(jax.nn.relu(self.norm2(x)))
+        x = self.conv1(relu(self.norm1(x)))
+        x = self.conv2(relu(self.norm2(x)))
         return x if self.attention is None else self.attention(x)
 
 
@@ -74,7 +73,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         """Return the smaller map."""
-        return average_pool(self.conv(jax.nn.relu(self.norm(x))), 2)
+        return average_pool(self.conv(relu(self.norm(x))), 2)
 
 
 class DenseNet(nnx.Module):
@@ -131,7 +130,7 @@ class DenseNet(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n _ _ _"], ...]:
         """Return the feature maps of the stages, shallow to deep."""
         features, last = self.features, len(self.stage_channels)
-        x = jax.nn.relu(features.norm0(features.conv0(x)))
+        x = relu(features.norm0(features.conv0(x)))
         if self.stem == "imagenet":
             x = max_pool(x, 3, stride=2, padding=1)
         maps = []
@@ -140,5 +139,5 @@ class DenseNet(nnx.Module):
                 x = features[f"transition{i - 1}"](x)
             x = features[f"denseblock{i}"](x)
             maps.append(x)
-        maps[-1] = jax.nn.relu(features[f"norm{last + 1}"](x))
+        maps[-1] = relu(features[f"norm{last + 1}"](x))
         return tuple(maps)

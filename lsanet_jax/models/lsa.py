@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.attention import convolve_channels
-from lsanet_jax.models.layers import BatchNorm, Conv, uniform_fan_in
+from lsanet_jax.models.layers import BatchNorm, Conv, relu, uniform_fan_in
 
 
 class FeatureEmbedding(nnx.Module):
@@ -48,7 +48,7 @@ class FeatureEmbedding(nnx.Module):
         pad = [self.patch * t - n for n, t in zip(x.shape[1:3], self.target_size, strict=True)]
         if any(pad):
             x = jnp.pad(x, ((0, 0), *((p // 2, p - p // 2) for p in pad), (0, 0)))
-        return self.project(jax.nn.relu(self.bn(self.conv(x))))
+        return self.project(relu(self.bn(self.conv(x))))
 
 
 class LayerSelectiveAttention(nnx.Module):

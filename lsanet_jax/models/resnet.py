@@ -8,12 +8,11 @@ neural networks", 2017. As in torchvision, a Bottleneck strides in its 3x3 convo
 
 from typing import NamedTuple
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from lsanet_jax.models.attention import ATTENTION
-from lsanet_jax.models.layers import BatchNorm, Conv, max_pool, recompute
+from lsanet_jax.models.layers import BatchNorm, Conv, max_pool, recompute, relu
 
 
 class BasicBlock(nnx.Module):
@@ -33,10 +32,10 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         """Return the block's map."""
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         y = y if self.attention is None else self.attention(y)
-        return jax.nn.relu(y + shortcut(self.downsample, x))
+        return relu(y + shortcut(self.downsample, x))
 
 
 class Bottleneck(nnx.Module):
@@ -67,11 +66,11 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         """Return the block's map."""
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = jax.nn.relu(self.bn2(self.conv2(y)))
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         y = y if self.attention is None else self.attention(y)
-        return jax.nn.relu(y + shortcut(self.downsample, x))
+        return relu(y + shortcut(self.downsample, x))
 
 
 def projection(in_channels: int, out_channels: int, stride: int, rngs: nnx.Rngs):
@@ -176,7 +175,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> tuple[Float[Array, "n _ _ _"], ...]:
         """Return the feature maps of the stages, shallow to deep."""
-        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = relu(self.bn1(self.conv1(x)))
         if self.stem == "imagenet":
             x = max_pool(x, 3, stride=2, padding=1)
         maps = []

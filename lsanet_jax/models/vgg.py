@@ -7,12 +7,11 @@ all backbones share, as in the paper, section 4.1.
 
 from collections.abc import Sequence
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from lsanet_jax.models.attention import ATTENTION
-from lsanet_jax.models.layers import BatchNorm, Conv, max_pool, recompute
+from lsanet_jax.models.layers import BatchNorm, Conv, max_pool, recompute, relu
 
 WIDTHS = (64, 128, 256, 512, 512)
 SPECS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -88,7 +87,7 @@ class VGG(nnx.Module):
             layers.append(Conv(in_channels, width, 3, use_bias=True, rngs=rngs))
             if self.norm == "batch":
                 layers.append(BatchNorm(width, rngs=rngs))
-            layers.append(jax.nn.relu)
+            layers.append(relu)
             in_channels = width
         attention = ATTENTION[self.attention]
         return [*layers, Pool(width, stride=stride, attention=attention, rngs=rngs)]

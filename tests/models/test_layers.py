@@ -109,6 +109,13 @@ def test_convolution_in_bfloat16_is_near_and_stays_in_bfloat16(name):
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0.05, atol=0.2)
 
 
+def test_relu_equals_jaxs_with_gradient_0_at_0_and_lets_nan_through():
+    x = jnp.array([-1.0, -0.0, 0.0, 2.0, jnp.nan, -jnp.inf, jnp.inf])
+    np.testing.assert_array_equal(layers.relu(x), jax.nn.relu(x))
+    (gradient,) = jax.vjp(layers.relu, x)[1](jnp.full_like(x, 5))
+    np.testing.assert_array_equal(gradient, [0, 0, 0, 5, 0, 0, 5])
+
+
 @pytest.mark.parametrize(
     ("h", "w", "window", "stride", "padding"),
     [(6, 7, 3, 2, 1), (7, 8, 2, 2, 0), (5, 5, 3, 1, 1), (1, 1, 3, 2, 1), (9, 9, 3, 3, 0)],
