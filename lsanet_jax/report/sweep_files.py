@@ -23,14 +23,19 @@ FORMATS = ("md", "csv", "tex", "html")
 
 def to_markdown(report: Report) -> str:
     """Write a report as a Markdown page."""
-    parts = [f"# {report.title}", *(f"> **{plain(warning)}**" for warning in report.warnings)]
-    parts.append("\n".join(f"- {name}: {plain(text)}" for name, text in report.facts))
+    parts = [f"# {report.title}", *(f"> **{_prose(warning)}**" for warning in report.warnings)]
+    parts.append("\n".join(f"- {name}: {_prose(text)}" for name, text in report.facts))
     for table in report.tables:
         parts.append(f"## {table.title}\n\n{markdown(table)}")
         if table is report.tables[0] and report.problems:
-            parts.append("\n".join(f"- {plain(problem)}" for problem in report.problems))
+            parts.append("\n".join(f"- {_prose(problem)}" for problem in report.problems))
     parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _prose(text: str) -> str:
+    """Escape a sentence for Markdown, in which _ and | mean nothing within words."""
+    return plain(text, r"\\*`")
 
 
 def to_csv(report: Report) -> tuple[str, str]:

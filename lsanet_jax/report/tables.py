@@ -291,9 +291,14 @@ def _interval(found: statistics.Bootstrap | None) -> str:
 # ------------------------------------------------------------------------------ text
 
 
-def plain(text: str) -> str:
-    """Escape text so that Markdown shows it as it is, on one line."""
-    return re.sub(r"[\\|*_`\[\]]|<(?=\S)", r"\\\g<0>", " ".join(text.split()))
+def plain(text: str, special: str = r"\\|*_`") -> str:
+    """Escape text so that Markdown shows it as it is, on one line.
+
+    Args:
+        text: the text.
+        special: the characters to escape wherever they are; links and HTML tags always are.
+    """
+    return re.sub(rf"[{special}]|<(?=\S)|\[(?=[^\]]*\]\()", r"\\\g<0>", " ".join(text.split()))
 
 
 def markdown(table: Table) -> str:

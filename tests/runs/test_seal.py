@@ -374,6 +374,23 @@ def test_a_claim_is_the_same_bytes_each_time_and_holds_the_run(packed, run, tmp_
     assert about["test_looks"] == seal.check(run[1])["test_looks"]
 
 
+def test_a_sweep_packs_as_one_with_its_report(small_copy, tmp_path):
+    for name in ("ours/seed0", "ours/seed1"):
+        shutil.copytree(small_copy, tmp_path / "sweep" / name)
+    (tmp_path / "sweep/sweep.json").write_text("{}")
+    (tmp_path / "sweep/report").mkdir()
+    (tmp_path / "sweep/report/mine.md").write_text("# Mine")
+    claim.pack(tmp_path / "sweep", tmp_path / "claim.zip")
+    assert unpack(tmp_path / "claim.zip", tmp_path / "there") == ["ours/seed0", "ours/seed1"]
+    assert (tmp_path / "there/report/mine.md").read_text() == "# Mine"
+    assert audit.check_files(tmp_path / "there/ours/seed1").sealed
+
+
+def test_a_folder_without_a_run_is_not_packed(tmp_path):
+    with pytest.raises(WorkdirError, match="holds no run, and no sweep with a finished run"):
+        claim.pack(tmp_path, tmp_path / "claim.zip")
+
+
 def test_one_changed_byte_of_a_claim_is_noticed(packed, tmp_path):
     whole = packed.read_bytes()
     draw = random.Random(0)
