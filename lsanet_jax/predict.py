@@ -87,7 +87,7 @@ def open_source(
             names = image_files.list_images(path)
         except DataError as error:
             raise DataError(f"--input={error}") from error
-        folder = path if path.is_dir() else path.parent
+        folder = path if os.path.isdir(path) else path.parent
 
         def read(i: int) -> UInt8[np.ndarray, "h w c"]:
             try:

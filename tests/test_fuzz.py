@@ -402,6 +402,29 @@ def test_a_prepared_set_imports_no_code_of_strangers(tmp_path):
         tfds_builder._check_features(tmp_path / "features.json")
 
 
+PATHS = ("x" * 5000, "a/" * 3000, "nul\0", "~nouser/x", "", "\ud800", "/dev/null", "/proc/self/mem")
+READERS_OF_PATHS = {
+    "npz": npz.load_npz,
+    "folder": lambda path: folder.load_folder(path, size=8),
+    "image": lambda path: images.decode(path, size=8),
+    "input": lambda path: images.list_images(pathlib.Path(path) / "images"),
+    "weights": pretrained.read_safetensors,
+    "config": config_lib.load,
+    "workdir": lambda path: read_config(pathlib.Path(path)),
+    "sweep": lambda path: spec.reopen("table1", path),
+    "claim": lambda path: claim.unpack(pathlib.Path(path), pathlib.Path("there")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS_OF_PATHS)
+def test_paths_that_lead_nowhere(reader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in PATHS:
+        with pytest.raises(LSANetError):
+            READERS_OF_PATHS[reader](path)
+    assert not list(tmp_path.iterdir())
+
+
 # ------------------------------------------------------------------------------ downloads
 
 

@@ -128,14 +128,24 @@ def load(
     return TrainedModel(model, config, dataset, epoch)
 
 
-def read_checked(path: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict, dict | None, Any]:
+class Checked(NamedTuple):
+    """What the files of a run say of its network.
+
+    Attributes:
+      config: every field of it.
+      dataset: of the manifest.
+      result: None if the run is not finished.
+      seal: None if the run is not finished, or of an earlier version.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: dict[str, Any]
+    result: dict[str, Any] | None
+    seal: dict[str, Any] | None
+
+
+def read_checked(path: pathlib.Path) -> Checked:
     """Read what a run says of its network, checked against its seal, or else its chain.
-
-    Args:
-      path: folder of the run.
-
-    Returns:
-      The config, `dataset` of the manifest, the result and the seal; the last two may be None.
 
     Raises:
       WorkdirError: a file is missing, or is not what was written; it is named.
@@ -147,7 +157,7 @@ def read_checked(path: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict, d
         if strict_json.exists(path / DIGESTS):
             chain.read(path, cut=not strict_json.exists(path / RESULT))  # which holds the manifest
     result = read_result(path) if strict_json.exists(path / RESULT) else None
-    return config, read_manifest(path)["dataset"], result, sealed
+    return Checked(config, read_manifest(path)["dataset"], result, sealed)
 
 
 def check_trusted(path: pathlib.Path, backbone: str, *, trust_code: bool) -> None:
@@ -223,13 +233,13 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The contents of `result.json`, with scores in [0, 1]; None if it is not finished."""
         if self._result is None:
-            self._result = read_checked(self.path)[2]
+            self._result = read_checked(self.path).result
         return self._result
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
-        return tuple(read_checked(self.path)[1]["class_names"])
+        return tuple(read_checked(self.path).dataset["class_names"])
 
     @functools.cached_property
     def trained(self) -> TrainedModel:
@@ -289,4 +299,4 @@ def load_run(workdir: str | pathlib.Path, *, trust_code: bool = False) -> Run:
       WorkdirError: it holds no run, or a damaged one.
     """
     path = pathlib.Path(workdir).absolute()
-    return Run(path, read_checked(path)[0], trust_code=trust_code)
+    return Run(path, read_checked(path).config, trust_code=trust_code)

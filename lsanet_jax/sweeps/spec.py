@@ -276,13 +276,13 @@ def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
         WorkdirError: it holds another sweep, or something else.
     """
     path = pathlib.Path(workdir).absolute()
-    if path.exists() and not path.is_dir():
+    if strict_json.exists(path) and not path.is_dir():
         raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
     # Before the next check: another job of a Slurm array may be writing the file now.
     free = not path.exists() or all(
         file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
     )
-    if (path / SWEEP).exists():
+    if strict_json.exists(path / SWEEP):
         _check_same(sweep, path)
     elif not free:
         raise WorkdirError(
@@ -299,7 +299,7 @@ def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """
     path = pathlib.Path(workdir).absolute()
     check(sweep, path)
-    if (path / SWEEP).exists():
+    if strict_json.exists(path / SWEEP):
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -316,7 +316,7 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
         WorkdirError: the folder holds another sweep, or none.
     """
     path = pathlib.Path(workdir).absolute()
-    if not (path / SWEEP).exists():
+    if not strict_json.exists(path / SWEEP):
         raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
     shape = {"scale": str, "overrides": dict, "seeds": [int]}
     found = strict_json.read_json(path / SWEEP, shape)

@@ -78,8 +78,8 @@ def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w
 
 def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of these keys, and `class_names` if it is there."""
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
+    if not os.path.isfile(path):  # pathlib's raises an error if a name is too long.
+        found = "a folder" if os.path.isdir(path) else "no file"
         raise DataError(f"{path}: found {found}, expected an npz file: set data.path to its path.")
     expected = "expected an npz file as numpy.savez or numpy.savez_compressed writes it"
     try:
