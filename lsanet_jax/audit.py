@@ -311,7 +311,8 @@ def compare_scores(
         return None
     a, b = (plain(read_result(path)) for path in (there, here))
     common = a.keys() & b.keys()  # Earlier versions recorded less.
-    found = manifest.differences(*({k: x[k] for k in common} for x in (a, b)))
+    a, b = ({k: x[k] for k in common} for x in (a, b))
+    found = manifest.differences(a, b)
     if found:
         return f"{RESULT} differs: {found[0]}"
     if not all(strict_json.exists(path / PREDICTIONS) for path in (there, here)):

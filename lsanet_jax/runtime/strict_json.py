@@ -6,11 +6,12 @@ must fit; `[shape]` for a list; `{field: shape}` for an object with at least the
 """
 
 import hashlib
+import io
 import json
 import math
 import pathlib
 import stat
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lsanet_jax.errors import WorkdirError
 
@@ -109,7 +110,7 @@ def sha256_of(file: pathlib.Path) -> str:
         raise _unreadable(file, error) from error
 
 
-def open_regular(file: pathlib.Path) -> IO[bytes]:
+def open_regular(file: pathlib.Path) -> io.BufferedReader:
     """Open a file to read; never a pipe or a device, which could keep us waiting for ever.
 
     Raises:
