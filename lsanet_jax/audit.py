@@ -184,7 +184,7 @@ def audit(
     records = run.records[:epochs]
     whole = len(records) == len(run.records)
     about = read_manifest(path)
-    environment, difference, measured = [], None, None
+    environment, difference, measured, other = [], None, None, None
     with tempfile.TemporaryDirectory(prefix="lsanet-audit-") as folder:
         if against is not None:
             other = pathlib.Path(against).absolute()
@@ -203,6 +203,8 @@ def audit(
 
             other = train(len(records))
             difference, measured = _difference(path, other, records, whole=whole, train=train)
+        results = whole and run.finished and other is not None and _is_finished(other)
+    proven = _proven(run, len(records), against=against is not None, results=results)
     identical = difference is None
     return {
         "identical": identical,
@@ -211,7 +213,7 @@ def audit(
         "size": measured,
         "environment": environment,
         "test_looks": len(run.looks),
-        "proven": _proven(run, len(records), against=against is not None) if identical else None,
+        "proven": proven if identical else None,
     }
 
 
@@ -275,8 +277,8 @@ def check_files(path: pathlib.Path) -> Files:
     """
     sealed = seal.check(path)
     seal.note_if_old(path)
-    found = chain.read(path, cut=not strict_json.exists(path / RESULT))
-    finished = strict_json.exists(path / RESULT)
+    finished = _is_finished(path)
+    found = chain.read(path, cut=not finished)
     if finished:
         stored.read_predictions(path, read_result(path))
     if sealed is not None and (found.end, len(found.looks)) != (
@@ -285,6 +287,10 @@ def check_files(path: pathlib.Path) -> Files:
     ):
         raise WorkdirError(f"{path / SEAL} and {DIGESTS} are of different runs")
     return Files(found.records, found.looks, finished, sealed is not None)
+
+
+def _is_finished(path: pathlib.Path) -> bool:
+    return strict_json.exists(path / RESULT)
 
 
 def compare_scores(
@@ -307,7 +313,7 @@ def compare_scores(
     for a, b in zip(*logs, strict=False):
         if a.get("epoch", 0) <= epochs and plain(a) != plain(b):
             return f"{METRICS} differs: {manifest.differences(plain(a), plain(b), '')[0]}"
-    if not whole or not all(strict_json.exists(path / RESULT) for path in (there, here)):
+    if not (whole and _is_finished(there) and _is_finished(here)):
         return None
     a, b = (plain(read_result(path)) for path in (there, here))
     common = a.keys() & b.keys()  # Earlier versions recorded less.
@@ -328,25 +334,30 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
-def _proven(run: Files, epochs: int, *, against: bool) -> str:
-    """What an audit without a difference has proven, and what not."""
+def _proven(run: Files, epochs: int, *, against: bool, results: bool) -> str:
+    """What an audit without a difference has proven, and what not.
+
+    Args:
+      run: the run.
+      epochs: how many were compared.
+      against: with those of another run, not with training again.
+      results: whether the predictions and scores were compared, too.
+    """
     total = len(run.records)
-    some = f"{'epoch' if epochs == 1 else 'epochs'} 1{f' to {epochs}' if epochs > 1 else ''}"
-    results = ", the selected epoch, the predictions and the scores" if run.finished else ""
-    if against:
-        what = f"the two runs agree in {some}{results if epochs == total else ''}"
-        rest = "that training gives this"
-    elif epochs == 0:
-        sealed = "are those that were sealed when it ended, and" if run.sealed else ""
-        what = f"the files of the run {sealed} agree with each other".replace("  ", " ")
+    span = lambda first, last: f"epoch {first}" if first == last else f"epochs {first} to {last}"
+    scores = ", the selected epoch, the predictions and the scores" if results else ""
+    if epochs == 0:
+        sealed = "are those that were sealed when it ended, and " if run.sealed else ""
+        what = f"the files of the run {sealed}agree with each other"
         rest = "that training gives them: audit with --epochs=all"
+    elif against:
+        what = f"the two runs agree in {span(1, epochs)}{scores}"
+        rest = "that training gives them"
     elif epochs < total:
-        what = f"training again gives {some}, with its losses and validation scores, bit for bit"
-        rest = f"the other {total - epochs} of {total} epochs" + (
-            ", and the scores on the test split" if run.finished else ""
-        )
+        what = f"training again gives {span(1, epochs)} with all losses and validation scores"
+        rest = span(epochs + 1, total) + (", and the scores on the test split" * run.finished)
     else:
-        what = f"training again gives all {total} epochs{results}, bit for bit"
+        what = f"training again gives all {total} epochs{scores}, bit for bit"
         rest = "that nobody evaluated the test split outside of this run"
     return f"Proven: {what}. Not proven: {rest}."
 
