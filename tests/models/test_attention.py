@@ -24,6 +24,7 @@ def reference_module(name, ref):
     w = {k.removeprefix(f"w.{name}."): jnp.asarray(v) for k, v in ref.items()}
     if name in ("se", "cbam"):
         for layer, i in ((module.mlp.fc1, 1), (module.mlp.fc2, 2)):
+            assert layer.kernel.shape == w[f"w{i}"].shape
             layer.kernel = nnx.Param(w[f"w{i}"])
             layer.bias = nnx.Param(w[f"b{i}"])
     if name == "cbam":
