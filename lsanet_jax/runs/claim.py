@@ -154,7 +154,7 @@ def verify(file: pathlib.Path, public_key: pathlib.Path) -> None:
 
 def _signing():
     try:
-        import model_signing
+        import model_signing  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise WorkdirError(
             'signatures need the package model-signing: pip install "lsanet-jax[sign]"'
