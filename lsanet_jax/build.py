@@ -5,6 +5,7 @@ import logging
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from lsanet_jax import config as config_lib
 from lsanet_jax import keys, losses, models, optim, steps
 from lsanet_jax.data import preprocess as preprocessing
-from lsanet_jax.data.augment import Augmentation
+from lsanet_jax.data.augment import Augmentation, second_view
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError
@@ -132,13 +133,29 @@ def make_objective(
     graphdef: nnx.GraphDef,
     state: steps.TrainState,
 ) -> losses.Objective:
-    """The loss that the config asks for, of the classifiers that the network has."""
+    """The loss that the config asks for, of the classifiers that the network has.
+
+    Raises:
+      ConfigError: it has no meaning for the dataset's task.
+    """
+    loss, name, multilabel = config.loss, config.model.objective, dataset.task == "multi-label"
+    if multilabel and name in ("selfcon", "contrastive"):
+        raise ConfigError(
+            f"config.model.objective = {name!r} contrasts images of one class with those of "
+            f"another, but {dataset.name} is multi-label: choose another objective"
+        )
     return losses.Objective(
-        config.model.objective,
+        name,
         taps=nnx.merge(graphdef, state.params, state.batch_stats).taps,
-        multilabel=dataset.task == "multi-label",
-        alpha=tuple(config.loss.alpha),
-        mu=config.loss.mu,
+        multilabel=multilabel,
+        alpha=tuple(loss.alpha),
+        mu=loss.mu,
+        mu_warmup_steps=round(loss.mu_warmup_epochs * make_plan(config, dataset).steps_per_epoch),
+        temperature=loss.temperature,
+        distill_weight=loss.distill_weight,
+        hint_weight=loss.hint_weight,
+        contrast_weight=loss.contrast_weight,
+        contrast_temperature=loss.contrast_temperature,
     )
 
 
@@ -170,21 +187,35 @@ def make_augment(
 ) -> steps.Augment | None:
     """What `steps.TrainStep` calls to augment a batch; None if the config augments nothing."""
     options = Augmentation(**config.data.augment)
-    if options == Augmentation():
+    contrastive = config.model.objective == "contrastive"
+    if options == Augmentation() and not contrastive:
         return None
-    root = keys.stream(config.seed, "augment")
 
-    def augment(step, images, labels):
-        return preprocessing.training_batch(
-            jax.random.fold_in(root, step),
-            images,
-            labels,
-            options=options,
-            num_classes=num_classes,
-            preprocess=prepare,
-        )
+    def view(purpose: keys.Purpose, options: Augmentation) -> steps.Augment:
+        root = keys.stream(config.seed, purpose)
 
-    return augment
+        def augment(step, images, labels):
+            return preprocessing.training_batch(
+                jax.random.fold_in(root, step),
+                images,
+                labels,
+                options=options,
+                num_classes=num_classes,
+                preprocess=prepare,
+            )
+
+        return augment
+
+    first = view("augment", options)
+    if not contrastive:
+        return first
+    second = view("second_view", second_view(options))
+
+    def augment_twice(step, images, labels):
+        x, labels = first(step, images, labels)
+        return jnp.concatenate([x, second(step, images, labels)[0]]), labels
+
+    return augment_twice
 
 
 def log_parameters(config: ml_collections.ConfigDict, params: nnx.State) -> None:

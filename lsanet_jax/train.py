@@ -198,7 +198,7 @@ class Training:
     checkpoints: Checkpoints
     interrupts: Interrupts
     feed: Any
-    train_step: Callable
+    train_step: steps.CompiledTrainStep
     evaluate: "Evaluator"
     schedule: optax.Schedule
     no_means: Callable
@@ -222,11 +222,15 @@ class Training:
         self.progress.start_epoch(epoch)
         self.monitor.start_epoch()
         end = epoch * self.plan.steps_per_epoch
-        for batches in self.feed.train(epoch, self.done - end + self.plan.steps_per_epoch):
-            self.interrupts.check()
-            self.state, self.means, parts = self.train_step(self.state, self.means, *batches)
-            self.heed(self.monitor.add(self.done + 1, parts))
-            self.done = min(self.done + self.plan.steps_per_dispatch, end)
+        leaves, structure = jax.tree.flatten((self.state, self.means))
+        try:
+            for batches in self.feed.train(epoch, self.done - end + self.plan.steps_per_epoch):
+                self.interrupts.check()
+                leaves, parts = self.train_step.on_leaves(structure, leaves, *batches)
+                self.heed(self.monitor.add(self.done + 1, parts))
+                self.done = min(self.done + self.plan.steps_per_dispatch, end)
+        finally:
+            self.state, self.means = structure.unflatten(leaves)
         self.heed(self.monitor.rest())
         self.rate = self.monitor.rate
 
@@ -333,7 +337,7 @@ class Training:
             return Run(self.folder.path, self.config)
         chosen, last, predictions = self.score()
         result = make_result(self.config, self.dataset, chosen, last, self.history)
-        self.folder.write_predictions(predictions, self.dataset.test.labels, chosen.epoch)
+        self.folder.write_predictions(predictions, self.dataset.test, chosen.epoch)
         self.folder.write_result(result)
         if is_first():
             print_table(result)

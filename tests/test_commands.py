@@ -44,7 +44,10 @@ def test_lsanet_lists_its_commands(flags, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [("predcit", "did you mean predict?"), ("xyzzy", "expected train, predict, audit, export")],
+    [
+        ("predcit", "did you mean predict?"),
+        ("xyzzy", "expected train, predict, evaluate, audit, export"),
+    ],
 )
 def test_an_unknown_command_is_one_error_line(command, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lsanet", command, "--workdir=x"])

@@ -73,7 +73,7 @@ def example(num_classifiers=4, batch=5, classes=3, seed=0):
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("name", list(losses.OBJECTIVES))
+@pytest.mark.parametrize("name", [*REFERENCE_OBJECTIVES, "dsn_halving"])
 def test_gradient_equals_finite_differences(name, multilabel):
     logits, labels, beta = example()
     if multilabel:
@@ -145,14 +145,23 @@ def test_alpha_weights_the_auxiliary_classifiers():
 def test_a_single_classifier_is_the_baseline_under_every_objective():
     logits, labels, _ = map(jnp.asarray, example(num_classifiers=1))
     beta = jnp.ones((5, 1))
-    values = [losses.Objective(name)(logits, labels, beta)[0] for name in losses.OBJECTIVES]
+    features = jnp.ones((1, 5, 2, 2, 3))
+    contrasts = ("selfcon", "contrastive")  # they compare stages that have no classifier
+    values = [
+        losses.Objective(name)(logits, labels, beta, features)[0]
+        for name in losses.OBJECTIVES
+        if name not in contrasts
+    ]
     np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
 
-def test_lsa_objectives_ask_for_beta():
+@pytest.mark.parametrize(
+    ("name", "needed"), [("lsanet", "beta"), ("byot", "features"), ("selfcon", "features")]
+)
+def test_objectives_ask_for_what_they_need(name, needed):
     logits, labels, _ = map(jnp.asarray, example())
-    with pytest.raises(ValueError, match="lsanet.*beta is None"):
-        losses.Objective("lsanet")(logits, labels)
+    with pytest.raises(ValueError, match=f"{name}.*{needed} is None"):
+        losses.Objective(name)(logits, labels)
 
 
 def test_soft_labels_that_are_hard_give_the_same_cross_entropy(reference):

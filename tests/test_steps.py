@@ -102,7 +102,7 @@ class _Split:
         self.images, self.labels = images, labels
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", list(OBJECTIVES)[:7])  # test_methods.py has the others
 def test_every_objective_learns(objective):
     losses, state, means = train(objective, num_steps=12)
     assert np.isfinite(losses).all()

@@ -28,6 +28,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_value(values[name], field)
     _check_backbone(config.model)
     _check_taps(config)
+    _check_contrast(config)
+    if config.data.folds and config.data.name != "folder":
+        raise ConfigError(
+            f"config.data.folds = {config.data.folds} draws the folds of a folder of images, but "
+            f"config.data.name = {config.data.name!r}: set config.data.folds to 0, or use a folder"
+        )
 
 
 def _check_value(value: Any, field: Field) -> None:
@@ -78,16 +84,25 @@ def _check_taps(config: ml_collections.ConfigDict) -> None:
             "be among them"
         )
     num_aux = len(set(model.taps)) - 1
-    if model.objective == "dks":
+    if model.objective in ("dks", "dhm"):
         num_aux -= 1 in model.taps
     if model.objective != "baseline" and num_aux < 1:
         raise ConfigError(
             f"config.model.taps = {model.taps} leaves no auxiliary classifier for config.model."
             f"objective = {model.objective!r}: add a stage, or train the baseline"
         )
-    weighted = model.objective in ("dsn", "dsn_ks", "dks", "probe")
-    if weighted and len(alpha) not in (1, num_aux):
+    own_weights = ("baseline", "dsn_lsa", "lsanet", "dsn_halving", "selfcon", "contrastive")
+    if model.objective not in own_weights and len(alpha) not in (1, num_aux):
         raise ConfigError(
             f"config.loss.alpha = {alpha} has {len(alpha)} weights, expected 1, or {num_aux} for "
             "the auxiliary classifiers of config.model.taps"
+        )
+
+
+def _check_contrast(config: ml_collections.ConfigDict) -> None:
+    """Check that images keep the classes by which the contrastive objectives tell them apart."""
+    if config.model.objective in ("selfcon", "contrastive") and config.data.augment.mixup:
+        raise ConfigError(
+            f"config.data.augment.mixup = {config.data.augment.mixup} blends classes, which config."
+            f"model.objective = {config.model.objective!r} tells apart: set it to 0"
         )

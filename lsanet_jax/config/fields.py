@@ -471,13 +471,20 @@ _FIELDS = (
         "What is minimized. baseline: the network's own loss; dsn: plus auxiliary classifiers; "
         "dsn_ks: plus knowledge synergy; dks: the same on the DKS network; dsn_lsa: classifiers "
         "weighted by layer selective attention; lsanet: plus synergy; probe: the baseline, with "
-        "auxiliary classifiers that leave the backbone alone (Figure 2).",
-        choices=("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet", "probe"),
+        "auxiliary classifiers that leave the backbone alone (Figure 2). Beyond the paper: "
+        "dsn_halving: dsn with weights that halve from deep to shallow; dhm: dks with one-sided "
+        "synergy; ensemble_distill: dsn, each classifier taught by the mean of all; byot: dsn, "
+        "taught by the deepest, logits and maps; selfcon: the baseline plus a supervised contrast "
+        "between the stages; contrastive: plus one of each shallow stage between two views.",
+        choices=(
+            *("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet", "probe"),
+            *("dsn_halving", "dhm", "ensemble_distill", "byot", "selfcon", "contrastive"),
+        ),
     ),
     Field(
         "model.taps",
         (1, 2, 3, 4),
-        "Supervised stages, including the last; dks never uses stage 1.",
+        "Supervised stages, including the last; dks and dhm never use stage 1.",
         rule=_each(
             "a tuple of stages counted from 1, such as (2, 4)", lambda v: is_integer(v) and v > 0
         ),
@@ -485,8 +492,10 @@ _FIELDS = (
     Field(
         "model.lsa.kind",
         "fc",
-        "How the classifiers' weights are computed; fc is the paper's choice.",
-        choices=("fc", "conv", "gated", "self"),
+        "How the classifiers' weights are computed; fc is the paper's choice. To compare with, "
+        "weights that are the same for every image: uniform; frozen, as model.lsa.beta says; "
+        "constant, learned.",
+        choices=("fc", "conv", "gated", "self", "uniform", "frozen", "constant"),
     ),
     Field("model.lsa.channels", 64, "Channels of each embedded map.", rule=_integer(1)),
     Field(
@@ -501,6 +510,22 @@ _FIELDS = (
         3,
         "conv: width of the 1-D convolution.",
         rule=Rule("an odd number > 0", lambda v: v > 0 and v % 2 == 1),
+    ),
+    Field(
+        "model.lsa.beta",
+        (),
+        "frozen: the weight of each classifier, shallow to deep; scaled to sum to 1.",
+        rule=_each(
+            "a tuple of numbers > 0, one for each classifier",
+            lambda v: is_number(v) and v > 0,
+            empty=True,
+        ),
+    ),
+    Field(
+        "model.projection_channels",
+        128,
+        "selfcon, contrastive: length of the vectors that are compared.",
+        rule=_integer(1),
     ),
     Field(
         "model.dtype",
@@ -522,8 +547,8 @@ _FIELDS = (
     Field(
         "loss.alpha",
         (1.0,),
-        "dsn, dsn_ks, dks, probe: weights of the auxiliary classifiers; one for all, or one for "
-        "each.",
+        "dsn, dsn_ks, dks, dhm, ensemble_distill, byot, probe: weights of the auxiliary "
+        "classifiers; one for all, or one for each.",
         rule=_each(
             "a tuple of numbers >= 0: one, or one for each auxiliary classifier",
             lambda v: is_number(v) and v >= 0,
@@ -532,9 +557,45 @@ _FIELDS = (
     Field(
         "loss.mu",
         1.0,
-        "dsn_ks, dks, lsanet: weight of knowledge synergy.",
+        "dsn_ks, dks, dhm, lsanet: weight of knowledge synergy.",
         rule=_NOT_NEGATIVE,
         source="P",
+    ),
+    Field(
+        "loss.mu_warmup_epochs",
+        0.0,
+        "Epochs over which loss.mu grows from 0 to its value; 0: it has its value from the start.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "loss.temperature",
+        3.0,
+        "ensemble_distill, byot: the temperature at which classifiers are compared.",
+        rule=_POSITIVE,
+    ),
+    Field(
+        "loss.distill_weight",
+        0.1,
+        "ensemble_distill, byot: weight of what a classifier learns from its teacher's answers.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "loss.hint_weight",
+        0.03,
+        "byot: weight of the distance between the shallow maps and the deepest.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "loss.contrast_weight",
+        0.1,
+        "selfcon, contrastive: weight of the contrast; of contrastive, for each stage.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "loss.contrast_temperature",
+        0.07,
+        "selfcon, contrastive: the smaller, the more the most similar images count.",
+        rule=_POSITIVE,
     ),
     # train
     Field("train.epochs", 100, "Passes over the training images.", rule=_integer(1), source="P"),

@@ -77,6 +77,18 @@ class Augmentation:
                 )
 
 
+def second_view(options: Augmentation) -> Augmentation:
+    """The augmentation of a second view of each image, for contrast with one made by `options`.
+
+    Shifts and changes of colour at least as strong as those that "Contrastive Deep Supervision"
+    takes for it on CIFAR (https://arxiv.org/abs/2207.05306). Flips and turns are those of
+    `options`: whether an image may be mirrored is for the user to say.
+    """
+    least = {"shift": 0.125, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    stronger = {name: max(getattr(options, name), value) for name, value in least.items()}
+    return dataclasses.replace(options, mixup=0.0, **stronger)
+
+
 def augment(key: Key[Array, ""], images: Images, options: Augmentation) -> Images:
     """Augment every image of a batch by parameters of its own.
 

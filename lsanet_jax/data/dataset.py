@@ -31,11 +31,14 @@ class Split:
         images: grey (c = 1) or RGB (c = 3), 0 to 255; in memory, or read when asked for.
         labels: [n] class indices, or for multi-label [n, k] of 0 and 1, or -1 if unknown.
         names: of the images' files, relative to their folder; none where there are no files.
+        groups: the number of each image's patient or other group, the same in all splits and folds;
+            none if no groups are known.
     """
 
     images: UInt8[np.ndarray, "n h w c"] | LazyImages
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
     names: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self):
         """Makes both arrays read-only, through views."""
@@ -51,8 +54,8 @@ class Split:
         """Only some of the samples."""
         images = self.images
         images = images.select(kept) if isinstance(images, LazyImages) else images[kept]
-        names = tuple(itertools.compress(self.names, kept))
-        return Split(images, self.labels[kept], names)
+        names, groups = (tuple(itertools.compress(of, kept)) for of in (self.names, self.groups))
+        return Split(images, self.labels[kept], names, groups)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

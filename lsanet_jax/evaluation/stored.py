@@ -16,12 +16,16 @@ from lsanet_jax.evaluation import statistics
 from lsanet_jax.runs.layout import PREDICTIONS, RESULT
 from lsanet_jax.runtime import strict_json
 
+_OF_FILES = ("names", "groups")
+
 
 class Predictions(NamedTuple):
     """The classifiers' predictions for the test split, at the epoch that the run reports."""
 
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
     probabilities: Float[np.ndarray, "l n k"]  # shallow to deep; the last is the network's own
+    names: tuple[str, ...] = ()  # of the images, if they were files
+    groups: tuple[int, ...] = ()  # numbers of their patients or other groups, if they are known
 
 
 def read_predictions(workdir: pathlib.Path, result: dict) -> Predictions | None:
@@ -43,24 +47,28 @@ def read_predictions(workdir: pathlib.Path, result: dict) -> Predictions | None:
             arrays[name] for name in ("labels", "probabilities", "epoch")
         )
         epoch = int(epoch)
+        names, groups = (tuple(arrays[n].tolist()) if n in arrays else () for n in _OF_FILES)
     except KeyError as error:
         raise damaged(file, error.args[0]) from error
     except (TypeError, ValueError) as error:
         raise damaged(file, error) from error
     task, shape = result["task"], probabilities.shape
-    names = len(result["classifiers"])
+    count = len(result["classifiers"])
     wanted = shape[1:] if task == "multi-label" else shape[1:2]
-    if len(shape) != 3 or 0 in shape or shape[0] != names or labels.shape != wanted:
+    if len(shape) != 3 or 0 in shape or shape[0] != count or labels.shape != wanted:
         found = f"labels of shape {labels.shape} and probabilities of shape {shape}"
-        raise damaged(file, f"{found} for {names} classifiers and {task}")
+        raise damaged(file, f"{found} for {count} classifiers and {task}")
     if labels.dtype.kind not in "iu" or probabilities.dtype.kind != "f":
         found = f"labels are {labels.dtype} and probabilities {probabilities.dtype}"
         raise damaged(file, found)
+    for name, values in zip(_OF_FILES, (names, groups), strict=True):
+        if len(values) not in (0, len(labels)):
+            raise damaged(file, f"{len(values)} {name} for {len(labels)} labels")
     if epoch != result["best_epoch"]:
         found = f"they are for epoch {epoch}, {RESULT} for epoch {result['best_epoch']}"
         raise damaged(file, found)
     _check_scores(file, labels, probabilities, result)
-    return Predictions(labels, probabilities)
+    return Predictions(labels, probabilities, names, groups)
 
 
 def read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:

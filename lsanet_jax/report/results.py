@@ -179,13 +179,16 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
             )
     labels, task = first.labels, first.result["task"]
 
-    def terms(each: Trained) -> Float[np.ndarray, "n 1"]:
-        right = metrics.right(labels, each.own, task)
-        return right.reshape(len(labels), -1).mean(axis=1, keepdims=True)
+    known = (labels >= 0).reshape(len(labels), -1)
+
+    def terms(each: Trained) -> Float[np.ndarray, "n 2"]:
+        """How many of each image's known labels are right, and how many are known."""
+        right = metrics.right(labels, each.own, task).reshape(len(labels), -1) & known
+        return np.stack([right.sum(axis=1), known.sum(axis=1)], axis=1).astype(np.float64)
 
     a, b = zip(*pairs, strict=True)
     acc = statistics.paired_bootstrap(
-        lambda _, values: values.mean(),
+        lambda _, values: np.divide(*values.sum(axis=0)) if values[:, 1].any() else math.nan,
         labels,
         [terms(each) for each in a],
         [terms(each) for each in b],

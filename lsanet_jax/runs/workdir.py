@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.data.dataset import Split
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs import chain, seal
@@ -373,19 +374,24 @@ class Workdir:
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
                 seal.write(self.path)
 
-    def write_predictions(
-        self, predictions: Predictions, labels: np.ndarray, epoch: int | None
-    ) -> None:
+    def write_predictions(self, predictions: Predictions, tested: Split, epoch: int | None) -> None:
         """Write `predictions.npz`: what every classifier says of the test split, for `report`.
 
         Its arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
-        attention, and `epoch`, the one that is reported.
+        attention, and `epoch`, the one that is reported; of a folder, `names` [n] of the files, and
+        `groups` [n], numbers of the patients or other groups, if they are known.
         """
         if not self._writes:
             return
-        arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
+        arrays = {
+            "labels": tested.labels,
+            "probabilities": predictions.probabilities,
+            "epoch": epoch,
+        }
         if predictions.beta is not None:
             arrays["beta"] = predictions.beta
+        of_files = {"names": tested.names, "groups": tested.groups}
+        arrays |= {name: np.array(values) for name, values in of_files.items() if values}
         with (
             self._writing(),
             replacing(self.path / PREDICTIONS) as temporary,
