@@ -462,9 +462,9 @@ def test_claims_are_signed_and_verified_offline(packed, tmp_path):
     shutil.copy(packed, file)
     claim.sign(file, tmp_path / "ours.pem")
     claim.verify(file, tmp_path / "ours.pub")
-    with pytest.raises(WorkdirError, match="is no signature of"):
+    with pytest.raises(WorkdirError, match="is not a signature of"):
         claim.verify(file, tmp_path / "other.pub")
     with file.open("ab") as stream:
         stream.write(b"x")
-    with pytest.raises(WorkdirError, match="is no signature of"):
+    with pytest.raises(WorkdirError, match="is not a signature of"):
         claim.verify(file, tmp_path / "ours.pub")
