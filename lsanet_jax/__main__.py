@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": ("lsanet_jax.evaluate:main", "score a run's network on labelled images"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
+    "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
     "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
     "data": (
         "lsanet_jax.data.__main__:main",

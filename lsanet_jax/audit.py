@@ -40,6 +40,7 @@ from lsanet_jax.runs.layout import (
     RESULT,
     SEAL,
 )
+from lsanet_jax.runs.weights import find
 from lsanet_jax.runs.workdir import read_manifest, read_result
 from lsanet_jax.runtime import cli, determinism, strict_json
 from lsanet_jax.runtime.files import json_text
@@ -193,8 +194,9 @@ def audit(
             difference, measured = _difference(path, other, records, whole=whole)
         elif records:
             environment = manifest.differences(about["environment"], manifest.environment())
+            backbone = str(about.get("config", {}).get("model.backbone", ""))
+            trained.check_trusted(path, backbone, trust_code=trust_code)
             config = _config_on_same_data(path, about, data)
-            trained.check_trusted(path, config.model.backbone, trust_code=trust_code)
 
             def train(epochs: int) -> pathlib.Path:
                 again = pathlib.Path(folder) / f"of_{epochs}"
@@ -388,7 +390,7 @@ def _config_on_same_data(
             f"{promised} in {MANIFEST} and {found} here. Restore the original data"
         )
     file, weights = config.model.init_from, about.get("weights")
-    if weights and weights != {"sha256": manifest.weights_sha256(file)}:
+    if weights and weights != {"sha256": find(file, about.get("weights_from")).sha256()}:
         raise WorkdirError(
             f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
             "is not the file of weights that it began with. Restore that file"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
     {"keys", "runtime"},
-    {"models", "losses", "metrics", "data"},
+    {"models", "losses", "metrics", "data", "imbalance"},
     {"config", "steps", "optim"},
     {"runs"},
     {"predict", "export", "evaluation", "monitor", "build"},

@@ -73,6 +73,7 @@ class Dataset:
         source: where it came from, such as the file's path; only for messages.
         decoding: the options with which `images.decode` made images of files; other files need the
             same. None for images that were never files.
+        unlabelled: how many training images have no label: -1, or in a multi-label set all -1.
 
     Raises:
         DataError: a split's arrays are not what `Split` says, or splits do not go together.
@@ -86,6 +87,7 @@ class Dataset:
     test: Split
     source: str = ""
     decoding: Mapping[str, Any] | None = None
+    unlabelled: int = 0
 
     def __post_init__(self):
         """Checks the splits; raises DataError."""
@@ -108,7 +110,8 @@ class Dataset:
         for key in SPLITS:
             split = self.split(key)
             _check_images(where, key, split.images)
-            _check_labels(where, key, split, self.task, len(self.class_names))
+            unknown = self.task == "multi-label" or (key == "train" and self.unlabelled > 0)
+            _check_labels(where, key, split, self.task, len(self.class_names), unknown=unknown)
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 raise DataError(
                     f"{where}: {key}_images are {_size(split.images)}, train_images"
@@ -229,7 +232,9 @@ def _check_images(where: str, key: str, images: np.ndarray | LazyImages) -> None
         )
 
 
-def _check_labels(where: str, key: str, split: Split, task: str, num_classes: int) -> None:
+def _check_labels(
+    where: str, key: str, split: Split, task: str, num_classes: int, *, unknown: bool
+) -> None:
     labels = split.labels
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int32:
         raise DataError(f"{where}: {key}_labels is {_describe(labels)}, expected int32.")
@@ -244,7 +249,7 @@ def _check_labels(where: str, key: str, split: Split, task: str, num_classes: in
             f"{where}: {key}_labels has shape {labels.shape}, expected {expected} for task {task!r}"
             f" with {num_classes} classes."
         )
-    low, top = (-1, 1) if task == "multi-label" else (0, num_classes - 1)
+    low, top = -1 if unknown else 0, 1 if task == "multi-label" else num_classes - 1
     outside = labels[(labels < low) | (labels > top)]
     if outside.size:
         raise DataError(

@@ -147,9 +147,9 @@ def verify(file: pathlib.Path, public_key: pathlib.Path) -> None:
             file, signature
         )
     except Exception as error:  # whatever it makes of keys and files
-        raise WorkdirError(f"{signature} is not a signature of {file} by {public_key}: {error}") from (
-            error
-        )
+        raise WorkdirError(
+            f"{signature} is not a signature of {file} by {public_key}: {error}"
+        ) from (error)
 
 
 def _signing():

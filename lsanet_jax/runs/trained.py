@@ -1,6 +1,8 @@
 """The trained network of a run, ready to predict or to export."""
 
+import contextlib
 import functools
+import importlib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -163,7 +165,7 @@ def read_checked(path: pathlib.Path) -> Checked:
 def check_trusted(path: pathlib.Path, backbone: str, *, trust_code: bool) -> None:
     """Refuse to import code that only a run names, unless the user trusts it.
 
-    A module that is imported already is the user's own.
+    A module that is imported already is the user's own; one that is trusted is imported here.
 
     Raises:
       ConfigError: the backbone is MODULE:CLASS, its module is not imported, and `trust_code` is
@@ -175,6 +177,9 @@ def check_trusted(path: pathlib.Path, backbone: str, *, trust_code: bool) -> Non
             f"--workdir={path} has config.model.backbone = {backbone!r}: to use the network, code "
             f"of the module {module} must run. If you trust it, add --trust_code"
         )
+    if colon:
+        with contextlib.suppress(ImportError):  # `models` says what is wrong with it.
+            importlib.import_module(module)
 
 
 def _check_weights(path: pathlib.Path, model: Model, sealed: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.config import FIELDS, MAY_CHANGE, complete, flatten, unflatten
 from lsanet_jax.data.dataset import Split
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
@@ -53,6 +53,7 @@ MANIFEST_SHAPE = {
     },
     "environment": {"packages": Maybe(Each(str)), "xla_flags": Maybe(str)},
     "weights": Maybe({"sha256": str}),
+    "weights_from": Maybe(dict),
 }
 SCORE = {"acc": float, "auc": (float, None)}
 RESULT_SHAPE = {
@@ -329,7 +330,8 @@ class Workdir:
         if not self._writes:
             return
         self._append(METRICS, record)
-        val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
+        numbers = {k: v for k, v in record["val"].items() if isinstance(v, float)}
+        val = {f"val/{k}": v for k, v in numbers.items()}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
             val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
@@ -439,8 +441,13 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     Raises:
       WorkdirError: it has another config, or its `config.json` is damaged.
     """
-    found = _stored_config(path)
-    if changed := differences(_fixed(found), _fixed(dict(flatten(config)))):
+    found, wanted = _fixed(_stored_config(path)), _fixed(dict(flatten(config)))
+    if wanted["model.init_from"] and wanted["model.init_from"] == found["model.init_from"]:
+        # What is at its default may have been set to what the weights want: see `weights`.
+        for name in ("data.mean", "data.std"):
+            if wanted[name] == list(FIELDS[name].default):
+                wanted[name] = found[name]
+    if changed := differences(found, wanted):
         raise WorkdirError(
             f"{path} holds a run of another config: {'; '.join(changed)}. Use another "
             "--workdir, or the same config to resume"

@@ -285,7 +285,7 @@ def test_a_config_may_take_an_argument(tmp_path):
 def test_every_shipped_sweep_loads():
     assert set(named.names("sweeps")) == {
         *TABLES,
-        *("figure2", "label_efficiency", "compare", "ablation", "crossval"),
+        *("figure2", "label_efficiency", "compare", "ablation", "crossval", "medmnistplus"),
     }
     for name in named.names("sweeps"):
         assert load(name).name == name
