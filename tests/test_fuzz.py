@@ -33,7 +33,7 @@ from lsanet_jax.models import pretrained
 from lsanet_jax.runs import chain, claim, seal
 from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
 from lsanet_jax.runtime import strict_json
-from lsanet_jax.runtime.files import csv_cell, json_text
+from lsanet_jax.runtime.files import csv_cell, json_text, text_of_csv_cell
 from lsanet_jax.sweeps import spec
 
 SECONDS = 20  # no input may take longer
@@ -519,11 +519,13 @@ def test_malformed_urls(impatient, tmp_path, url):
 @pytest.mark.parametrize("cell", ["=1+1", "+x", "-x", "@x", "\tx"])
 def test_text_is_not_a_formula(cell):
     assert csv_cell(cell) == f"'{cell}"
+    assert text_of_csv_cell(csv_cell(cell)) == cell
 
 
 @pytest.mark.parametrize("cell", ["-0.5", "+1e-3", "a=b", "", -1, 0.5, None, "-inf"])
 def test_numbers_and_other_text_stay(cell):
     assert csv_cell(cell) == cell
+    assert not isinstance(cell, str) or text_of_csv_cell(cell) == cell
 
 
 def test_sizes_that_cannot_be_allocated_are_refused_before_anything_is_written(tmp_path):

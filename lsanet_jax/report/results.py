@@ -40,7 +40,7 @@ class Trained(NamedTuple):
     environments: list[dict]  # in which it was started and resumed
     epochs: list[dict]  # the lines of metrics.jsonl; empty if there is no such file
     predictions: Predictions | None  # None if it was trained before runs wrote them
-    looks: int | None  # evaluations on the test split; None if it was trained before seals
+    looks: int | None = None  # evaluations on the test split; None if it was trained before seals
 
     @property
     def labels(self) -> Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]:

@@ -37,6 +37,11 @@ def csv_cell(value):
     return value
 
 
+def text_of_csv_cell(cell: str) -> str:
+    """The text that `csv_cell` made a cell of."""
+    return cell[1:] if cell[:1] == "'" and csv_cell(cell[1:]) == cell else cell
+
+
 def write_atomically(file: pathlib.Path, text: str) -> None:
     """Write a file so that after a crash there is either the old one or the new one."""
     with replacing(file) as temporary, temporary.open("w") as stream:
