@@ -53,8 +53,9 @@ def _read(file: str) -> list[dict[str, str]]:
         raise DataError(f"{file} is not of a report: it is empty, or {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    optional = dict.fromkeys(("difference_seeds", "baseline", "asked_dataset"), "")
-    return [{**optional, **row} for row in rows]
+    optional = ("difference_seeds", "baseline", "asked_dataset")
+    # Behind the others: the columns before "run" are the labels of the rows.
+    return [row | {name: row.get(name, "") for name in optional} for row in rows]
 
 
 def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:
