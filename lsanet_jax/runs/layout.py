@@ -10,7 +10,10 @@
 | `checkpoints/` | Orbax: `last/STEP` to resume from, `best/EPOCH` the best parameters |
 | `tensorboard/` | events |
 | `predictions.npz` | what every classifier says of the test split |
+| `validation.npz` | the same of the validation split |
+| `calibration.json` | temperatures, operating points and sets, fitted on the validation split |
 | `result.json` | the scores; written last, so a run that has it is finished |
+| `report.html` | the page of the run, written after it |
 | `lock` | held by the process that trains |
 """
 
@@ -22,5 +25,8 @@ DIGESTS = "digests.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PREDICTIONS = "predictions.npz"
+VALIDATION = "validation.npz"
+CALIBRATION = "calibration.json"
 RESULT = "result.json"
+REPORT = "report.html"
 LOCK = "lock"

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Self
 
 import ml_collections
@@ -19,6 +19,7 @@ from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
+    CALIBRATION,
     CONFIG,
     DIGESTS,
     ENVIRONMENTS,
@@ -28,14 +29,21 @@ from lsanet_jax.runs.layout import (
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
+    VALIDATION,
 )
 from lsanet_jax.runs.manifest import differences, make_record, sha256
 from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
 
 log = logging.getLogger(__name__)
 
-WRITTEN_ATOMICALLY = (CONFIG, MANIFEST, METRICS, DIGESTS, RESULT, PREDICTIONS, ENVIRONMENTS)
+WRITTEN_ATOMICALLY = (
+    *(CONFIG, MANIFEST, METRICS, DIGESTS, RESULT, ENVIRONMENTS),
+    *(PREDICTIONS, VALIDATION, CALIBRATION),
+)
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
+
+Track = Callable[[int, Mapping[str, float]], None]
+"""Takes a step, and numbers by name."""
 
 
 class Workdir:
@@ -46,7 +54,12 @@ class Workdir:
     """
 
     def __init__(
-        self, path: str | pathlib.Path, config: ml_collections.ConfigDict, *, writes: bool = True
+        self,
+        path: str | pathlib.Path,
+        config: ml_collections.ConfigDict,
+        *,
+        writes: bool = True,
+        track: Track | None = None,
     ):
         """Look at the folder, which need not exist; nothing is written before `claim`.
 
@@ -55,12 +68,13 @@ class Workdir:
           config: of the run.
           writes: False for all but one of several processes; then everything that writes does
             nothing.
+          track: gets what TensorBoard gets, too.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
         self.path = pathlib.Path(path).absolute()
-        self._writes = writes
+        self._writes, self._track = writes, track
         self._lock_file: IO | None = None
         self._scalars, self._flushed = None, 0.0
         self._config = _as_json(config)
@@ -228,6 +242,8 @@ class Workdir:
         """Write numbers to TensorBoard."""
         if not self._writes:
             return
+        if self._track is not None:
+            self._track(step, scalars)
         # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
         from tensorboardX import event_file_writer, summary  # protobuf: half a second
         from tensorboardX.proto import event_pb2
@@ -254,32 +270,45 @@ class Workdir:
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
 
     def write_predictions(
-        self, predictions: Predictions, labels: np.ndarray, epoch: int | None
+        self,
+        predictions: Predictions,
+        labels: np.ndarray,
+        epoch: int | None,
+        name: str = PREDICTIONS,
     ) -> None:
-        """Write `predictions.npz`: what every classifier says of the test split, for `report`.
+        """Write what every classifier says of the test split, or under another name of another.
 
-        Its arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
+        The arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
         attention, and `epoch`, the one that is reported.
         """
-        if not self._writes:
-            return
-        arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
-        if predictions.beta is not None:
-            arrays["beta"] = predictions.beta
-        with (
-            self._writing(),
-            replacing(self.path / PREDICTIONS) as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        if self._writes:
+            with self._writing():
+                save_predictions(self.path / name, predictions, labels, epoch)
+
+    def write_calibration(self, content: dict) -> None:
+        """Write `calibration.json`; see `evaluation.decisions`."""
+        if self._writes:
+            with self._writing():
+                write_atomically(self.path / CALIBRATION, json_text(content, indent=1))
 
     def last_digest(self) -> str:
         """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""
         file = self.path / DIGESTS
         lines = file.read_bytes().splitlines() if file.exists() else []
         return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
+
+
+def save_predictions(
+    file: pathlib.Path, predictions: Predictions, labels: np.ndarray, epoch: int | None
+) -> None:
+    """Write a file as `Workdir.write_predictions` does."""
+    arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
+    if predictions.beta is not None:
+        arrays["beta"] = predictions.beta
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _temporary(file: pathlib.Path) -> bool:
