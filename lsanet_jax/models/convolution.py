@@ -44,7 +44,7 @@ def conv2d(
         return _patches(x, k) @ kernel.reshape(-1, kernel.shape[-1])
     if formulation.is_for_cpu():
         return cast(Array, _conv2d_on_cpu(x, kernel, stride, padding, groups))
-    if groups > 1 and (mesh := formulation.mesh_over(len(x))):
+    if groups > 1 and (mesh := formulation.mesh_over(x.shape[0])):
         # XLA does not split a grouped convolution over the batch: it would gather all maps on all
         # devices. So each device convolves its own part of the batch.
         batch = PartitionSpec("data")
