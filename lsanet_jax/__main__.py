@@ -10,8 +10,13 @@ COMMANDS = {
     "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
     "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
-    "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
-    "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
+    "export": ("lsanet_jax.export:main", "take a run's network to PyTorch, ONNX or StableHLO"),
+    "explain": ("lsanet_jax.explain:main", "show what the classifiers of a run looked at"),
+    "calibrate": ("lsanet_jax.calibrate:main", "calibrate a run that is not yet"),
+    "report": (
+        "lsanet_jax.report.__main__:main",
+        "the page of a run; a sweep beside the paper's tables",
+    ),
     "data": (
         "lsanet_jax.data.__main__:main",
         "look at a set of images before training; prepare a MedMNIST set",
@@ -30,7 +35,7 @@ def main() -> None:
     if command in ("--help", "-h", "help"):
         print("usage: lsanet COMMAND [FLAGS]; lsanet COMMAND --help lists its flags\n")
         for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:9}{summary}")
+            print(f"  {name:10}{summary}")
         return
     if command not in COMMANDS:
         hint = near_matches(command, COMMANDS) or f": expected {', '.join(COMMANDS)}"
