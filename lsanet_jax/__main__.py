@@ -9,10 +9,12 @@ from lsanet_jax.errors import near_matches
 COMMANDS = {
     "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
     "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
+    "evaluate": ("lsanet_jax.evaluate:main", "score a run's network on labelled images"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "take a run's network to PyTorch, ONNX or StableHLO"),
     "explain": ("lsanet_jax.explain:main", "show what the classifiers of a run looked at"),
     "calibrate": ("lsanet_jax.calibrate:main", "calibrate a run that is not yet"),
+    "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
     "report": (
         "lsanet_jax.report.__main__:main",
         "the page of a run; a sweep beside the paper's tables",
@@ -24,6 +26,10 @@ COMMANDS = {
     "sweep": (
         "lsanet_jax.sweeps.run:main",
         "train the runs of a table of the paper, or of your own",
+    ),
+    "compare": (
+        "lsanet_jax.report.compare:main",
+        "train every method on your images, and say which one to take",
     ),
     "models": ("lsanet_jax.models.__main__:main", "list the backbones, their sizes and stages"),
 }

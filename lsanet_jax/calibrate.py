@@ -13,7 +13,6 @@ import pathlib
 
 import numpy as np
 
-from lsanet_jax import data as data_lib
 from lsanet_jax import predict
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import decisions
@@ -44,9 +43,8 @@ def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path
             "--specificity and --coverage"
         )
     trained = trained_lib.load(path)
-    config = trained.config
-    val = data_lib.load(config.data, config.seed).val
-    source = predict.from_array(val.images, "val", val.names)
+    val = predict.own_data(trained, "val")
+    source = predict.from_array(val.images, predict.numbered("val", len(val.images)))
     probabilities, beta = predict.predict(
         trained, source, batch_size=batch_size, all_classifiers=True
     )
@@ -54,7 +52,7 @@ def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path
     found = decisions.fit(val.labels, probabilities, task, names)
     saved = Predictions(probabilities, np.zeros(probabilities.shape[:2], np.float32), beta)
     try:
-        save_predictions(path / VALIDATION, saved, val.labels, trained.epoch)
+        save_predictions(path / VALIDATION, saved, val, trained.epoch)
         write_atomically(file, json_text(decisions.to_json(found), indent=1))
     except OSError as error:
         raise WorkdirError(f"cannot write to --workdir={path}: {error}") from error

@@ -249,7 +249,8 @@ class Pictures:
         else:
             data = trained.config.data
             own = data_lib.load(data, trained.config.seed).split(split)
-            self.source = predict.from_array(own.images, split, own.names)
+            names = own.names or predict.numbered(split, len(own.images))
+            self.source = predict.from_array(own.images, names)
             if own.names and data.name == "folder":
                 self._root = pathlib.Path(data.path).expanduser()
 

@@ -7,10 +7,16 @@ from jaxtyping import Array, Key
 
 from lsanet_jax.errors import ConfigError
 
-Purpose = Literal["init", "order", "augment", "subset"]
+Purpose = Literal["init", "order", "augment", "subset", "second_view"]
 
 # The numbers are part of what a seed means: never renumber, only append.
-_PURPOSE_NUMBERS: dict[str, int] = {"init": 0, "order": 1, "augment": 2, "subset": 3}
+_PURPOSE_NUMBERS: dict[str, int] = {
+    "init": 0,
+    "order": 1,
+    "augment": 2,
+    "subset": 3,
+    "second_view": 4,
+}
 
 MAX_SEED = 2**32 - 1
 

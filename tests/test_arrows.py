@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
     {"keys", "runtime", "track"},
-    {"models", "losses", "metrics", "data"},
+    {"models", "losses", "metrics", "data", "imbalance"},
     {"config", "steps", "optim", "evaluation"},
     {"runs"},
     {"predict", "onnx_graph", "monitor", "build"},
-    {"train", "export", "explain", "calibrate"},
+    {"train", "evaluate", "export", "explain", "calibrate"},
     {"audit", "sweeps"},
     {"report"},
     {"main"},  # writes a run's page when it is trained
@@ -127,7 +127,16 @@ def test_no_modules_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize(
     "start",
-    ["predict", "export", "models", "data", "losses", "runs.trained", "evaluation.statistics"],
+    [
+        "predict",
+        "evaluate",
+        "export",
+        "models",
+        "data",
+        "losses",
+        "runs.trained",
+        "evaluation.statistics",
+    ],
 )
 def test_what_needs_no_training_does_not_import_it(start):
     assert reached(f"lsanet_jax.{start}").isdisjoint({"lsanet_jax.train", "lsanet_jax.monitor"})

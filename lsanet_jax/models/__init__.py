@@ -41,18 +41,24 @@ def create_model(
         of the user's own that cannot be imported.
     """
     backbone = create_backbone(config, image_shape[-1], rngs)
-    taps = tuple(config.taps)
-    if config.objective == "baseline":
-        taps = (max(taps),)
-    elif config.objective == "dks":  # it has no classifier at Conv2_x (DKS; paper, section 4.1)
+    objective, taps = config.objective, tuple(sorted(set(config.taps)))
+    projected = {"selfcon": taps, "vicreg": taps, "contrastive": taps[:-1]}.get(objective, ())
+    dks = objective in ("dks", "dhm")
+    if objective in ("baseline", "selfcon", "contrastive"):
+        taps = taps[-1:]
+    elif dks:  # it has no classifier at Conv2_x (DKS; paper, section 4.1)
         taps = tuple(tap for tap in taps if tap > 1)
     return DeeplySupervised(
         backbone,
         num_classes,
         taps=taps,
-        dks=config.objective == "dks",
-        probe=config.objective == "probe",
-        lsa=config.lsa if config.objective in ("dsn_lsa", "lsanet") else None,
+        dks=dks,
+        probe=objective == "probe",
+        lsa=config.lsa if objective in ("dsn_lsa", "lsanet") else None,
+        hints=objective == "byot",
+        projected=projected,
+        projection_channels=config.projection_channels,
+        self_supervised=objective == "vicreg",
         image_shape=image_shape,
         dtype=jnp.dtype(config.dtype),
         rngs=rngs,

@@ -6,6 +6,7 @@ connected layers (Eq. 6) there are the variants of its Table 2.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class FeatureEmbedding(nnx.Module):
 
 
 class LayerSelectiveAttention(nnx.Module):
-    """beta [B, L] from the embedded maps of L stages, by one of `KINDS`."""
+    """beta [B, L] from the embedded maps of L stages, by one of `ATTENTIVE_KINDS`."""
 
     def __init__(
         self,
@@ -99,6 +100,51 @@ class LayerSelectiveAttention(nnx.Module):
         u = pool(embedded)
         attention, names = _ATTENTION[self.kind]
         return attention(u, *(getattr(self, name)[...] for name in names))
+
+
+class ConstantWeights(nnx.Module):
+    """beta [B, L], the same for every sample: what layer selective attention is compared with.
+
+    "uniform" is 1 / L. "frozen" is given, such as the mean beta of a network that has learned it.
+    "constant" is softmax(w) for parameters `w` [L], which start at 0.
+    """
+
+    def __init__(self, num_stages: int, *, kind: str, beta: Sequence[float] = ()):
+        """Build the weights.
+
+        Args:
+          num_stages: L.
+          kind: one of `CONSTANT_KINDS`.
+          beta: of "frozen", one for each stage; they are scaled to sum to 1.
+
+        Raises:
+          ConfigError: "frozen" does not have L weights.
+        """
+        if kind == "frozen" and len(beta) != num_stages:
+            raise ConfigError(
+                f"config.model.lsa.beta = {tuple(beta)} has {len(beta)} weights, expected "
+                f"{num_stages}, one for each of config.model.taps: take `beta` of the result.json "
+                "of a run with layer selective attention"
+            )
+        given = beta if kind == "frozen" else (1.0,) * num_stages
+        self.beta = tuple(weight / sum(given) for weight in given)
+        self.w = nnx.Param(jnp.zeros(num_stages)) if kind == "constant" else None
+
+    def __call__(self, num: int) -> Float[Array, "n l"]:
+        """Return beta for `num` samples."""
+        beta = jnp.asarray(self.beta) if self.w is None else jax.nn.softmax(self.w[...])
+        return jnp.tile(beta, (num, 1))
+
+
+def make_lsa(
+    num_stages: int, options: Mapping, *, rngs: nnx.Rngs
+) -> LayerSelectiveAttention | ConstantWeights:
+    """Build what gives beta for L stages: see the arguments of the two classes, by `kind`."""
+    options = dict(options)
+    beta = options.pop("beta", ())
+    if options.get("kind") in CONSTANT_KINDS:
+        return ConstantWeights(num_stages, kind=options["kind"], beta=beta)
+    return LayerSelectiveAttention(num_stages, **options, rngs=rngs)
 
 
 def pool(embedded: Float[Array, "l n h w c"]) -> Float[Array, "n l c"]:
@@ -156,4 +202,6 @@ _ATTENTION = {
 }
 """For each kind its function of the pooled maps, and its parameters."""
 
-KINDS = tuple(_ATTENTION)
+ATTENTIVE_KINDS = tuple(_ATTENTION)
+CONSTANT_KINDS = ("uniform", "frozen", "constant")
+KINDS = (*ATTENTIVE_KINDS, *CONSTANT_KINDS)

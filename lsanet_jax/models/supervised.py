@@ -11,7 +11,13 @@ from jaxtyping import Array, Float
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.convolution import VanishedMapError
 from lsanet_jax.models.heads import Classifier, DKSClassifier
-from lsanet_jax.models.lsa import FeatureEmbedding, LayerSelectiveAttention
+from lsanet_jax.models.lsa import (
+    ATTENTIVE_KINDS,
+    ConstantWeights,
+    FeatureEmbedding,
+    make_lsa,
+)
+from lsanet_jax.models.projection import Expander, Projection
 
 
 class Backbone(Protocol):
@@ -39,10 +45,11 @@ class DeeplySupervised(nnx.Module):
     """Backbone with a classifier at each tap; auxiliary parts exist only if they are used.
 
     `fc` is the network's own classifier. `auxiliary` (one classifier for each further tap),
-    `embeddings` and `lsa` serve training only: `predict` runs the backbone and `fc`.
+    `embeddings`, `lsa` and `projections` serve training only: `predict` runs the backbone and `fc`.
 
     Attributes:
       taps: the supervised stages, counted from 1, shallow to deep; the last stage is among them.
+      projected: the stages whose maps are projected, shallow to deep.
     """
 
     def __init__(
@@ -54,6 +61,10 @@ class DeeplySupervised(nnx.Module):
         dks: bool = False,
         probe: bool = False,
         lsa: Mapping | None = None,
+        hints: bool = False,
+        projected: Sequence[int] = (),
+        projection_channels: int = 128,
+        self_supervised: bool = False,
         image_shape: tuple[int, int, int] = (224, 224, 3),
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -68,8 +79,14 @@ class DeeplySupervised(nnx.Module):
           dks: put a DKS branch in front of each auxiliary classifier.
           probe: keep the gradients of the auxiliary classifiers off the backbone, so that they
             tell what its maps hold and change nothing of it ("without DSL" in Fig. 2).
-          lsa: arguments of `LayerSelectiveAttention` (channels, kind, reduction, kernel_size);
-            None for a network without it.
+          lsa: arguments of `LayerSelectiveAttention` (channels, kind, reduction, kernel_size), or
+            of `ConstantWeights` (kind, beta); None for a network without it.
+          hints: embed the maps of the auxiliary classifiers into the shape of the deepest map, for
+            `losses.hint`.
+          projected: stages to project, for `losses.exit_contrast` and `view_contrast`.
+          projection_channels: length of their projections.
+          self_supervised: project by `Expander`, and keep the gradients of all classifiers off the
+            backbone.
           image_shape: (height, width, channels) of the images to train on. It sets the kernel
             sizes of the embeddings.
           dtype: precision of the feature maps. Parameters, statistics, classifiers and beta are
@@ -91,12 +108,13 @@ class DeeplySupervised(nnx.Module):
             )
         self.dtype = dtype
         self.probe = probe
+        self.self_supervised = self_supervised
         self.backbone = backbone
         self.fc = Classifier(backbone.stage_channels[-1], num_classes, rngs=rngs)
         if dks and not hasattr(backbone, "make_stage"):
             raise ConfigError(
-                f"config.model.objective = dks: {type(backbone).__name__} has no make_stage() to "
-                "copy its stages; use a residual backbone or another objective"
+                f"config.model.objective = dks or dhm: {type(backbone).__name__} has no make_stage "
+                "method to copy its stages; use a residual backbone or another objective"
             )
         self.auxiliary = nnx.List(
             DKSClassifier(backbone, tap, num_classes, rngs=rngs)
@@ -104,32 +122,61 @@ class DeeplySupervised(nnx.Module):
             else Classifier(backbone.stage_channels[tap - 1], num_classes, rngs=rngs)
             for tap in self.taps[:-1]
         )
-        self.embeddings = nnx.List()
-        if lsa is None:
-            self.lsa = None
-        else:
-            for tap in self.taps:
-                embedding = FeatureEmbedding(
-                    backbone.stage_channels[tap - 1],
-                    lsa["channels"],
-                    map_size=sizes[tap - 1],
-                    target_size=sizes[-1],
-                    rngs=rngs,
-                )
-                self.embeddings.append(embedding)
-            self.lsa = LayerSelectiveAttention(len(self.taps), **lsa, rngs=rngs)
+        embedded, channels = self._embedded(hints, lsa)
+        self.embeddings = nnx.List(
+            FeatureEmbedding(
+                backbone.stage_channels[tap - 1],
+                channels,
+                map_size=sizes[tap - 1],
+                target_size=sizes[-1],
+                rngs=rngs,
+            )
+            for tap in embedded
+        )
+        self.lsa = None if lsa is None else make_lsa(len(self.taps), lsa, rngs=rngs)
+        self.projected = tuple(projected)
+        self.projections = nnx.List(
+            (Expander if self_supervised else Projection)(
+                backbone.stage_channels[tap - 1], projection_channels, rngs=rngs
+            )
+            for tap in self.projected
+        )
+
+    def _embedded(self, hints: bool, lsa: Mapping | None) -> tuple[tuple[int, ...], int]:
+        """Which stages are embedded, and into how many channels."""
+        if hints:
+            return self.taps[:-1], self.backbone.stage_channels[-1]
+        if lsa is not None and lsa.get("kind", "fc") in ATTENTIVE_KINDS:
+            return self.taps, lsa["channels"]
+        return (), 0
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Outputs:
         """Return the logits of every classifier, and beta if there is attention."""
+        return self.supervise(x)[0]
+
+    def supervise(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Outputs, Float[Array, "l2 b ..."] | None]:
+        """Return the outputs, and what else the loss compares: hints or projections, if any."""
         all_maps = self.backbone(x.astype(self.dtype))
         maps = [all_maps[tap - 1] for tap in self.taps]
         heads = [*self.auxiliary, self.fc]
-        seen = [jax.lax.stop_gradient(m) for m in maps[:-1]] + maps[-1:] if self.probe else maps
+        seen = maps
+        if self.probe or self.self_supervised:
+            stopped = jax.lax.stop_gradient(maps)
+            seen = stopped if self.self_supervised else [*stopped[:-1], maps[-1]]
         logits = jnp.stack([head(m) for head, m in zip(heads, seen, strict=True)])
-        if self.lsa is None:
-            return Outputs(logits, None)
-        embedded = [embed(m) for embed, m in zip(self.embeddings, maps, strict=True)]
-        return Outputs(logits, self.lsa(jnp.stack(embedded)))
+        if self.projected:
+            seen = [all_maps[tap - 1] for tap in self.projected]
+            projections = [project(m) for project, m in zip(self.projections, seen, strict=True)]
+            return Outputs(logits, None), jnp.stack(projections)
+        if isinstance(self.lsa, ConstantWeights):
+            return Outputs(logits, self.lsa(len(x))), None
+        # Hints have no embedding of the deepest map: it is what the others are compared with.
+        embedded = [embed(m) for embed, m in zip(self.embeddings, maps, strict=False)]
+        if self.lsa is not None:
+            return Outputs(logits, self.lsa(jnp.stack(embedded))), None
+        return Outputs(logits, None), jnp.stack([*embedded, maps[-1]]) if embedded else None
 
     def predict(self, x: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
         """Return the logits of the network's own classifier, at the cost of the plain network."""

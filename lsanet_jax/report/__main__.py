@@ -4,6 +4,7 @@ Examples:
   lsanet report --workdir=runs/r18
   lsanet report --workdir=runs/r18 --sensitivity=0.95 --by=sex,site --table=patients.csv
   lsanet report --sweep=table3 --workdir=sweeps/table3
+  lsanet report --from_csv=docs/results/table3
 
 Of a run it writes report.html to its folder, or the file --output: what was trained on what, scores
 with intervals, calibration, operating points, prediction sets, doubt, and mistakes with heat maps,
@@ -13,7 +14,8 @@ Of a sweep it writes to --output (default: WORKDIR/report) files that are named 
 NAME.md, which is also printed; NAME.html, one page with all tables and plots; NAME.tex and
 NAME_differences.tex, for \input with booktabs; NAME_runs.csv, a row per run and seed, and
 NAME_summary.csv, a row per run; and NAME.png, the picture of the sweeps figure2 and
-label_efficiency. An unfinished sweep is reported as far as it is.
+label_efficiency. An unfinished sweep is reported as far as it is. --from_csv=FOLDER/NAME prints the
+tables again from the two CSV files.
 """
 
 import argparse
@@ -23,8 +25,9 @@ import pathlib
 from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, near_matches
 from lsanet_jax.evaluation.thresholds import make_rule
-from lsanet_jax.report import sweep, sweep_files
+from lsanet_jax.report import redraw, sweep, sweep_files
 from lsanet_jax.report.sweep_files import FORMATS
+from lsanet_jax.report.tables import markdown
 from lsanet_jax.runtime import cli
 from lsanet_jax.sweeps import spec
 
@@ -38,11 +41,17 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--sweep",
         help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run or the sweep")
+    source.add_argument(
+        "--from_csv",
+        metavar="FOLDER/NAME",
+        help="print the tables of FOLDER/NAME_runs.csv and FOLDER/NAME_summary.csv; needs no runs",
+    )
+    parser.add_argument("--workdir", help="folder of the run or the sweep")
     parser.add_argument(
         "--output",
         help="folder for a sweep's report (default: WORKDIR/report), or file for a run's page",
@@ -59,6 +68,12 @@ def main() -> None:
     args = parser.parse_args()
 
     def tool() -> None:
+        if args.from_csv:
+            for table in redraw.from_csv(args.from_csv):
+                print(f"## {table.title}\n\n{markdown(table)}\n")
+            return
+        if not args.workdir:
+            raise ConfigError("--workdir is missing: name the folder of the run or the sweep")
         if args.sweep is None:
             print(_write_page(args))
             return

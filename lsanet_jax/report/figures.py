@@ -5,6 +5,7 @@ Curves belong to classifiers, by stage from shallow to deep; the last is the net
 
 import io
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.typing import LineStyleType
 
+from lsanet_jax.evaluation.learning_curve import LearningCurve
 from lsanet_jax.evaluation.statistics import Reliability
 
 # Light and dark. SVG refers to them by name, so that the page can choose; PNG is light. The stages'
@@ -261,7 +263,9 @@ def figure2(
 
 
 def label_efficiency(
-    found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], title: str
+    found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    title: str,
+    laws: Mapping[str, Mapping[str, tuple[float, LearningCurve]]] = types.MappingProxyType({}),
 ) -> Figure:
     """Draw scores by the share of training labels, a panel for each score, a line for each method.
 
@@ -269,6 +273,8 @@ def label_efficiency(
         found: by score, method and percent of the labels: the score of each seed in percent. Lines
             are means, in a band from the lowest to the highest seed.
         title: above the panels.
+        laws: by score and method: percent for each label, and the curve that makes a claim. It is
+            drawn dotted, up to twice the labels, and there with its 95 % band.
     """
     with matplotlib.rc_context({**_STYLE, "axes.titlesize": 9}):
         figure = Figure(figsize=(3.7 * len(found), 3.3))
@@ -284,6 +290,8 @@ def label_efficiency(
                 means = [np.mean(x) for x in seeds]
                 style = {"color": colour, "marker": "o^Dsv"[i % 5], "markersize": 4}
                 axes.plot(shares, means, label=method, linewidth=1.3, **style)
+                if method in laws.get(score, {}):
+                    _draw_law(axes, *laws[score][method], colour)
             ticks = sorted({share for by_share in methods.values() for share in by_share})
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{share:g}" for share in ticks])
@@ -294,6 +302,14 @@ def label_efficiency(
         )
         figure.suptitle(title, x=0.01, ha="left", size=10)
     return figure
+
+
+def _draw_law(axes: Axes, percent: float, curve: LearningCurve, colour: str) -> None:
+    n = np.geomspace(curve.most / 100, 2 * curve.most, 40)
+    axes.plot(percent * n, curve.at(n)[0], ":", color=colour, linewidth=1)
+    beyond = n[n >= curve.most]
+    _, low, high = curve.at(beyond)
+    axes.fill_between(percent * beyond, low, high, color=colour, alpha=0.2, lw=0)
 
 
 def png(figure: Figure) -> bytes:

@@ -95,7 +95,7 @@ class Finished:
     @property
     def groups(self) -> Sequence[int]:
         """Of each test image its patient; none if unknown."""
-        return getattr(self.dataset.test, "groups", ()) if self.dataset is not None else ()
+        return self.dataset.test.groups if self.dataset is not None else ()
 
     @functools.cached_property
     def draws(self) -> Draws:

@@ -429,7 +429,14 @@ def _subgroups(found: Finished) -> Iterator[str]:
             numbers = map(_interval, (each.auc, each.auc_difference, each.acc, each.acc_difference))
             row = [str(each.size), *numbers, each.note]
             rows.append([Entry(each.value), *map(Entry, row)])
-        columns = ["images", "AUC [95 %]", "minus the rest", "ACC [95 %]", "minus the rest", "remark"]
+        columns = [
+            "images",
+            "AUC [95 %]",
+            "minus the rest",
+            "ACC [95 %]",
+            "minus the rest",
+            "remark",
+        ]
         yield page.table(Table(f"By {column}, in percent", [column], columns, rows))
     yield '<p class="small">Intervals are not corrected for the number of subgroups.</p>'
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
-from lsanet_jax.report import results
+from lsanet_jax.report import results, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.sweep import Report
 from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, row_of
@@ -29,6 +29,8 @@ def to_markdown(report: Report) -> str:
         parts.append(f"## {table.title}\n\n{markdown(table)}")
         if table is report.tables[0] and report.problems:
             parts.append("\n".join(f"- {problem}" for problem in report.problems))
+    if report.words:
+        parts.append("\n\n".join(["## In words", *report.words]))
     parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
 
@@ -38,6 +40,7 @@ def to_csv(report: Report) -> tuple[str, str]:
     runs, summary = [], []
     for cell in report.cells:
         row = row_of(cell) | {"run": cell.run.name, "dataset": cell.dataset}
+        row["asked_dataset"] = report_tables.asked_dataset(cell)
         row |= {f"paper_{key}": value for key, value in (cell.run.paper or {}).items()}
         for i, each in enumerate(cell.trained):
             own = {"seed": each.job.seed, "state": "finished", "task": each.result["task"]}
@@ -66,7 +69,17 @@ def to_csv(report: Report) -> tuple[str, str]:
             if found.delong:
                 row["delong_p"] = statistics.majority_p_value(found.delong)
                 row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)
+                row["delong_difference_of_seeds"] = " ".join(
+                    f"{100 * t.difference:.6g}" for t in found.delong
+                )
         summary.append(row)
+    for each in report.joined:
+        for name, score in each.scores.items() if each.tested else ():
+            values = {"mean": score.value, "low": score.low, "high": score.high}
+            joined = {f"{name}_{key}": 100 * value for key, value in values.items()}
+            if name == "acc":
+                summary.append({"run": each.name, "seeds": len(each.seeds)})
+            summary[-1] |= joined
     return _csv_text(runs), _csv_text(summary)
 
 
@@ -105,7 +118,7 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}_summary.csv"] = summary
     if "tex" in formats:
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
-        if any(cell.run.baseline is not None for cell in report.cells):
+        if report.tables[1].title == report_tables.DIFFERENCES:
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
     draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
     picture = draw(report) if draw else None
@@ -152,13 +165,20 @@ def _label_efficiency(report: Report) -> "figures.Picture | None":
 
     found = {"ACC": {}, "AUC": {}}
     for cell in report.cells:
-        method = ", ".join(text for title, text in cell.run.row.items() if title != "Labels")
         for score, methods in found.items():
             if scores := cell.percent("test", score.lower()):
                 percent = 100 * cell.config.data.train_fraction
-                methods.setdefault(method, {})[percent] = scores
+                methods.setdefault(words.method_of(cell), {})[percent] = scores
     if not found["ACC"]:
         return None
-    label = "ACC and AUC of each method by the share of labels"
-    figure = figures.label_efficiency(found, report.title)
+    laws = {}
+    for score, methods in found.items():
+        curves = words.learning_curves(report.cells, score.lower())
+        laws[score] = {
+            method: (max(methods[method]) / curve.most, curve)
+            for method, (curve, _) in curves.items()
+            if not curve.silent
+        }
+    label = "ACC and AUC of each method by the share of labels, and what twice as many would bring"
+    figure = figures.label_efficiency(found, report.title, laws)
     return figures.Picture("Scores by labels", label, figure)

@@ -41,6 +41,9 @@ def render(report: Report, picture: figures.Picture | None = None) -> str:
     for i, cell in enumerate(finished):
         name = report_tables.label_of(report.cells, cell)
         parts.append(_run(name, cell, f"run{i}", is_open=i == len(finished) - 1))
+    if report.words:
+        paragraphs = "".join(f"<p>{text(paragraph)}</p>" for paragraph in report.words)
+        parts.append(f"<h2>In words</h2>\n{paragraphs}")
     notes = "".join(f"<li>{text(note)}</li>" for note in report.notes)
     parts.append(f'<h2>Notes</h2>\n<ul class="small">{notes}</ul>')
     return page.render(report.title, warnings=report.warnings, facts=report.facts, main=parts)

@@ -15,7 +15,8 @@ from typing import IO, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.config import FIELDS, MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.data.dataset import Split
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
@@ -224,7 +225,8 @@ class Workdir:
         if not self._writes:
             return
         self._append(METRICS, record)
-        val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
+        numbers = {k: v for k, v in record["val"].items() if isinstance(v, float)}
+        val = {f"val/{k}": v for k, v in numbers.items()}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
             val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
@@ -272,18 +274,19 @@ class Workdir:
     def write_predictions(
         self,
         predictions: Predictions,
-        labels: np.ndarray,
+        tested: Split,
         epoch: int | None,
         name: str = PREDICTIONS,
     ) -> None:
         """Write what every classifier says of the test split, or under another name of another.
 
         The arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
-        attention, and `epoch`, the one that is reported.
+        attention, and `epoch`, the one that is reported; of a folder, `names` [n] of the files, and
+        `groups` [n], numbers of the patients or other groups, if they are known.
         """
         if self._writes:
             with self._writing():
-                save_predictions(self.path / name, predictions, labels, epoch)
+                save_predictions(self.path / name, predictions, tested, epoch)
 
     def write_calibration(self, content: dict) -> None:
         """Write `calibration.json`; see `evaluation.decisions`."""
@@ -299,12 +302,14 @@ class Workdir:
 
 
 def save_predictions(
-    file: pathlib.Path, predictions: Predictions, labels: np.ndarray, epoch: int | None
+    file: pathlib.Path, predictions: Predictions, of: Split, epoch: int | None
 ) -> None:
     """Write a file as `Workdir.write_predictions` does."""
-    arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
+    arrays = {"labels": of.labels, "probabilities": predictions.probabilities, "epoch": epoch}
     if predictions.beta is not None:
         arrays["beta"] = predictions.beta
+    of_files = {"names": of.names, "groups": of.groups}
+    arrays |= {name: np.array(values) for name, values in of_files.items() if values}
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
         stream.flush()
@@ -334,6 +339,11 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     """
     found = json.loads(json.dumps(complete(read_json(path / CONFIG))))
     wanted = _as_json(config)
+    if wanted["model.init_from"] and wanted["model.init_from"] == found["model.init_from"]:
+        # What is at its default may have been set to what the weights want: see `weights`.
+        for name in ("data.mean", "data.std"):
+            if wanted[name] == list(FIELDS[name].default):
+                wanted[name] = found[name]
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
     if changed := differences(fixed(found), fixed(wanted)):
         raise WorkdirError(

@@ -5,6 +5,7 @@ Examples:
   lsanet sweep --sweep=table3 --workdir=sweeps/table3
   lsanet sweep --sweep=my_sweep.py --workdir=sweeps/mine --scale=28px \
       --config.data.name=npz --config.data.path=mine.npz
+  lsanet sweep --sweep=crossval --workdir=sweeps/folds --config.data.path=my_images
 
 Each run is a process of its own, in WORKDIR/RUN/seedN. Ray distributes them over the GPUs or cores
 of this machine, or, with --address, of a cluster. However the command ended, the same command
@@ -26,7 +27,7 @@ from lsanet_jax.errors import ConfigError, Interrupted
 from lsanet_jax.runtime import cli
 from lsanet_jax.sweeps import cluster, progress, schedule, spec
 from lsanet_jax.sweeps.job import Outcome
-from lsanet_jax.sweeps.spec import Job
+from lsanet_jax.sweeps.spec import Job, Sweep
 
 
 def main() -> None:
@@ -51,18 +52,33 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--sweep",
         required=True,
         help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
     )
+    parser.add_argument(
+        "--filter", metavar="GLOB", help="only runs whose name, or RUN/seedN, matches"
+    )
+    parser.add_argument("--count", action="store_true", help="only print the number of runs")
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command that trains a sweep has."""
+    add = parser.add_argument
     add("--workdir", required=True, help="folder of the sweep; on a cluster, one that all see")
     add("--scale", default="paper", help="paper (default), or 28px: 28 pixels, 30 epochs")
     add("--seeds", type=_seeds, help="such as 0,1,2; default: the sweep's own")
-    add("--filter", metavar="GLOB", help="only runs whose name, or RUN/seedN, matches")
+    add(
+        "--folds",
+        type=_count(0),
+        metavar="N",
+        help="cross-validation: train each run once for each of N folds of a folder of images "
+        "(config.data.folds); default: the sweep's own, if any",
+    )
     add("--dry_run", action="store_true", help="list the runs, their state and time; start nothing")
-    add("--count", action="store_true", help="only print the number of runs")
     add("--job", type=_count(0), metavar="N", help="only train run N, from 0, without Ray")
     add(
         "--address",
@@ -92,7 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.epilog = (
         "--config.FIELD=VALUE sets a field of all runs; `lsanet train --help` lists them."
     )
-    return parser
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -113,11 +128,27 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     overrides = spec.parse_overrides(rest)
-    sweep = spec.load(args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds)
+    sweep = spec.load(
+        args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
+    )
     jobs = _select(spec.jobs(sweep, args.workdir), args.filter)
     if args.count:
         print(len(jobs))
         return 0
+    return train(sweep, jobs, args)
+
+
+def train(sweep: Sweep, jobs: Sequence[Job], args: argparse.Namespace) -> int:
+    """Train the jobs of a sweep that are not finished; returns the exit code.
+
+    Args:
+        sweep: the sweep.
+        jobs: some of its jobs.
+        args: the values of `add_flags`.
+
+    Raises:
+        LSANetError: see `spec.claim` and `schedule.train_all`.
+    """
     spec.check(sweep, args.workdir)
     outcomes = {job: Outcome() for job in jobs}
     for job, outcome in outcomes.items():

@@ -96,7 +96,7 @@ def test_logits_and_taps_match_pytorch(backbone):
 def test_without_its_branches_every_network_is_torchvisions(backbone):
     networks = {}
     dks = ("dks",) if not backbone.startswith("densenet") else ()
-    for objective in ("baseline", "lsanet", *dks):
+    for objective in ("baseline", "lsanet", "byot", "selfcon", *dks):
         model = abstract_model(backbone=backbone, objective=objective)
         inference = nnx.state(nnx.Dict(backbone=model.backbone, fc=model.fc), nnx.Param)
         assert count(inference) == TORCHVISION_PARAMETERS[backbone]
@@ -139,6 +139,13 @@ def test_each_objective_adds_its_parts_only():
         "dsn_ks": {"auxiliary"},
         "dsn_lsa": lsa_parts,
         "lsanet": lsa_parts,
+        "dsn_halving": {"auxiliary"},
+        "dhm": {"auxiliary"},
+        "ensemble_distill": {"auxiliary"},
+        "byot": {"auxiliary", "embeddings"},
+        "selfcon": {"projections"},
+        "contrastive": {"projections"},
+        "vicreg": {"auxiliary", "projections"},
     }
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from lsanet_jax import metrics
 from lsanet_jax.config import default_config, flatten
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation import statistics
-from lsanet_jax.report import results
+from lsanet_jax.report import redraw, results
 from lsanet_jax.report import sweep as report
 from lsanet_jax.report import sweep_files as report_files
 from lsanet_jax.report import tables as report_tables
@@ -98,6 +98,26 @@ def test_numbers_are_those_of_the_predictions(tmp_path):
     for row, *expected in zip(runs[:3], acc, auc, strict=True):  # of the first run
         found = [float(row[name]) for name in ("acc", "auc", "last_acc", "last_auc")]
         np.testing.assert_allclose(found, np.outer([1, 0.9], expected).ravel(), rtol=1e-6)
+
+
+def test_unknown_labels_are_in_no_score_and_it_says_how_many(tmp_path):
+    swept = make_sweep(*PAIR, seeds=(0,))
+    labels = draw_labels("multi-label")
+    found = {}
+    for run, skill in zip(swept.runs, (0.5, 1.0), strict=True):
+        found[run.name] = draw_probabilities(labels, "multi-label", skill=skill)
+    labels[::3, 0] = -1
+    for name, p in found.items():
+        finish(swept, tmp_path, name, 0, labels, p, task="multi-label")
+    made = report.make(swept, tmp_path, resamples=50)
+    a, b = (found[name][-1] for name in ("plain", "ours"))
+    acc = statistics.paired_bootstrap(
+        lambda y, p: metrics.accuracy(y, p, "multi-label"), labels, [a], [b], resamples=50
+    )
+    assert made.comparisons["ours"].acc[:3] == pytest.approx(100 * np.array(acc[:3]))
+    assert (
+        "60 test images, 20 of their 180 labels unknown and in no score" in dict(made.facts)["Data"]
+    )
 
 
 @pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
@@ -640,6 +660,26 @@ def test_label_efficiency(tmp_path):
     picture = text.partition("<h2>Scores by labels</h2>")[2].partition("</figure>")[0]
     assert ">LSANet</text>" in picture and ">Baseline</text>" in picture
     assert ">DKS</text>" not in picture and ">training labels, %</text>" in picture
+
+
+def test_tables_are_drawn_again_from_the_csv_files(tmp_path):
+    swept, _, _ = finish_pair(tmp_path / "w")
+    made = report.make(swept, tmp_path / "w", resamples=20)
+    report_files.write(made, tmp_path, ("csv",))
+    again = redraw.from_csv(tmp_path / "tiny")
+    shown = [table for table in made.tables if "balanced" not in table.columns[0]]
+    assert [table.title for table in again] == [table.title for table in shown]
+    for table, expected in zip(again, shown, strict=True):
+        assert report_tables.markdown(table) == report_tables.markdown(expected)
+
+
+def test_files_that_are_not_of_a_report_are_not_drawn(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*tiny_runs\.csv: No such file"):
+        redraw.from_csv(tmp_path / "tiny")
+    for name in ("tiny_runs.csv", "tiny_summary.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"tiny_summary\.csv are not of a report"):
+        redraw.from_csv(tmp_path / "tiny")
 
 
 def test_curves_are_by_stage_and_seed(tmp_path):
