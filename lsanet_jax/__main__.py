@@ -11,9 +11,14 @@ COMMANDS = {
     "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
     "evaluate": ("lsanet_jax.evaluate:main", "score a run's network on labelled images"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
-    "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
+    "export": ("lsanet_jax.export:main", "take a run's network to PyTorch, ONNX or StableHLO"),
+    "explain": ("lsanet_jax.explain:main", "show what the classifiers of a run looked at"),
+    "calibrate": ("lsanet_jax.calibrate:main", "calibrate a run that is not yet"),
     "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
-    "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
+    "report": (
+        "lsanet_jax.report.__main__:main",
+        "the page of a run; a sweep beside the paper's tables",
+    ),
     "data": (
         "lsanet_jax.data.__main__:main",
         "look at a set of images before training; prepare a MedMNIST set",
@@ -36,7 +41,7 @@ def main() -> None:
     if command in ("--help", "-h", "help"):
         print("usage: lsanet COMMAND [FLAGS]; lsanet COMMAND --help lists its flags\n")
         for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:9}{summary}")
+            print(f"  {name:10}{summary}")
         return
     if command not in COMMANDS:
         hint = near_matches(command, COMMANDS) or f": expected {', '.join(COMMANDS)}"

@@ -1,24 +1,53 @@
-"""Write the inference network of a run under torchvision's names.
+"""Take the network of a run elsewhere: to PyTorch, or as a program that needs neither it nor JAX.
 
-Example:
+Examples:
   python -m lsanet_jax.export --workdir=runs/r18 --output=r18.safetensors
+  python -m lsanet_jax.export --workdir=runs/r18 --format=onnx
+  python -m lsanet_jax.export --workdir=runs/r18 --format=stablehlo
 
-For a residual network or a DenseNet with the imagenet stem, torchvision's model of that name, with
-as many classes, loads the file with strict=True. For VGG give it the classifier that ours has
-first:
+safetensors holds the weights under torchvision's names. For a residual network or a DenseNet with
+the imagenet stem, torchvision's model of that name, with as many classes, loads the file with
+strict=True. For VGG give it the classifier that ours has first:
   model.avgpool = torch.nn.AdaptiveAvgPool2d(1); model.classifier = torch.nn.Linear(512, classes)
-The metadata of the file say what the images must look like and what the classes are.
+
+onnx and stablehlo map uint8 images [batch, height, width, channels], of the size of the training
+images and of any number, to what `predict` gives: preprocessing and calibration are inside. The
+file is tried on real images, and the largest difference is printed. onnx needs the extra of that
+name: pip install "lsanet-jax[onnx]".
+
+The metadata say what the images must look like, what the classes are, and at which probability to
+decide. They are in the file; those of stablehlo are beside it, in FILE.json.
 """
 
+import contextlib
+import hashlib
+import importlib
 import json
+import logging
+import os
 import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 import lsanet_jax
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import ConfigError, LSANetError, WorkdirError
 from lsanet_jax.runtime import cli
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.runtime.files import json_text, replacing, write_atomically
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("safetensors", "onnx", "stablehlo")
+TOLERANCE = 1e-4
+"""The largest difference between what a file and `predict` give, in probability."""
+
+Program = tuple[Callable, Any]
+"""A function of images, and the form of a batch of any size."""
+
+_TRIED = 64  # images
+_INPUT, _OUTPUT = "images", "probabilities"
 
 
 def export(
@@ -26,31 +55,69 @@ def export(
     output: str | pathlib.Path | None = None,
     checkpoint: str = "selected",
     *,
+    format: str = "safetensors",
+    raw: bool = False,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    coverage: float | None = None,
     trust_code: bool = False,
 ) -> pathlib.Path:
-    """Write the inference network of a run (backbone and last classifier) as safetensors.
+    """Write the inference network of a run: backbone and last classifier.
 
     Args:
       workdir: folder of the run.
-      output: file to write (default: `model.safetensors` in the workdir); replaced if it exists.
-      checkpoint: see `inference.load`.
-      trust_code: see `inference.load`.
+      output: file to write (default: `model.FORMAT` in the workdir); replaced if it exists.
+      checkpoint: see `runs.trained.load`.
+      format: one of `FORMATS`.
+      raw: leave out the calibration.
+      sensitivity: that the operating points reach on the validation split.
+      specificity: the same.
+      coverage: of the sets.
+      trust_code: see `runs.trained.load`.
 
     Returns:
-      The file. Its metadata are strings: JSON, save for "format", which PyTorch tools look at.
+      The file. A safetensors file's metadata are strings: JSON, save for "format", which PyTorch
+      tools look at.
 
     Raises:
       WorkdirError: the run cannot be loaded, or the file not be written.
+      ConfigError: the format cannot hold the network, or a package is missing.
     """
-    from lsanet_jax.models import pretrained
+    from lsanet_jax.evaluation.thresholds import make_rule
     from lsanet_jax.runs import trained as inference
+    from lsanet_jax.runs.ensemble import Panel
 
     trained = inference.load(workdir, checkpoint, trust_code=trust_code)
-    config, dataset = trained.config, trained.dataset
-    metadata = {
+    path, rule = pathlib.Path(workdir), make_rule(sensitivity, specificity)
+    calibration = Panel([path], rule, coverage, raw=raw or checkpoint == "last").joint
+    metadata = describe(trained, path, calibration)
+    file = pathlib.Path(output or path / f"model.{format}")
+    try:
+        if format == "safetensors":
+            _write_safetensors(file, trained, metadata)
+        else:
+            write = _write_onnx if format == "onnx" else _write_stablehlo
+            loaded = write(file, inference_program(trained, calibration), metadata)
+            if loaded is not None:
+                _try(file, loaded, trained, calibration)
+    except OSError as error:
+        raise WorkdirError(f"cannot write {file}: {error}") from error
+    return file
+
+
+def describe(trained, workdir: pathlib.Path, calibration) -> dict[str, Any]:
+    """What a user of the file has to know, as JSON has it."""
+    from lsanet_jax.evaluation import decisions
+    from lsanet_jax.runs.layout import RESULT
+
+    config, dataset, result = trained.config, trained.dataset, workdir / RESULT
+    found = {
         "classes": dataset["class_names"],
         "task": dataset["task"],
         "dataset": dataset["name"],
+        "stored_size": dataset["stored_shape"][:2],
+        "stored_channels": dataset["stored_shape"][2],
+        "decoding": trained.decoding,
         "image_size": dataset["image_shape"][:2],
         "channels": dataset["image_shape"][2],
         "resize": config.data.resize,
@@ -63,18 +130,142 @@ def export(
         "objective": config.model.objective,
         "seed": config.seed,
         "epoch": trained.epoch,
+        "run_sha256": hashlib.sha256(result.read_bytes()).hexdigest() if result.exists() else None,
         "lsanet_jax": lsanet_jax.__version__,
     }
-    metadata = {"format": "pt"} | {k: json.dumps(v) for k, v in metadata.items()}
-    file = pathlib.Path(output or pathlib.Path(workdir) / "model.safetensors")
+    if calibration is not None:
+        stored = decisions.to_json(calibration)
+        found["temperature"] = stored["temperatures"][-1]
+        names = ("operating_points", "rule", "coverage", "least_probability", "too_rare")
+        found |= {name: stored[name] for name in names}
+    return found
+
+
+def inference_program(trained, calibration) -> Program:
+    """The prediction as a function of uint8 images, and the form of a batch of any size.
+
+    It is traced in plain convolutions, whatever this machine's backend is fast at, and in float32.
+    """
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+    from jax import export as jax_export
+
+    from lsanet_jax.data import preprocess as preprocessing
+
+    prepare = preprocessing.preprocessor(trained.config.data)
+    multilabel = trained.dataset["task"] == "multi-label"
+    temperature = np.ones(1) if calibration is None else calibration.temperatures[-1]
+    graphdef, state = nnx.split(trained.model)
+
+    def run(images):
+        model = nnx.merge(graphdef, state)
+        model.dtype = jnp.float32
+        logits = model.predict(prepare(images)) / jnp.asarray(temperature, jnp.float32)
+        return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
+
+    (batch,) = jax_export.symbolic_shape("batch")
+    return run, jax.ShapeDtypeStruct((batch, *trained.dataset["stored_shape"]), jnp.uint8)
+
+
+def _write_safetensors(file: pathlib.Path, trained, metadata: dict) -> None:
+    from lsanet_jax.models import pretrained
+
+    strings = {"format": "pt"} | {k: json.dumps(v) for k, v in metadata.items()}
     tensors = pretrained.torchvision_tensors(trained.model)
-    content = to_bytes(tensors, metadata)
+    content = to_bytes(tensors, strings)
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
+
+
+def _write_onnx(file: pathlib.Path, program: Program, metadata: dict) -> Callable | None:
+    """Write the file; returns what runs it, if onnxruntime is installed."""
     try:
-        with replacing(file) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise WorkdirError(f"cannot write {file}: {error}") from error
-    return file
+        onnx: Any = importlib.import_module("onnx")
+    except ImportError as error:
+        raise ConfigError(
+            '--format=onnx needs the package onnx: pip install "lsanet-jax[onnx]"'
+        ) from error
+    from lsanet_jax import onnx_graph
+
+    with plain_formulation():
+        model = onnx_graph.write(program[0], program[1], _INPUT, _OUTPUT)
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in metadata.items()})
+    with replacing(file) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        log.warning("onnxruntime is not installed: %s was not tried", file)
+        return None
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: session.run([_OUTPUT], {_INPUT: images})[0]
+
+
+def _write_stablehlo(file: pathlib.Path, program: Program, metadata: dict) -> Callable:
+    """Write the file, and its metadata beside it; returns what runs it."""
+    import jax
+    from jax import export as jax_export
+
+    run, spec = program
+    with plain_formulation():
+        exported = jax_export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(spec)
+    with replacing(file) as temporary:
+        temporary.write_bytes(exported.serialize())
+    write_atomically(file.with_name(f"{file.name}.json"), json_text(metadata, indent=1))
+    return jax_export.deserialize(bytearray(file.read_bytes())).call
+
+
+@contextlib.contextmanager
+def plain_formulation() -> Iterator[None]:
+    """Trace convolutions as they are, not as products that this machine's backend is fast at."""
+    from lsanet_jax.models.formulation import VARIABLE
+
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "gpu"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def _try(file: pathlib.Path, loaded: Callable, trained, calibration) -> None:
+    """Compare a file with `predict` on images of the run, and say how far they are apart.
+
+    Raises:
+      ConfigError: they differ by more than rounding.
+    """
+    from lsanet_jax.evaluation import decisions
+
+    images, source = _images(trained)
+    expected = np.asarray(trained.predictor()(images)[0])
+    if calibration is not None:
+        expected = decisions.calibrated(calibration, expected)
+    found: Float[np.ndarray, "n k"] = np.asarray(loaded(images))
+    largest = float(np.abs(found - expected[-1]).max())
+    log.info(
+        "%s differs from predict by %.1e at most, on %d %s", file, largest, len(images), source
+    )
+    if largest > TOLERANCE and trained.config.model.dtype == "float32":
+        raise ConfigError(
+            f"{file} differs from predict by {largest:.1e}, more than {TOLERANCE:g}: do not use it"
+        )
+
+
+def _images(trained) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
+    """Test images of the run, or if its data cannot be read random ones, and what they are."""
+    from lsanet_jax import data as data_lib
+
+    try:
+        images = data_lib.load(trained.config.data, trained.config.seed).test.images
+        return np.asarray(images[np.arange(min(_TRIED, len(images)))]), "test images"
+    except LSANetError as error:
+        log.warning("the run's own data cannot be read: %s", error)
+    shape = (_TRIED, *trained.dataset["stored_shape"])
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8), "random images"
 
 
 def to_bytes(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
@@ -97,14 +288,12 @@ def main() -> None:
     """Export what --workdir holds."""
     parser = cli.parser(__doc__)
     cli.add_checkpoint(parser)
-    parser.add_argument("--output", help="file to write (default: model.safetensors in the run)")
-    parser.add_argument("--format", default="safetensors", choices=("safetensors",))
+    parser.add_argument("--output", help="file to write (default: model.FORMAT in the run)")
+    parser.add_argument("--format", default="safetensors", choices=FORMATS)
+    parser.add_argument("--raw", action="store_true", help="leave out the calibration")
+    cli.add_operating_point(parser)
     args = parser.parse_args()
-    cli.run(
-        lambda: print(
-            export(args.workdir, args.output, args.checkpoint, trust_code=args.trust_code)
-        )
-    )
+    cli.run(lambda: print(export(**vars(args))))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ Examples:
 resumes an interrupted run.
 """
 
+import logging
+import pathlib
 import re
 import shutil
 import sys
@@ -18,9 +20,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from lsanet_jax import config as config_lib
+from lsanet_jax import track
 from lsanet_jax.config import table
-from lsanet_jax.errors import ConfigError, near_matches
+from lsanet_jax.errors import ConfigError, LSANetError, near_matches
+from lsanet_jax.runs.layout import REPORT
 from lsanet_jax.runtime import cli, determinism, distributed
+
+log = logging.getLogger(__name__)
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -40,6 +46,12 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes train together; the same for all of them."
+)
+PAGE = flags.DEFINE_boolean(
+    "page", True, "Write report.html, the page of the run, when it is finished."
+)
+TRACK = flags.DEFINE_enum(
+    "track", None, track.TRACKERS, "Also send the numbers of the run to this experiment tracker."
 )
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of the processes this one is, from 0 to num_processes - 1."
@@ -78,9 +90,29 @@ def main(argv):
         distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 
-        train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+        if TRACK.value and train.is_first():
+            fields = dict(config_lib.flatten(CONFIG.value))
+            with track.Tracker(TRACK.value, WORKDIR.value, fields) as tracker:
+                result = train.train_and_evaluate(CONFIG.value, WORKDIR.value, track=tracker.log)
+                tracker.finish(result)
+        else:
+            result = train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+        if PAGE.value and result is not None and train.is_first():
+            write_page(WORKDIR.value)
 
     cli.run(train_and_evaluate)
+
+
+def write_page(workdir: str) -> None:
+    """Write the page of a finished run, unless it has one; a failure is only a warning."""
+    if (pathlib.Path(workdir) / REPORT).exists():
+        return
+    from lsanet_jax.report import run_files
+
+    try:
+        log.info("page of the run in %s", run_files.write(workdir))
+    except LSANetError as error:
+        log.warning("the page of the run could not be written: %s", error)
 
 
 def parse_flags(argv):
@@ -113,7 +145,7 @@ def parse_flags(argv):
 
 def _help(width: int) -> str:
     lines = [__doc__ or "", "Flags"]
-    for flag in (CONFIG, WORKDIR, COORDINATOR, NUM_PROCESSES, PROCESS_ID):
+    for flag in (CONFIG, WORKDIR, PAGE, TRACK, COORDINATOR, NUM_PROCESSES, PROCESS_ID):
         lines += table.in_columns((f"--{flag.name}",), flags.FLAGS[flag.name].help, width)
     return "\n".join([*lines, "", f"Fields of the config. Sources: {table.as_text(width)}"])
 

@@ -3,12 +3,17 @@
 Examples:
   python -m lsanet_jax.predict --workdir=runs/r18 --input=images/ --output=predictions.csv
   python -m lsanet_jax.predict --workdir=runs/r18 --input=data.npz --split=test
+  python -m lsanet_jax.predict --workdir=runs/seed0,runs/seed1,runs/seed2 --input=images/
   python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it,
 the data that the run was trained on, to whose size and channels all images are converted first.
-The CSV has a row per image that can be read: file, label, and a probability per class. If the name
-of a class is that of another column, such as "file", its column is called "class file".
+The CSV has a row per image that can be read: file, label, and a probability per class. If the run
+is calibrated, as each is that was trained to its end, the probabilities are, too, and three columns
+follow: decision (at the operating point), set (of the classes that cannot be excluded), and doubt
+(0 to 1: the classifiers' weighted votes against the label). Several runs, joined by commas, answer
+as an ensemble.
+If the name of a class is that of another column, such as "file", its column is called "class file".
 """
 
 import csv
@@ -31,11 +36,26 @@ from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
-from lsanet_jax.runs.trained import TrainedModel, load
+from lsanet_jax.evaluation.decisions import Judged
+from lsanet_jax.evaluation.thresholds import make_rule
+from lsanet_jax.runs.ensemble import Panel, load_members, split_workdirs
+from lsanet_jax.runs.trained import TrainedModel
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import csv_cell, replacing
 
 log = logging.getLogger(__name__)
+
+_FLIPS = (lambda x: x, lambda x: x[:, :, ::-1], lambda x: x[:, ::-1], lambda x: x[:, ::-1, ::-1])
+VIEWS = {
+    "none": _FLIPS[:1],
+    "hflip": _FLIPS[:2],
+    "flips": _FLIPS,
+    "turns": (*_FLIPS, *(lambda x, f=f: f(x).swapaxes(1, 2) for f in _FLIPS)),
+}
+"""For each kind of test-time augmentation the views of a batch, whose answers are averaged."""
+
+JUDGED = ("decision", "set", "doubt")
+"""The columns that calibrated runs add; see `evaluation.decisions.Judged`."""
 
 
 class Source:
@@ -44,12 +64,13 @@ class Source:
     Attributes:
       names: what the CSV calls each image.
       broken: what is wrong with the images that cannot be read, by their place; once read.
+      read: from places to a batch of images.
     """
 
     def __init__(self, names: list[str], read, broken: dict[int, DataError] | None = None):
         self.names = names
         self.broken = {} if broken is None else broken
-        self._read = read
+        self.read = read
 
     def sound(self) -> list[int]:
         """Places of the images that could be read; logs how many could not.
@@ -69,7 +90,7 @@ class Source:
         """Yield batches of `size` images, the last one filled up with its last image."""
         for start in range(0, len(self.names), size):
             indices = np.minimum(np.arange(start, start + size), len(self.names) - 1)
-            yield self._read(indices)
+            yield self.read(indices)
 
 
 def open_source(
@@ -154,6 +175,11 @@ def predict_to_file(
     skip_broken: bool = False,
     batch_size: int = 64,
     checkpoint: str = "selected",
+    raw: bool = False,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    coverage: float | None = None,
+    tta: str = "none",
     trust_code: bool = False,
 ) -> pathlib.Path:
     """Predict and write the result; the arguments are the flags of this module.
@@ -172,7 +198,12 @@ def predict_to_file(
             "neither: leave one of them out"
         )
     split = split or "test"
-    trained = load(workdir, checkpoint, trust_code=trust_code)
+    workdirs, rule = split_workdirs(workdir), make_rule(sensitivity, specificity)
+    members = load_members(workdirs, checkpoint, own_data=not input, trust_code=trust_code)
+    if len(members) > 1 and (all_classifiers or medmnist):
+        raise ConfigError("--all_classifiers and --medmnist take one run as --workdir")
+    panel = Panel(workdirs, rule, coverage, raw=raw or medmnist or checkpoint == "last")
+    trained, workdir = members[0], workdirs[0]
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
@@ -182,24 +213,30 @@ def predict_to_file(
     if input:
         # As in training: images of the same folders may be broken.
         skip_broken = skip_broken or config.data.skip_broken
-        source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
+        file = pathlib.Path(input)
+        sources = [open_source(file, each, split, skip_broken=skip_broken) for each in members]
     else:
         own = own_data(trained, split)
         labels, names = own.labels, own.names or numbered(split, len(own.images))
-        source = from_array(own.images, names)
-    probabilities, beta = predict(
-        trained, source, batch_size=batch_size, all_classifiers=all_classifiers
-    )
-    sound = source.sound()
-    names, probabilities = [source.names[i] for i in sound], probabilities[:, sound]
-    beta = None if beta is None else beta[sound]
+        sources = [from_array(own.images, names)] * len(members)
+    every = all_classifiers or panel.joint is not None
+    said = [
+        predict(*each, batch_size=batch_size, all_classifiers=every, tta=tta)
+        for each in zip(members, sources, strict=True)
+    ]
+    sound = sources[0].sound()
+    names = [sources[0].names[i] for i in sound]
+    said = [(p[:, sound], None if beta is None else beta[sound]) for p, beta in said]
+    probabilities, beta, judged = panel.answer(said)
+    if not all_classifiers:
+        probabilities, beta = probabilities[-1:], None
     if medmnist:
         assert labels is not None  # It was refused together with --input.
         return write_medmnist(
             pathlib.Path(output or workdir), trained, split, probabilities[-1], labels
         )
     file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
-    write_csv(file, names, trained, probabilities, beta)
+    write_csv(file, names, trained, probabilities, beta, judged)
     return file
 
 
@@ -218,7 +255,12 @@ def own_data(trained: TrainedModel, split: str) -> Split:
 
 
 def predict(
-    trained: TrainedModel, source: Source, *, batch_size: int, all_classifiers: bool
+    trained: TrainedModel,
+    source: Source,
+    *,
+    batch_size: int,
+    all_classifiers: bool,
+    tta: str = "none",
 ) -> tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]:
     """Probabilities of the classes, and beta.
 
@@ -227,6 +269,7 @@ def predict(
       source: the images.
       batch_size: images at a time.
       all_classifiers: all L classifiers, shallow to deep, and not only the network's own (l = 1).
+      tta: a key of `VIEWS`.
 
     Returns:
       Softmax probabilities, or for each label of a multi-label task its own; and beta if there
@@ -239,7 +282,8 @@ def predict(
     probabilities, betas = [], []
     with tqdm.tqdm(total=len(source.names), unit="image", dynamic_ncols=True) as bar:
         for images in source.batches(batch_size):
-            batch, beta = jax.device_get(run(images))
+            views = [jax.device_get(run(view(images))) for view in VIEWS[tta]]
+            batch, beta = views[0] if len(views) == 1 else jax.tree.map(_mean, *views)
             probabilities.append(batch)
             betas.append(beta)
             bar.update(min(batch_size, len(source.names) - bar.n))
@@ -248,14 +292,21 @@ def predict(
     return np.concatenate(probabilities, axis=1)[:, :count], beta
 
 
+def _mean(*arrays: np.ndarray) -> np.ndarray:
+    return np.mean(arrays, axis=0)
+
+
 def write_csv(
     file: pathlib.Path,
     names: list[str],
     trained: TrainedModel,
     probabilities: Float[np.ndarray, "l n k"],
     beta: Float[np.ndarray, "n l"] | None,
+    judged: Judged | None = None,
 ) -> None:
-    """Write a row per image: file, label, probability per class; then of each other classifier.
+    """Write a row per image: file, label, probability per class; what was judged, if anything.
+
+    Then follow the probabilities of each other classifier, and beta, if they were asked for.
 
     Columns are called as `columns` says.
 
@@ -265,21 +316,28 @@ def write_csv(
     classes = trained.dataset["class_names"]
     multilabel = trained.dataset["task"] == "multi-label"
     taps = trained.model.taps[-len(probabilities) :]
-    header = columns(classes, taps if beta is not None else (), taps[:-1])
+    judging = JUDGED if judged else ()
+    header = columns(classes, taps if beta is not None else (), taps[:-1], judging)
 
     def rows() -> Iterator[list]:
         for i, name in enumerate(names):
             own = probabilities[-1, i]
             chosen = np.flatnonzero(own >= 0.5) if multilabel else [np.argmax(own)]
-            numbers = [own, *probabilities[:-1, i], *([] if beta is None else [beta[i]])]
+            others = [*probabilities[:-1, i], *([] if beta is None else [beta[i]])]
             label = "|".join(classes[k] for k in chosen)
-            yield [name, label, *(f"{p:.6g}" for p in np.concatenate(numbers))]
+            row = [name, label, *(f"{p:.6g}" for p in own)]
+            if judged is not None:
+                row += [judged.decisions[i], judged.sets[i], f"{judged.doubts[i]:.4g}"]
+            yield row + [f"{p:.6g}" for other in others for p in other]
 
     _write(file, [header, *rows()])
 
 
 def columns(
-    classes: Sequence[str], with_beta: Sequence[int] = (), others: Sequence[int] = ()
+    classes: Sequence[str],
+    with_beta: Sequence[int] = (),
+    others: Sequence[int] = (),
+    judged: Sequence[str] = (),
 ) -> list[str]:
     """Name the columns of the CSV; a name that another column has gets "class " in front of it.
 
@@ -287,9 +345,10 @@ def columns(
       classes: whose probabilities have a column each.
       with_beta: stages whose beta has a column.
       others: stages of other classifiers, whose probabilities have columns, too.
+      judged: columns between those of the network's own classifier and of the others.
     """
     betas = [f"beta stage{stage}" for stage in with_beta]
-    taken = {"file", "label", *betas}
+    taken = {"file", "label", *betas, *judged}
     names = {_spelling(name) for name in classes}
 
     def free(name: str, wanted: set[str]) -> str:
@@ -300,7 +359,7 @@ def columns(
 
     own = [free(name, names - {_spelling(name)}) for name in classes]
     found = [free(f"stage{stage} {name}", set()) for stage in others for name in classes]
-    return ["file", "label", *own, *found, *betas]
+    return ["file", "label", *own, *judged, *found, *betas]
 
 
 def _spelling(column: str) -> str:
@@ -366,6 +425,17 @@ def main() -> None:
         "--medmnist",
         action="store_true",
         help="write the run's split as medmnist.Evaluator.parse_and_evaluate reads it",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="the networks' own probabilities, and no decisions"
+    )
+    cli.add_operating_point(parser)
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=VIEWS,
+        help="test-time augmentation: the mean over the image and its mirror image (hflip), its 4 "
+        "flips, or its 8 flips and quarter turns",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: 64)")
     args = parser.parse_args()

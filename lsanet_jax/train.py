@@ -25,15 +25,16 @@ from lsanet_jax.data.dataset import ARRAYS, Dataset
 from lsanet_jax.data.feed import make_feed
 from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import Interrupted, TrainingError
+from lsanet_jax.evaluation import decisions
 from lsanet_jax.monitor import Progress, StepMonitor, StepRecord
 from lsanet_jax.runs import manifest
 from lsanet_jax.runs.checkpoint import Checkpoints, Model, any_to_resume
 from lsanet_jax.runs.history import History
-from lsanet_jax.runs.layout import CHECKPOINTS, RESULT
+from lsanet_jax.runs.layout import CHECKPOINTS, RESULT, VALIDATION
 from lsanet_jax.runs.result import Scored, make_result, print_table
 from lsanet_jax.runs.trained import Run
 from lsanet_jax.runs.weights import Weights, find, settled
-from lsanet_jax.runs.workdir import Workdir
+from lsanet_jax.runs.workdir import Track, Workdir
 from lsanet_jax.runtime import determinism
 from lsanet_jax.runtime.interrupts import Interrupts
 
@@ -43,7 +44,11 @@ COLLAPSED = 0.1  # Of self-supervised projections, at the start about 0.3 and th
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, epochs: int | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    epochs: int | None = None,
+    track: Track | None = None,
 ) -> dict | None:
     """Load the data that the config names, and `fit`.
 
@@ -52,6 +57,7 @@ def train_and_evaluate(
       workdir: folder of the run. An unfinished run of the same config in it is resumed, a finished
         one is only reported.
       epochs: stop after this many of the config's epochs, with a checkpoint and without a result.
+      track: see `fit`.
 
     Returns:
       The contents of `result.json`; accuracies and AUCs in [0, 1]. None if it stopped before.
@@ -63,7 +69,8 @@ def train_and_evaluate(
     config = settled(config, workdir)
     run = report_if_finished(config, workdir)
     if run is None:
-        run = fit(config, data_lib.load(config.data, config.seed), workdir, epochs=epochs)
+        dataset = data_lib.load(config.data, config.seed)
+        run = fit(config, dataset, workdir, epochs=epochs, track=track)
     return run.result
 
 
@@ -73,6 +80,7 @@ def fit(
     workdir: str | pathlib.Path,
     *,
     epochs: int | None = None,
+    track: Track | None = None,
 ) -> Run:
     """Train, select an epoch, evaluate it on the test split, and write it all to the workdir.
 
@@ -82,6 +90,7 @@ def fit(
       workdir: folder of the run. An unfinished run of the same config on the same data is resumed,
         a finished one is only reported.
       epochs: stop after this many of the config's epochs, with a checkpoint and without a result.
+      track: called with each step, and the numbers by name, that TensorBoard gets.
 
     Returns:
       The run; its `result` is None if it stopped before the last epoch.
@@ -97,7 +106,7 @@ def fit(
     if (finished := report_if_finished(config, workdir)) is not None:
         return finished
     with contextlib.ExitStack() as stack:
-        training = begin(config, dataset, workdir, mesh, stack, epochs=epochs)
+        training = begin(config, dataset, workdir, mesh, stack, epochs=epochs, track=track)
         for epoch in training.remaining_epochs():
             try:
                 training.train(epoch)
@@ -118,6 +127,7 @@ def begin(
     stack: contextlib.ExitStack,
     *,
     epochs: int | None,
+    track: Track | None = None,
 ) -> "Training":
     """Build the network and its steps, claim the folder, and go on from its newest checkpoint.
 
@@ -128,9 +138,10 @@ def begin(
       mesh: the devices.
       stack: closes what is opened here.
       epochs: stop after this many of the config's epochs.
+      track: see `fit`.
     """
     determinism.check(config.deterministic, jax.default_backend())
-    folder = stack.enter_context(Workdir(workdir, config, writes=is_first()))
+    folder = stack.enter_context(Workdir(workdir, config, writes=is_first(), track=track))
     plan = build.make_plan(config, dataset)
     feed = stack.enter_context(contextlib.closing(make_feed(dataset, plan, config.data, mesh)))
     network = build.make_network(config, dataset)
@@ -365,19 +376,32 @@ class Training:
         elif self.last_epoch < self.plan.epochs:
             log.info("stopped after epoch %d of %d", self.last_epoch, self.plan.epochs)
             return Run(self.folder.path, self.config)
-        chosen, last, predictions = self.score()
+        chosen, last, predictions, validation = self.score()
         result = make_result(self.config, self.dataset, chosen, last, self.history)
         self.folder.write_predictions(predictions, self.dataset.test, chosen.epoch)
+        self.calibrate(validation, chosen.epoch)
         self.folder.write_result(result)
         if is_first():
             print_table(result)
             log.info("result in %s", self.folder.path / RESULT)
         return Run(self.folder.path, self.config, result)
 
-    def score(self) -> tuple[Scored, Scored, metrics.Predictions]:
-        """Score the selected and the last epoch; returns what the selected one predicts, too."""
+    def calibrate(self, validation: metrics.Predictions, epoch: int) -> None:
+        """Write what the selected epoch says of the validation split, and what is fitted on it."""
+        val, names = self.dataset.val, self.dataset.class_names
+        self.folder.write_predictions(validation, val, epoch, VALIDATION)
+        found = decisions.fit(val.labels, validation.probabilities, self.dataset.task, names)
+        self.folder.write_calibration(decisions.to_json(found))
+
+    def score(self) -> tuple[Scored, Scored, metrics.Predictions, metrics.Predictions]:
+        """Score the selected and the last epoch.
+
+        Returns:
+          Both; and what the selected one predicts for the test and for the validation split.
+        """
         history, state = self.history, self.state
         test, predictions = self.look(history.epoch, state)
+        chosen_state = state
         assert history.last_val is not None  # an epoch has been recorded
         chosen = last = Scored(history.epoch, history.last_val, test)
         best = history.best_epoch
@@ -385,9 +409,10 @@ class Training:
             log.warning("the validation AUC was never defined: reporting the last epoch")
         elif self.config.eval.select != "last" and best != history.epoch:
             model = self.checkpoints.restore_best(best, Model(state.params, state.batch_stats))
-            test, predictions = self.look(best, state._replace(**model._asdict()))
+            chosen_state = state._replace(**model._asdict())
+            test, predictions = self.look(best, chosen_state)
             chosen = Scored(best, history.best_val, test)
-        return chosen, last, predictions
+        return chosen, last, predictions, self.evaluate(chosen_state, "val")[1]
 
     def look(self, epoch: int, state: steps.TrainState) -> tuple[dict, metrics.Predictions]:
         """Evaluate an epoch on the test split, and record in the chain that this was done."""

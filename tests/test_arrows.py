@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # other: so models, losses and data know nothing of each other, nor of training.
 LEVELS = (
     {"errors"},
-    {"keys", "runtime"},
+    {"keys", "runtime", "track"},
     {"models", "losses", "metrics", "data", "imbalance"},
-    {"config", "steps", "optim"},
+    {"config", "steps", "optim", "evaluation"},
     {"runs"},
-    {"predict", "export", "evaluation", "monitor", "build"},
-    {"train", "evaluate"},
-    {"main", "audit", "sweeps"},
+    {"predict", "onnx_graph", "monitor", "build"},
+    {"train", "evaluate", "export", "explain", "calibrate"},
+    {"audit", "sweeps"},
     {"report"},
+    {"main"},  # writes a run's page when it is trained
     {"__main__"},  # `lsanet train | predict | ...`
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

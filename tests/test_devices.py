@@ -25,6 +25,7 @@ FLAGS = (
     "--config.data.synthetic.num_val=64",
     "--config.data.synthetic.num_test=64",
     "--config.train.epochs=3",
+    "--page=false",
 )
 
 

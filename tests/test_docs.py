@@ -22,7 +22,8 @@ PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "launch/README.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^(<!-- run -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-TRAIN_FLAGS = {"config", "workdir", "coordinator", "num_processes", "process_id"}
+TRAIN_FLAGS = {"config", "workdir", "page", "track"}
+TRAIN_FLAGS |= {"coordinator", "num_processes", "process_id"}
 
 
 def blocks(language: str):
@@ -76,7 +77,7 @@ def test_command_is_valid(tool, arguments, monkeypatch):
     if tool == "sweep.sbatch":
         assert (ROOT / "launch" / tool).is_file()
         tool = "sweep"
-    if tool in ("sweep", "report"):
+    if "sweep" in flags:
         named.find(flags["sweep"], "sweeps")
     check_fields(named.load("resnet18"), fields)
 
@@ -129,7 +130,7 @@ def test_a_backbone_of_ones_own_trains(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "lsanet_jax.main", *shlex.split(command.replace("\\\n", " "))[2:]]
         + [f"--config.data.synthetic.{field}" for field in small]
-        + ["--config.train.epochs=1", "--config.train.batch_size=8"],
+        + ["--config.train.epochs=1", "--config.train.batch_size=8", "--page=false"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
         capture_output=True,

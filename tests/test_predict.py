@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lsanet_jax import data, predict
+from lsanet_jax import calibrate, data, predict
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+from lsanet_jax.evaluation import decisions
+from lsanet_jax.runs import calibrated
 
 
 def read(file):
@@ -55,8 +57,9 @@ def test_folder_npz_and_single_images_are_predicted_alike(run, tmp_path):
     assert one.pop("file") == "0.bmp"
     for name, row in zip(names, in_array, strict=True):
         assert by_file[name]["label"] == row["label"]
-        numbers = [float(v) for k, v in row.items() if k != "label"]
-        found = [float(v) for k, v in by_file[name].items() if k != "label"]
+        text = ("label", "decision", "set")
+        numbers = [float(v) for k, v in row.items() if k not in text]
+        found = [float(v) for k, v in by_file[name].items() if k not in text]
         np.testing.assert_allclose(found, numbers, rtol=1e-4)
     assert one == by_file["0.bmp"]
 
@@ -128,7 +131,7 @@ def test_all_classifiers_come_with_beta(run, tmp_path):
     rows = read(file)
     classes = data.load(config.data, config.seed).class_names
     assert list(rows[0]) == [
-        *("file", "label", *classes),
+        *("file", "label", *classes, *predict.JUDGED),
         *(f"stage1 {name}" for name in classes),
         *("beta stage1", "beta stage2"),
     ]
@@ -138,6 +141,83 @@ def test_all_classifiers_come_with_beta(run, tmp_path):
     np.testing.assert_allclose(beta.mean(0), result["beta"], rtol=1e-3)
     own = read(predict.predict_to_file(path, output=tmp_path / "own.csv"))
     assert [row["label"] for row in own] == [row["label"] for row in rows]
+
+
+def test_a_calibrated_run_decides_and_raw_probabilities_are_the_networks_own(run, tmp_path):
+    config, path = run
+    classes = data.load(config.data, config.seed).class_names
+    raw = read(predict.predict_to_file(path, output=tmp_path / "p.csv", raw=True))
+    assert list(raw[0]) == ["file", "label", *classes]
+    saved = calibrated.read_predictions(path / "predictions.npz")
+    of = lambda rows: np.array([[float(row[name]) for name in classes] for row in rows])
+    np.testing.assert_allclose(of(raw), saved.probabilities[-1], rtol=1e-4, atol=1e-6)
+
+    rows = read(predict.predict_to_file(path, output=tmp_path / "q.csv", coverage=0.5))
+    found = calibrated.read_calibration(path, coverage=0.5)
+    votes = decisions.calibrated(found, saved.probabilities)
+    np.testing.assert_allclose(of(rows), votes[-1], rtol=1e-4, atol=1e-6)
+    judged = decisions.judge(found, votes[-1], votes, saved.beta)
+    assert [row["set"] for row in rows] == judged.sets
+    assert [row["decision"] for row in rows] == judged.decisions
+    doubts = [float(row["doubt"]) for row in rows]
+    np.testing.assert_allclose(doubts, judged.doubts, rtol=1e-3)
+    for wrong, message in (
+        ({"sensitivity": 1.5}, r"--sensitivity=1\.5"),
+        ({"coverage": 1.0}, r"--coverage=1\.0"),
+        ({"raw": True, "sensitivity": 0.9}, "leave out --raw"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            predict.predict_to_file(path, output=tmp_path / "r.csv", **wrong)
+
+
+def test_an_ensemble_of_a_run_with_itself_answers_as_the_run(run, tmp_path, caplog):
+    _, path = run
+    both = read(predict.predict_to_file(f"{path},{path}", output=tmp_path / "p.csv", raw=True))
+    one = read(predict.predict_to_file(path, output=tmp_path / "q.csv", raw=True))
+    assert both == one
+    votes = read(predict.predict_to_file(f"{path},{path}", output=tmp_path / "r.csv"))
+    assert list(votes[0])[-3:] == list(predict.JUDGED)
+    other = shutil.copytree(path, tmp_path / "other")
+    (other / "calibration.json").unlink()
+    predict.predict_to_file(f"{path},{other}", output=tmp_path / "s.csv")
+    assert "not calibrated, so nothing is decided" in caplog.text and str(other) in caplog.text
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["dataset"]["fingerprint"] = "another"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="on other splits of it.*name new images with --input"):
+        predict.predict_to_file(f"{path},{other}", output=tmp_path / "t.csv")
+    manifest["dataset"]["class_names"][0] = "another"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="an ensemble needs the same"):
+        predict.predict_to_file(f"{path},{other}", output=tmp_path / "t.csv")
+
+
+def test_views_of_an_image_and_its_mirror_image_are_answered_alike(run, tmp_path):
+    config, path = run
+    images = data.load(config.data, config.seed).test.images[:4]
+    answers = []
+    for i, turned in enumerate((images, images[:, :, ::-1], images[:, ::-1].swapaxes(1, 2))):
+        np.savez(tmp_path / f"{i}.npz", test_images=turned)
+        file = predicted(path, tmp_path / f"{i}.npz", tmp_path, raw=True, tta="turns")
+        answers.append(without_names(file))
+    assert answers[0] == answers[1] == answers[2]
+    plain = without_names(predicted(path, tmp_path / "0.npz", tmp_path, raw=True))
+    assert plain != answers[0]
+
+
+def test_an_older_run_is_calibrated_as_training_does_it(run, tmp_path):
+    path = shutil.copytree(run[1], tmp_path / "run")
+    written = json.loads((path / "calibration.json").read_text())
+    with pytest.raises(WorkdirError, match="the run is calibrated"):
+        calibrate.calibrate(path)
+    (path / "calibration.json").unlink()
+    (path / "validation.npz").unlink()
+    again = json.loads(calibrate.calibrate(path, batch_size=16).read_text())
+    np.testing.assert_allclose(again["temperatures"], written["temperatures"], rtol=1e-3)
+    assert again["classes"] == written["classes"] and again["notes"] == written["notes"]
+    (path / "calibration.json").write_text('{"task": "multi-class"}')
+    with pytest.raises(WorkdirError, match=r"calibration\.json is damaged"):
+        predict.predict_to_file(path, output=tmp_path / "p.csv")
 
 
 def test_medmnist_reads_what_is_written_for_it(shared, tmp_path):

@@ -60,10 +60,15 @@ def without_timing(records):
 
 
 def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, capsys):
-    result = train.train_and_evaluate(tiny, tmp_path / "run")
+    tracked = {}
+    track = lambda step, scalars: tracked.setdefault(step, {}).update(scalars)
+    result = train.train_and_evaluate(tiny, tmp_path / "run", track=track)
+    assert set(tracked) == {2, 3, 4, 6} and {"train/loss"} <= tracked[2].keys()
+    assert {"val/auc", "val/acc_stage1", "learning_rate"} <= tracked[3].keys()
     table = capsys.readouterr().out
     files = {p.name for p in (tmp_path / "run").iterdir()}
     assert files == {
+        "calibration.json",
         "config.json",
         "digests.jsonl",
         "lock",
@@ -73,6 +78,7 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
         "result.json",
         "seal.json",
         "tensorboard",
+        "validation.npz",
         "checkpoints",
     }
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
@@ -206,7 +212,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     command = [sys.executable, "-m", "lsanet_jax.main", "--config=configs/quickstart.py"]
     command += ["--config.data.synthetic.num_train=64", "--config.train.batch_size=32"]
     command += ["--config.data.size=28", "--config.data.image_size=28"]
-    command += ["--config.train.epochs=6", "--config.model.objective=dsn"]
+    command += ["--config.train.epochs=6", "--config.model.objective=dsn", "--page=false"]
     run = lambda name: [*command, f"--workdir={tmp_path / name}"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(run("killed"), cwd=ROOT, stderr=log)

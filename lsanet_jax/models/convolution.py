@@ -38,7 +38,7 @@ def conv2d(
     if formulation.is_for_cpu():
         return cast(Array, _on_cpu(x, kernel.astype(x.dtype), stride, padding, groups))
     on_gpu = lambda x, kernel: _on_gpu(x, kernel.astype(x.dtype), stride, padding, groups)
-    if not (mesh := formulation.mesh_over(len(x))):
+    if not (mesh := formulation.mesh_over(x.shape[0])):
         return on_gpu(x, kernel)
     # Each device convolves its own part of the batch: XLA would not split a grouped convolution,
     # but gather all maps on all devices. The kernel's gradient is summed over the devices where

@@ -1,14 +1,21 @@
-r"""The table of a sweep beside the paper's, with intervals, and the details of its runs.
+r"""The page of a run; or the table of a sweep beside the paper's, with the details of its runs.
 
-Example:
+Examples:
+  lsanet report --workdir=runs/r18
+  lsanet report --workdir=runs/r18 --sensitivity=0.95 --by=sex,site --table=patients.csv
   lsanet report --sweep=table3 --workdir=sweeps/table3
   lsanet report --from_csv=docs/results/table3
 
-Writes to --output (default: WORKDIR/report) files that are named after the sweep: NAME.md, which is
-also printed; NAME.html, one page with all tables and plots; NAME.tex and NAME_differences.tex, for
-\input with booktabs; NAME_runs.csv, a row per run and seed, and NAME_summary.csv, a row per run;
-and NAME.png, the picture of the sweeps figure2 and label_efficiency. An unfinished sweep is
-reported as far as it is. --from_csv=FOLDER/NAME prints the tables again from the two CSV files.
+Of a run it writes report.html to its folder, or the file --output: what was trained on what, scores
+with intervals, calibration, operating points, prediction sets, doubt, and mistakes with heat maps,
+in the order of the checklist CLAIM.
+
+Of a sweep it writes to --output (default: WORKDIR/report) files that are named after the sweep:
+NAME.md, which is also printed; NAME.html, one page with all tables and plots; NAME.tex and
+NAME_differences.tex, for \input with booktabs; NAME_runs.csv, a row per run and seed, and
+NAME_summary.csv, a row per run; and NAME.png, the picture of the sweeps figure2 and
+label_efficiency. An unfinished sweep is reported as far as it is. --from_csv=FOLDER/NAME prints the
+tables again from the two CSV files.
 """
 
 import argparse
@@ -17,6 +24,7 @@ import pathlib
 
 from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, near_matches
+from lsanet_jax.evaluation.thresholds import make_rule
 from lsanet_jax.report import redraw, sweep, sweep_files
 from lsanet_jax.report.sweep_files import FORMATS
 from lsanet_jax.report.tables import markdown
@@ -33,7 +41,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--sweep",
         help=f"{', '.join(named.names('sweeps'))}, or the path of a file like theirs",
@@ -43,12 +51,19 @@ def main() -> None:
         metavar="FOLDER/NAME",
         help="print the tables of FOLDER/NAME_runs.csv and FOLDER/NAME_summary.csv; needs no runs",
     )
-    parser.add_argument("--workdir", help="folder of the sweep")
-    parser.add_argument("--output", help="folder for the report (default: WORKDIR/report)")
+    parser.add_argument("--workdir", help="folder of the run or the sweep")
+    parser.add_argument(
+        "--output",
+        help="folder for a sweep's report (default: WORKDIR/report), or file for a run's page",
+    )
+    cli.add_operating_point(parser)
+    parser.add_argument("--by", help="columns of subgroups, joined by commas, such as sex,site")
+    parser.add_argument("--table", help="CSV with these columns (default: config.data.csv)")
+    parser.add_argument("--nopictures", action="store_true", help="leave out images and heat maps")
     parser.add_argument(
         "--formats",
         default=",".join(FORMATS),
-        help=f"some of {', '.join(FORMATS)} (default: all)",
+        help=f"some of {', '.join(FORMATS)}, of a sweep (default: all)",
     )
     args = parser.parse_args()
 
@@ -58,7 +73,10 @@ def main() -> None:
                 print(f"## {table.title}\n\n{markdown(table)}\n")
             return
         if not args.workdir:
-            raise ConfigError("--workdir is missing: name the folder of the sweep")
+            raise ConfigError("--workdir is missing: name the folder of the run or the sweep")
+        if args.sweep is None:
+            print(_write_page(args))
+            return
         formats = args.formats.split(",")
         for name in formats:
             if name not in FORMATS:
@@ -72,6 +90,20 @@ def main() -> None:
             log.info("wrote %s", file)
 
     cli.run(tool)
+
+
+def _write_page(args: argparse.Namespace) -> pathlib.Path:
+    from lsanet_jax.report import run_files
+
+    return run_files.write(
+        args.workdir,
+        args.output,
+        rule=make_rule(args.sensitivity, args.specificity),
+        coverage=args.coverage,
+        by=[name for name in (args.by or "").split(",") if name],
+        table=args.table,
+        with_pictures=not args.nopictures,
+    )
 
 
 if __name__ == "__main__":

@@ -154,6 +154,44 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def lines(
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    diagonal: bool = False,
+    legend: bool = True,
+    unit: bool = True,
+) -> Figure:
+    """Draw named curves.
+
+    Args:
+        found: x and y of each.
+        xlabel: of the axis.
+        ylabel: of the axis.
+        diagonal: draw it, too.
+        legend: name the curves.
+        unit: both axes reach from 0 to 1.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4, 2.8))
+        axes = figure.subplots()
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 2)))
+        for i, (name, (x, y)) in enumerate(found.items()):
+            style: Any = ("-", *_DASHES)[i // len(_METHODS) % (1 + len(_DASHES))]
+            colour = _METHODS[(i + 1) % len(_METHODS)]
+            axes.plot(x, y, color=colour, linewidth=1.3, linestyle=style, label=_short(name, 24))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if unit:
+            axes.set(xlim=(0, 1.01), ylim=(0, 1.01))
+        else:
+            axes.set(ylim=(0, None))
+        if legend and len(found) > 1:
+            _legend_above(axes, 2)
+    return figure
+
+
 def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
     """Draw differences to the baseline with their intervals; the paper's are hollow diamonds."""
     with matplotlib.rc_context(_STYLE):

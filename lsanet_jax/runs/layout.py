@@ -10,8 +10,11 @@
 | `checkpoints/` | Orbax: `last/STEP` to resume from, `best/EPOCH` the best parameters |
 | `tensorboard/` | events |
 | `predictions.npz` | what every classifier says of the test split |
+| `validation.npz` | the same of the validation split |
+| `calibration.json` | temperatures, operating points and sets, fitted on the validation split |
 | `result.json` | the scores; a run that has it is finished |
 | `seal.json` | the SHA-256 of all these, written last: see `seal` |
+| `report.html` | the page of the run, drawn from them |
 | `lock` | held by the process that trains |
 """
 
@@ -23,6 +26,9 @@ DIGESTS = "digests.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PREDICTIONS = "predictions.npz"
+VALIDATION = "validation.npz"
+CALIBRATION = "calibration.json"
 RESULT = "result.json"
 SEAL = "seal.json"
+REPORT = "report.html"
 LOCK = "lock"

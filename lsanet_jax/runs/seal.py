@@ -15,6 +15,7 @@ from typing import Any
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runs import chain
 from lsanet_jax.runs.layout import (
+    CALIBRATION,
     CONFIG,
     DIGESTS,
     ENVIRONMENTS,
@@ -23,6 +24,7 @@ from lsanet_jax.runs.layout import (
     PREDICTIONS,
     RESULT,
     SEAL,
+    VALIDATION,
 )
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import json_text, write_atomically
@@ -32,7 +34,10 @@ log = logging.getLogger(__name__)
 
 _RESTORE = "restore it from a copy, or train the run again in another --workdir"
 
-SEALED = (CONFIG, MANIFEST, ENVIRONMENTS, METRICS, DIGESTS, PREDICTIONS, RESULT)
+SEALED = (
+    *(CONFIG, MANIFEST, ENVIRONMENTS, METRICS, DIGESTS),
+    *(PREDICTIONS, VALIDATION, CALIBRATION, RESULT),
+)
 WEIGHTS = ("params", "batch_stats")
 SHAPE = {
     "files": Each(str),

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Self
 
 import ml_collections
@@ -21,6 +21,7 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs import chain, seal
 from lsanet_jax.runs.layout import (
+    CALIBRATION,
     CONFIG,
     DIGESTS,
     ENVIRONMENTS,
@@ -77,6 +78,9 @@ RESULT_SHAPE = {
 }
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
+Track = Callable[[int, Mapping[str, float]], None]
+"""Takes a step, and numbers by name."""
+
 
 class Workdir:
     """The files of one run; as a context it closes them, and gives up the lock.
@@ -86,7 +90,12 @@ class Workdir:
     """
 
     def __init__(
-        self, path: str | pathlib.Path, config: ml_collections.ConfigDict, *, writes: bool = True
+        self,
+        path: str | pathlib.Path,
+        config: ml_collections.ConfigDict,
+        *,
+        writes: bool = True,
+        track: Track | None = None,
     ):
         """Look at the folder, which need not exist; nothing is written before `claim`.
 
@@ -95,12 +104,13 @@ class Workdir:
           config: of the run.
           writes: False for all but one of several processes; then everything that writes does
             nothing.
+          track: gets what TensorBoard gets, too.
 
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
         self.path = pathlib.Path(path).absolute()
-        self._writes = writes
+        self._writes, self._track = writes, track
         self._lock_file: IO | None = None
         self._scalars, self._flushed = None, 0.0
         self._config = _as_json(config)
@@ -349,6 +359,8 @@ class Workdir:
         """Write numbers to TensorBoard."""
         if not self._writes:
             return
+        if self._track is not None:
+            self._track(step, scalars)
         # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
         from tensorboardX import event_file_writer, summary  # protobuf: half a second
         from tensorboardX.proto import event_pb2
@@ -376,38 +388,49 @@ class Workdir:
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
                 seal.write(self.path)
 
-    def write_predictions(self, predictions: Predictions, tested: Split, epoch: int | None) -> None:
-        """Write `predictions.npz`: what every classifier says of the test split, for `report`.
+    def write_predictions(
+        self,
+        predictions: Predictions,
+        tested: Split,
+        epoch: int | None,
+        name: str = PREDICTIONS,
+    ) -> None:
+        """Write what every classifier says of the test split, or under another name of another.
 
-        Its arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
+        The arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
         attention, and `epoch`, the one that is reported; of a folder, `names` [n] of the files, and
         `groups` [n], numbers of the patients or other groups, if they are known.
         """
-        if not self._writes:
-            return
-        arrays = {
-            "labels": tested.labels,
-            "probabilities": predictions.probabilities,
-            "epoch": epoch,
-        }
-        if predictions.beta is not None:
-            arrays["beta"] = predictions.beta
-        of_files = {"names": tested.names, "groups": tested.groups}
-        arrays |= {name: np.array(values) for name, values in of_files.items() if values}
-        with (
-            self._writing(),
-            replacing(self.path / PREDICTIONS) as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        if self._writes:
+            with self._writing():
+                save_predictions(self.path / name, predictions, tested, epoch)
+
+    def write_calibration(self, content: dict) -> None:
+        """Write `calibration.json`; see `evaluation.decisions`."""
+        if self._writes:
+            with self._writing():
+                write_atomically(self.path / CALIBRATION, json_text(content, indent=1))
 
     def last_digest(self) -> str:
         """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""
         file = self.path / DIGESTS
         lines = strict_json.read_lines(file) if file.exists() else []
         return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
+
+
+def save_predictions(
+    file: pathlib.Path, predictions: Predictions, of: Split, epoch: int | None
+) -> None:
+    """Write a file as `Workdir.write_predictions` does."""
+    arrays = {"labels": of.labels, "probabilities": predictions.probabilities, "epoch": epoch}
+    if predictions.beta is not None:
+        arrays["beta"] = predictions.beta
+    of_files = {"names": of.names, "groups": of.groups}
+    arrays |= {name: np.array(values) for name, values in of_files.items() if values}
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _temporary(file: pathlib.Path) -> bool:

@@ -72,6 +72,22 @@ def add_trust_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_operating_point(parser: argparse.ArgumentParser) -> None:
+    """Add the flags --sensitivity, --specificity and --coverage."""
+    for name in ("sensitivity", "specificity"):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            help=f"decide at the threshold that reaches this {name} on the validation split "
+            "(default: Youden's index)",
+        )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        help="probability with which a set holds the true class (default: 0.9)",
+    )
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the flag --checkpoint, for `inference.load`."""
     parser.add_argument(

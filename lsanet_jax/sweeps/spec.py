@@ -297,6 +297,7 @@ def command(sweep: Sweep, job: Job) -> list[str]:
         "lsanet_jax.main",
         f"--config={named.find(file)}{colon}{argument}",
         f"--workdir={job.workdir}",
+        "--page=false",
         *(
             f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
             for name, value in fields.items()

@@ -1,0 +1,25 @@
+"""Predict with an exported network; needs numpy, pillow and onnxruntime, not JAX.
+
+lsanet export --workdir=runs/mine --format=onnx
+python examples/predict_onnx.py runs/mine/model.onnx image.png [...]
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+(height, width), mode = about["stored_size"], {1: "L", 3: "RGB"}[about["stored_channels"]]
+resize = Image.Resampling[about["decoding"]["resize"].upper()]
+for name in sys.argv[2:]:
+    image = Image.open(name).convert(mode).resize((width, height), resize)
+    batch = np.asarray(image).reshape(1, height, width, -1)
+    (probabilities,) = session.run(None, {"images": batch})[0]
+    print(name, dict(zip(about["classes"], probabilities.round(4).tolist(), strict=True)))
+    for point in about.get("operating_points", []):
+        p = probabilities[about["classes"].index(point["class"])]
+        print(f"  {point['class']}: {'yes' if p >= (point['threshold'] or np.inf) else 'no'}")

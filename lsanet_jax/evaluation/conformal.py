@@ -1,0 +1,116 @@
+"""Sets of classes that hold the true one with a promised probability. NumPy, no I/O.
+
+Class-conditional (Mondrian) split conformal prediction: of each class apart, so that the promise
+holds for rare classes too, as long as new images are drawn as the validation images were.
+
+References: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012; Sadinle et
+al., "Least ambiguous set-valued classifiers with bounded error levels", JASA 2019.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from lsanet_jax.errors import ConfigError
+
+
+class Sets(NamedTuple):
+    """The least probability with which a class is in the set.
+
+    Attributes:
+        least: [k], or for multi-label [k, 2] of no and yes; 0 if it is always in the set.
+        rare: for each of them, whether it has too few samples for a promise.
+    """
+
+    least: Float[np.ndarray, "..."]
+    rare: Bool[np.ndarray, "..."]
+
+
+class Coverage(NamedTuple):
+    """How often sets hold the true class.
+
+    Attributes:
+        overall: of all samples.
+        by_class: of the samples of each class; nan without samples.
+        counts: samples of each class.
+        mean_size: classes in a set.
+        single: share of the sets with one class.
+        empty: share of the sets with none.
+    """
+
+    overall: float
+    by_class: Float[np.ndarray, " k"]
+    counts: Int[np.ndarray, " k"]
+    mean_size: float
+    single: float
+    empty: float
+
+
+def needed(coverage: float) -> int:
+    """How many samples of a class a promise takes: n + 1 >= 1 / (1 - coverage)."""
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
+
+
+def fit(
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    coverage: float,
+) -> Sets:
+    """Find the sets' thresholds.
+
+    With n samples of a class the least probability is the r-th lowest that these give to it, r =
+    floor((n + 1) (1 - coverage)). If r is 0, nothing can be promised: the class is in every set.
+
+    Args:
+        labels: class indices; for multi-label 0 or 1 per label, or -1 if unknown.
+        probabilities: of each class or label.
+        coverage: with which a set should hold the true class, in (0, 1).
+
+    Raises:
+        ConfigError: the coverage is not in (0, 1).
+    """
+    if not 0 < coverage < 1:
+        raise ConfigError(f"--coverage={coverage}: expected between 0 and 1, such as 0.9")
+    p = np.asarray(probabilities, np.float64)
+    if labels.ndim == 1:
+        scores = [p[labels == k, k] for k in range(p.shape[1])]
+    else:
+        scores = []
+        for k in range(p.shape[1]):
+            scores += [1 - p[labels[:, k] == 0, k], p[labels[:, k] == 1, k]]
+    least = np.zeros(len(scores))
+    for i, values in enumerate(scores):
+        rank = math.floor((len(values) + 1) * (1 - coverage) + 1e-9)
+        if rank:
+            least[i] = np.sort(values)[rank - 1]
+    rare = np.array([len(values) < needed(coverage) for values in scores])
+    shape = (p.shape[1],) if labels.ndim == 1 else (p.shape[1], 2)
+    return Sets(least.reshape(shape), rare.reshape(shape))
+
+
+def members(
+    sets: Sets, probabilities: Float[np.ndarray, "n k"]
+) -> Bool[np.ndarray, "n k"] | Bool[np.ndarray, "n k 2"]:
+    """Which classes are in the set of each sample; for multi-label whether no and yes are."""
+    p = np.asarray(probabilities, np.float64)
+    scores = p if sets.least.ndim == 1 else np.stack([1 - p, p], axis=-1)
+    return scores + 1e-6 >= sets.least  # One that is lower by rounding only still counts.
+
+
+def coverage(labels: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n k"]) -> Coverage:
+    """Count how often the sets hold the true class."""
+    covered, k = inside[np.arange(len(labels)), labels], inside.shape[1]
+    counts = np.bincount(labels, minlength=k)
+    hits = np.bincount(labels, covered, minlength=k)
+    by_class = np.divide(hits, counts, out=np.full(k, math.nan), where=counts > 0)
+    sizes = inside.sum(axis=1)
+    return Coverage(
+        float(covered.mean()),
+        by_class,
+        counts,
+        float(sizes.mean()),
+        float(np.mean(sizes == 1)),
+        float(np.mean(sizes == 0)),
+    )

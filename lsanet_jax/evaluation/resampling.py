@@ -1,0 +1,156 @@
+"""Intervals of scores of one run by resampling patients, or images if patients are unknown.
+
+Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993; Field and Welsh,
+"Bootstrapping clustered data", JRSS B 2007 (whole groups are drawn).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from lsanet_jax import metrics
+
+
+class Score(NamedTuple):
+    """A score and its 95 % interval; nan if undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Draws:
+    """Resamples of n samples: how often each sample is in each.
+
+    Attributes:
+        grouped: whether whole groups were drawn.
+    """
+
+    def __init__(
+        self, n: int, groups: Sequence[object] = (), *, resamples: int = 1000, seed: int = 0
+    ):
+        """Draw.
+
+        Args:
+            n: samples.
+            groups: of each sample its patient; empty if unknown.
+            resamples: how many.
+            seed: of the draws.
+        """
+        self.grouped = len(groups) > 0
+        names, of = (
+            np.unique(np.asarray(groups, str), return_inverse=True)
+            if self.grouped
+            else (np.arange(n), np.arange(n))
+        )
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self._of, self._num = of, len(names)
+        self._drawn = rng.integers(len(names), size=(resamples, len(names)))
+
+    @functools.cached_property
+    def counts(self) -> Float[np.ndarray, "r n"]:
+        """How often each sample is in each resample."""
+        rows = np.arange(len(self._drawn))[:, None] * self._num
+        flat = np.bincount((rows + self._drawn).ravel(), minlength=len(self._drawn) * self._num)
+        return flat.reshape(len(self._drawn), self._num)[:, self._of].astype(np.float64)
+
+    def weights(self) -> Float[np.ndarray, "r1 n"]:
+        """A row of ones, for the samples themselves, then `counts`."""
+        return np.concatenate([np.ones((1, len(self._of))), self.counts])
+
+    def rows(self) -> Iterator[Int[np.ndarray, " m"]]:
+        """The samples of each resample, as often as they are in it."""
+        n = np.arange(len(self._of))
+        for counts in self.counts:
+            yield np.repeat(n, counts.astype(int))
+
+
+def interval(found: Float[np.ndarray, " r"]) -> tuple[float, float]:
+    """The middle 95 % of what resamples gave; nan if they gave nothing."""
+    defined = found[~np.isnan(found)]
+    if not len(defined):
+        return math.nan, math.nan
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def ratio(
+    top: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"],
+    bottom: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"],
+    draws: Draws,
+) -> Score:
+    """The sum of each sample's `top` over that of its `bottom`, such as hits over positives."""
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    values = _divide(draws.counts @ top, draws.counts @ bottom)
+    return Score(float(_divide(top.sum(), bottom.sum())), *interval(values))
+
+
+def score(of: "Weighted", labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws):
+    """A score, `accuracies` or `aucs`, on all samples and its interval.
+
+    Returns:
+        A `Score`.
+    """
+    found = of(labels, probabilities, task, draws.weights())
+    return Score(float(found[0]), *interval(found[1:]))
+
+
+def accuracies(
+    labels: np.ndarray, probabilities: np.ndarray, task: str, weights: Float[np.ndarray, "r n"]
+) -> Float[np.ndarray, " r"]:
+    """`metrics.accuracy` of weighted samples, for each row of weights."""
+    right, known = metrics.right(labels, probabilities, task), labels >= 0
+    if labels.ndim == 1:
+        return _divide(weights @ right, weights.sum(axis=1))
+    return _divide(weights @ (right & known).sum(axis=1), weights @ known.sum(axis=1))
+
+
+def aucs(
+    labels: np.ndarray, probabilities: np.ndarray, task: str, weights: Float[np.ndarray, "r n"]
+) -> Float[np.ndarray, " r"]:
+    """`metrics.auc` of weighted samples; classes that a row lacks are left out of its mean."""
+    classes = [1] if task == "binary-class" else range(probabilities.shape[1])
+    found = np.stack([weighted_auc(*one_class(labels, probabilities, k), weights) for k in classes])
+    defined = ~np.isnan(found)
+    return _divide(np.where(defined, found, 0).sum(axis=0), defined.sum(axis=0))
+
+
+Weighted = Callable[[np.ndarray, np.ndarray, str, np.ndarray], np.ndarray]
+"""A score of labels, probabilities, task and weights [r, n], for each row of weights."""
+
+
+def one_class(
+    labels: np.ndarray, probabilities: np.ndarray, k: int
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Which samples are of class k, of which that is known, and the probability of class k."""
+    if labels.ndim == 2:
+        return labels[:, k] == 1, labels[:, k] >= 0, probabilities[:, k]
+    return labels == k, np.ones(len(labels), bool), probabilities[:, k]
+
+
+def weighted_auc(
+    truth: Bool[np.ndarray, " n"],
+    known: Bool[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, "r n"],
+) -> Float[np.ndarray, " r"]:
+    """The AUC of weighted samples, ties counting half, for each row of weights."""
+    positive, negative = np.flatnonzero(truth & known), np.flatnonzero(~truth & known)
+    negative = negative[np.argsort(scores[negative])]
+    below = np.searchsorted(scores[negative], scores[positive], "left")
+    up_to = np.searchsorted(scores[negative], scores[positive], "right")
+    lower = np.zeros((len(weights), len(negative) + 1))
+    np.cumsum(weights[:, negative], axis=1, out=lower[:, 1:])
+    own = weights[:, positive]
+    pairs = own.sum(axis=1) * lower[:, -1]
+    return _divide((own * (lower[:, below] + lower[:, up_to])).sum(axis=1) / 2, pairs)
+
+
+def _divide(top, bottom):
+    """The quotient; nan by 0."""
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    return np.divide(top, bottom, out=np.full(top.shape, math.nan), where=bottom > 0)

@@ -1,0 +1,222 @@
+"""What there is to report of one finished run: its files, and its data."""
+
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float
+
+from lsanet_jax import data as data_lib
+from lsanet_jax.data.dataset import SPLITS, Dataset
+from lsanet_jax.data.sources import table as table_files
+from lsanet_jax.data.sources.columns import key
+from lsanet_jax.errors import ConfigError, DataError, LSANetError, WorkdirError, near_matches
+from lsanet_jax.evaluation import decisions
+from lsanet_jax.evaluation.decisions import Calibration
+from lsanet_jax.evaluation.resampling import Draws
+from lsanet_jax.evaluation.thresholds import Rule
+from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
+from lsanet_jax.runs.layout import METRICS, PREDICTIONS, RESULT, VALIDATION
+from lsanet_jax.runs.trained import read_manifest
+from lsanet_jax.runs.workdir import read_config
+from lsanet_jax.runtime.files import read_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        config: every field.
+        manifest: its data and environment.
+        result: its scores.
+        epochs: the lines of `metrics.jsonl`.
+        test: what its classifiers say of the test split.
+        val: the same of the validation split; None if it was not stored.
+        calibration: what was fitted on that; None if nothing was.
+        dataset: its data; None if they cannot be read, or changed.
+        problems: what could not be read.
+        columns: subgroups of the test images, by name.
+    """
+
+    path: pathlib.Path
+    config: ml_collections.ConfigDict
+    manifest: dict[str, Any]
+    result: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    test: Saved
+    val: Saved | None
+    calibration: Calibration | None
+    dataset: Dataset | None
+    problems: tuple[str, ...]
+    columns: dict[str, list[str]]
+
+    @property
+    def task(self) -> str:
+        """One of `lsanet_jax.data.dataset.TASKS`."""
+        return self.result["task"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return tuple(self.manifest["dataset"]["class_names"])
+
+    @property
+    def stages(self) -> list[int]:
+        """Of the classifiers, shallow to deep."""
+        return [classifier["stage"] for classifier in self.result["classifiers"]]
+
+    @property
+    def raw(self) -> Float[np.ndarray, "n k"]:
+        """What the network itself says of the test split."""
+        return self.test.probabilities[-1]
+
+    @functools.cached_property
+    def votes(self) -> Float[np.ndarray, "l n k"]:
+        """What every classifier says of the test split, calibrated if the run is."""
+        if self.calibration is None:
+            return self.test.probabilities
+        return decisions.calibrated(self.calibration, self.test.probabilities)
+
+    @property
+    def answer(self) -> Float[np.ndarray, "n k"]:
+        """The probabilities that decide."""
+        return self.votes[-1]
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """Of each test image its patient; none if unknown."""
+        return self.dataset.test.groups if self.dataset is not None else ()
+
+    @functools.cached_property
+    def draws(self) -> Draws:
+        """Resamples of the test split."""
+        n = len(self.test.labels)
+        return Draws(n, self.groups, resamples=int(np.clip(4_000_000 // n, 200, 1000)))
+
+
+def read(
+    workdir: str | pathlib.Path,
+    *,
+    rule: Rule | None = None,
+    coverage: float | None = None,
+    by: Sequence[str] = (),
+    table: str | None = None,
+) -> Finished:
+    """Read a finished run, and its data if they are still there.
+
+    Args:
+        workdir: folder of the run.
+        rule: of the operating points; None for the stored one.
+        coverage: of the sets; None for the stored one.
+        by: columns of a table, for subgroups.
+        table: the table; None for that of the run's data.
+
+    Raises:
+        WorkdirError: the run is not finished, or damaged.
+        ConfigError: the coverage is not in (0, 1), or the table has no such column.
+    """
+    path = pathlib.Path(workdir).absolute()
+    config, result = read_config(path), path / RESULT
+    if not result.exists():
+        raise WorkdirError(f"--workdir={path} holds no {RESULT}: the run is not finished")
+    test, problems = read_predictions(path / PREDICTIONS), []
+    calibration = read_calibration(path, rule, coverage)
+    if calibration is None:
+        problems.append("The run is not calibrated: lsanet calibrate does it.")
+    val = read_predictions(path / VALIDATION) if (path / VALIDATION).exists() else None
+    dataset = None
+    try:
+        dataset = _load(config, test)
+    except LSANetError as error:
+        problems.append(f"Without pictures and patients, since the data cannot be read: {error}")
+    columns = _columns(config, dataset, by, table) if by else {}
+    return Finished(
+        path,
+        config,
+        read_manifest(path),
+        read_json(result),
+        _read_epochs(path / METRICS),
+        test,
+        val,
+        calibration,
+        dataset,
+        tuple(problems),
+        columns,
+    )
+
+
+def _load(config: ml_collections.ConfigDict, test: Saved) -> Dataset:
+    lazily = config.copy_and_resolve_references()
+    lazily.data.pipeline = "grain"  # Few of the images are shown.
+    dataset = data_lib.load(lazily.data, config.seed)
+    if not np.array_equal(dataset.test.labels, test.labels):
+        raise DataError(f"the labels of the test split differ from those in {PREDICTIONS}")
+    return dataset
+
+
+def _read_epochs(file: pathlib.Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except ValueError as error:
+        raise WorkdirError(f"{file} is damaged ({error}); restore it") from error
+
+
+def _columns(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset | None,
+    by: Sequence[str],
+    table: str | None,
+) -> dict[str, list[str]]:
+    """Read the columns of a table for the test images, which it names."""
+    names = () if dataset is None else dataset.test.names
+    if not names:
+        raise ConfigError(
+            f"--by={','.join(by)}: the run's test images have no file names to look up in a table"
+        )
+    if table is None and not config.data.csv:
+        raise ConfigError(f"--by={','.join(by)}: name the table that has the columns with --table")
+    root = pathlib.Path(config.data.path).expanduser()
+    file = pathlib.Path(table) if table else root / config.data.csv
+    header, rows = table_files.read_csv(file)
+    by_key = {key(name): name for name in header.names}
+    chosen = []
+    for name in by:
+        if key(name) not in by_key:
+            near = near_matches(name, header.names)
+            raise ConfigError(f"--by={name}: {file} has no such column{near}")
+        chosen.append(by_key[key(name)])
+    stem = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/")).stem
+    wanted = {stem(name) for name in names}
+    found = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
+    files = max(found, key=lambda name: found[name])
+    if not found[files]:
+        raise ConfigError(f"--by: no column of {file} names the test images, such as {names[0]}")
+    cells = {stem(row[files]): row for _, row in rows}
+    missing = sum(stem(name) not in cells for name in names)
+    if missing:
+        log.warning("%s: %d of %d test images are not in it", file, missing, len(names))
+    value = lambda name, column: cells.get(stem(name), {}).get(column, "").strip()
+    return {column: [value(name, column) for name in names] for column in chosen}
+
+
+def class_counts(found: Finished) -> list[tuple[str, list[int]]] | None:
+    """Count the images of each class in each split; None if the data cannot be read."""
+    if found.dataset is None:
+        return None
+    counts = []
+    for k, name in enumerate(found.names):
+        of = [found.dataset.split(split).labels for split in SPLITS]
+        counts.append((name, [int(((x[:, k] if x.ndim == 2 else x == k) == 1).sum()) for x in of]))
+    return counts

@@ -1,0 +1,100 @@
+"""What a run predicts for its own splits, and what was fitted on its validation split."""
+
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lsanet_jax.errors import WorkdirError
+from lsanet_jax.evaluation import decisions
+from lsanet_jax.evaluation.decisions import Calibration
+from lsanet_jax.evaluation.thresholds import Rule
+from lsanet_jax.runs.layout import CALIBRATION, PREDICTIONS, VALIDATION
+from lsanet_jax.runtime.files import read_json
+
+
+class Saved(NamedTuple):
+    """What every classifier says of a split, shallow to deep; the last is the network's own.
+
+    Attributes:
+        labels: [n], or [n, k] for multi-label.
+        probabilities: of each classifier.
+        beta: weight of each classifier, if there is attention.
+        epoch: that predicts.
+    """
+
+    labels: np.ndarray
+    probabilities: Float[np.ndarray, "l n k"]
+    beta: Float[np.ndarray, "n l"] | None
+    epoch: int
+
+
+def read_predictions(file: pathlib.Path) -> Saved:
+    """Read `predictions.npz` or `validation.npz`.
+
+    Raises:
+        WorkdirError: there is no such file, or it is damaged.
+    """
+    if not file.exists():
+        what = "the run is not finished" if file.name == PREDICTIONS else "run lsanet calibrate"
+        raise WorkdirError(f"{file} does not exist: {what}")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            labels, probabilities = arrays["labels"], arrays["probabilities"]
+            beta = arrays.get("beta")
+            found = Saved(labels, probabilities, beta, int(arrays["epoch"]))
+        shape = probabilities.shape
+        wanted = (shape[1:], shape[1:2])[labels.ndim == 1]
+        if len(shape) != 3 or 0 in shape or labels.shape != wanted:
+            raise ValueError(f"labels of shape {labels.shape}, probabilities of shape {shape}")
+        if not np.isfinite(probabilities).all() or probabilities.min() < 0:
+            raise ValueError("there are values that are not probabilities")
+        return found
+    except (
+        *(KeyError, OSError, ValueError, TypeError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise WorkdirError(f"{file} is damaged ({error}); restore it, or train again") from error
+
+
+def read_calibration(
+    workdir: str | pathlib.Path, rule: Rule | None = None, coverage: float | None = None
+) -> Calibration | None:
+    """Read what is stored with a run, or fit it anew on what is stored of its validation split.
+
+    Args:
+        workdir: folder of the run.
+        rule: of the operating points; None for the stored one.
+        coverage: of the sets; None for the stored one.
+
+    Returns:
+        None if nothing is stored: an unfinished run, or one of before runs were calibrated.
+
+    Raises:
+        WorkdirError: a file is damaged.
+        ConfigError: the coverage is not in (0, 1).
+    """
+    path = pathlib.Path(workdir).absolute()
+    file = path / CALIBRATION
+    if not file.exists():
+        return None
+    try:
+        stored = decisions.from_json(read_json(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkdirError(
+            f"{file} is damaged ({error}); restore it, or remove it and run lsanet calibrate"
+        ) from error
+    if rule in (None, stored.rule) and coverage in (None, stored.coverage):
+        return stored
+    saved = read_predictions(path / VALIDATION)
+    return decisions.fit(
+        saved.labels,
+        saved.probabilities,
+        stored.task,
+        stored.class_names,
+        rule=rule or stored.rule,
+        coverage=stored.coverage if coverage is None else coverage,
+    )

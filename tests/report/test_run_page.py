@@ -1,0 +1,128 @@
+"""The page of a run."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from lsanet_jax import metrics
+from lsanet_jax.errors import ConfigError, WorkdirError
+from lsanet_jax.report import run as run_lib
+from lsanet_jax.report import run_files, run_page
+
+
+class Elements(html.parser.HTMLParser):
+    """The start tags of a page, and whether each is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_of_a_run_says_what_its_files_say(run):
+    _, path = run
+    found = run_lib.read(path)
+    text = run_page.render(found)
+    elements = Elements(text)
+    assert not elements.open
+    result = json.loads((path / "result.json").read_text())
+    assert f"{100 * result['test']['auc']:.1f} [" in text
+    acc = metrics.accuracy(found.test.labels, found.raw, found.task)
+    assert f"{100 * acc:.1f} [" in text
+    for name in found.names:
+        assert name in text
+    titles = re.findall(r"<h2>([^<]*)", text)
+    assert [t.strip() for t in titles[:4]] == [
+        "Data",
+        "Model",
+        "Training",
+        "How the scores were made",
+    ]
+    items = [int(n) for n in re.findall(r"\d+", " ".join(re.findall(r">CLAIM ([\d, ]+)<", text)))]
+    assert set(items) <= set(range(1, 43)) and items[0] == 7
+    tags = [tag for tag, _ in elements.tags]
+    assert "script" not in tags
+    pictures = [attributes for tag, attributes in elements.tags if tag == "img"]
+    assert pictures and all(p["alt"] and p["src"].startswith("data:image/") for p in pictures)
+    figures = [attributes for tag, attributes in elements.tags if tag == "svg"]
+    assert figures and all(f["role"] == "img" and f["aria-label"] for f in figures)
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", text)
+    ids = [attributes["id"] for _, attributes in elements.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_page_is_made_without_data_or_calibration(run, tmp_path):
+    path = shutil.copytree(run[1], tmp_path / "run")
+    (path / "calibration.json").unlink()
+    config = json.loads((path / "config.json").read_text())
+    config["data.name"], config["data.path"] = "npz", "gone.npz"
+    (path / "config.json").write_text(json.dumps(config))
+    file = run_files.write(path)
+    text = file.read_text()
+    assert file == path / "report.html" and not Elements(text).open
+    assert "The run is not calibrated" in text and "gone.npz" in text
+    assert "<img" not in text and "Each class" in text
+    (path / "result.json").unlink()
+    with pytest.raises(WorkdirError, match="the run is not finished"):
+        run_files.write(path)
+
+
+def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
+    found = run_lib.read(run[1])
+    names = tuple(f"sub/img{i}.png" for i in range(len(found.test.labels)))
+    split = found.dataset.test
+    object.__setattr__(split, "names", names)
+    monkeypatch.setattr(run_lib, "_load", lambda config, test: found.dataset)
+    table = tmp_path / "people.csv"
+    rows = [
+        f"img{i},{'f' if i % 2 else 'm'},{'north' if i < 12 else ''}" for i in range(len(names))
+    ]
+    table.write_text("\n".join(["image_id,Sex,site", *rows]))
+    again = run_lib.read(run[1], by=("sex", "site"), table=str(table))
+    assert again.columns["Sex"][:2] == ["m", "f"] and again.columns["site"][-1] == ""
+    text = run_page.render(again, with_pictures=False)
+    assert "By Sex, in percent" in text and "too few to compare" in text
+    with pytest.raises(ConfigError, match=r"--by=age: .*people\.csv has no such column"):
+        run_lib.read(run[1], by=("age",), table=str(table))
+    with pytest.raises(ConfigError, match="name the table that has the columns with --table"):
+        run_lib.read(run[1], by=("sex",))
+
+
+@pytest.mark.parametrize("task", ["multi-label", "binary-class"])
+def test_every_task_has_a_page(run, tmp_path, task):
+    path = shutil.copytree(run[1], tmp_path / "run")
+    from lsanet_jax.evaluation import decisions
+    from tests.fake_runs import draw_labels, draw_probabilities
+
+    k = 2 if task == "binary-class" else 3
+    result = json.loads((path / "result.json").read_text()) | {"task": task}
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["dataset"] |= {"task": task, "class_names": ["no", "yes", "<b>"][:k]}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "result.json").write_text(json.dumps(result))
+    for name, seed in (("predictions", 0), ("validation", 1)):
+        labels = draw_labels(task, 60, seed=seed)
+        if task == "multi-label":
+            labels[:5, 0] = -1
+        probabilities = draw_probabilities(labels, task, stages=2, seed=seed)
+        np.savez(path / f"{name}.npz", labels=labels, probabilities=probabilities, epoch=1)
+        fitted = decisions.fit(labels, probabilities, task, manifest["dataset"]["class_names"])
+    (path / "calibration.json").write_text(json.dumps(decisions.to_json(fitted)))
+    text = run_page.render(run_lib.read(path))
+    assert not Elements(text).open and "<b>" not in text
+    assert "the labels of the test split differ" in text
