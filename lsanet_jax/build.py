@@ -24,6 +24,7 @@ from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import depth
 from lsanet_jax.runs.weights import Weights
+from lsanet_jax.runtime import memory
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
 
 
 def check_batch_sizes(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Check that both batch sizes can be split evenly over the devices.
+    """Check that both batch sizes can be split evenly over the devices, and fit into memory.
 
     Raises:
       ConfigError: one cannot; the nearest sizes that can are named.
@@ -56,6 +57,13 @@ def check_batch_sizes(config: ml_collections.ConfigDict, num_devices: int) -> No
             raise ConfigError(
                 f"config.{name} = {size} cannot be split evenly over {num_devices} devices; "
                 f"the nearest that can: {near}"
+            )
+        needed, most = 12 * size * config.data.image_size**2, memory.physical_bytes()
+        if needed > most:  # The least there is: one batch of RGB images in float32.
+            raise ConfigError(
+                f"config.{name} = {size} with config.data.image_size = {config.data.image_size}: "
+                f"the images of one batch take {memory.in_words(needed)}, this machine has "
+                f"{memory.in_words(most)}"
             )
 
 

@@ -80,6 +80,7 @@ def evaluate(
     skip_broken: bool = False,
     batch_size: int = 64,
     checkpoint: str = "selected",
+    trust_code: bool = False,
     **reading: str,
 ) -> Scores:
     """Score a run's network; the arguments are the flags of this module.
@@ -92,7 +93,7 @@ def evaluate(
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
-    trained = load(workdir, checkpoint)
+    trained = load(workdir, checkpoint, trust_code=trust_code)
     images, source = _open(trained, input, split, skip_broken, reading)
     probabilities, beta = predict.predict(
         trained, source, batch_size=batch_size, all_classifiers=True

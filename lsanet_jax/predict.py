@@ -33,7 +33,7 @@ from lsanet_jax.data.sources.medmnist import NAMES as MEDMNIST_NAMES
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runtime import cli
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.runtime.files import csv_cell, replacing
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def open_source(
         names = image_files.list_images(path)
     except DataError as error:
         raise DataError(f"--input={error}") from error
-    folder = path if path.is_dir() else path.parent
+    folder = path if os.path.isdir(path) else path.parent
     return from_files(folder, names, trained, skip_broken=skip_broken)
 
 
@@ -154,6 +154,7 @@ def predict_to_file(
     skip_broken: bool = False,
     batch_size: int = 64,
     checkpoint: str = "selected",
+    trust_code: bool = False,
 ) -> pathlib.Path:
     """Predict and write the result; the arguments are the flags of this module.
 
@@ -171,7 +172,7 @@ def predict_to_file(
             "neither: leave one of them out"
         )
     split = split or "test"
-    trained = load(workdir, checkpoint)
+    trained = load(workdir, checkpoint, trust_code=trust_code)
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
         raise ConfigError(
@@ -337,7 +338,7 @@ def _write(file: pathlib.Path, rows: list[list]) -> None:
             replacing(file) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as stream,
         ):
-            csv.writer(stream).writerows(rows)
+            csv.writer(stream).writerows(map(csv_cell, row) for row in rows)
     except OSError as error:
         raise WorkdirError(f"cannot write --output={file}: {error}") from error
 

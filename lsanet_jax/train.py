@@ -163,7 +163,7 @@ def begin(
     empty = metrics.training_means(objective.part_names).empty
     no_means = jax.jit(empty, out_shardings=NamedSharding(mesh, PartitionSpec()))
     state, means, history = resume(checkpoints, state, no_means(), plan)
-    folder.keep_epochs(history.epoch)
+    folder.keep_epochs(history.epoch, history.logs)
     done = int(state.step)
     progress = Progress(plan.epochs, plan.steps_per_epoch, done, shown=is_first())
     return Training(
@@ -295,6 +295,7 @@ class Training:
         """Save the state within an epoch, so that the same command resumes there."""
         self.heed(self.monitor.rest())
         self.history.seconds += time.perf_counter() - self.started
+        self.history.logs = self.folder.logs_so_far()
         self.checkpoints.save_last(self.done, self.state, self.means, vars(self.history))
         self.checkpoints.wait()
 
@@ -342,6 +343,7 @@ class Training:
             or epoch == self.last_epoch
             or self.stopped_early
         ):
+            self.history.logs = self.folder.logs_so_far()
             meta = vars(self.history)
             self.checkpoints.save_last(self.done, self.state, self.means, meta, digests)
 
@@ -375,7 +377,7 @@ class Training:
     def score(self) -> tuple[Scored, Scored, metrics.Predictions]:
         """Score the selected and the last epoch; returns what the selected one predicts, too."""
         history, state = self.history, self.state
-        test, predictions = self.evaluate(state, "test")
+        test, predictions = self.look(history.epoch, state)
         assert history.last_val is not None  # an epoch has been recorded
         chosen = last = Scored(history.epoch, history.last_val, test)
         best = history.best_epoch
@@ -383,9 +385,15 @@ class Training:
             log.warning("the validation AUC was never defined: reporting the last epoch")
         elif self.config.eval.select != "last" and best != history.epoch:
             model = self.checkpoints.restore_best(best, Model(state.params, state.batch_stats))
-            test, predictions = self.evaluate(state._replace(**model._asdict()), "test")
+            test, predictions = self.look(best, state._replace(**model._asdict()))
             chosen = Scored(best, history.best_val, test)
         return chosen, last, predictions
+
+    def look(self, epoch: int, state: steps.TrainState) -> tuple[dict, metrics.Predictions]:
+        """Evaluate an epoch on the test split, and record in the chain that this was done."""
+        scores, predictions = self.evaluate(state, "test")
+        self.folder.write_look(epoch, manifest.predictions_sha256(predictions.probabilities))
+        return scores, predictions
 
 
 def is_first() -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from lsanet_jax import audit, train
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.runs import checkpoint, manifest
+from lsanet_jax.runs import chain, checkpoint, manifest
+from tests.sealed import as_unfinished, reseal
 
 
 @pytest.fixture
@@ -36,7 +37,13 @@ def rewrite(path, number, **changes):
 def test_a_run_is_found_identical_when_trained_again(run, capsys):
     report = audit.audit(run[1])
     nothing = {"difference": None, "size": None, "environment": []}
-    assert report == {"identical": True, "epochs": 2} | nothing
+    looks = report.pop("test_looks")
+    assert looks == len(chain.read(run[1]).looks) > 0
+    proven = (
+        "Proven: training again gives all 2 epochs, the selected epoch, the predictions and the "
+        "scores, bit for bit. Not proven: that nobody evaluated the test split outside of this run."
+    )
+    assert report == {"identical": True, "epochs": 2, "proven": proven} | nothing
     assert capsys.readouterr().out == ""  # for the report alone
 
 
@@ -47,12 +54,13 @@ def change_manifest(path, section, **changes):
     content[section] |= changes
     file.write_text(json.dumps(content))
     previous = file.read_bytes()
-    for number in (1, 2):
+    for number in range(1, len(lines_of(path)) + 1):
         rewrite(path, number, previous=manifest.sha256(previous))
         previous = lines_of(path)[number - 1].encode()
     result = json.loads((path / "result.json").read_text())
     result["last_digest"] = manifest.sha256(previous)
     (path / "result.json").write_text(json.dumps(result))
+    reseal(path)
 
 
 def test_another_seed_is_found_at_the_first_epoch_with_tensor_losses_and_amount(copy):
@@ -186,7 +194,7 @@ def test_two_runs_are_compared_without_training(run, copy, monkeypatch):
 
 def test_fewer_epochs_than_asked_for_are_no_comparison(run, copy):
     shorter = f"{copy} has finished {{}} epochs, {run[1]} 2 that are to be compared"
-    (copy / "result.json").unlink()
+    as_unfinished(copy)
     for number in (1, 0):
         (copy / "digests.jsonl").write_text("".join(lines_of(copy)[:number]) + "\n" * number)
         with pytest.raises(WorkdirError, match=shorter.format(number)):
@@ -206,7 +214,12 @@ def change_a_digit(file):
     ("change", "message"),
     [
         (lambda p: rewrite(p, 1, loss="0x1.0p+0"), "line 2 does not follow on line 1"),
-        (lambda p: rewrite(p, 2, loss="0x1.0p+0"), "the last line, 2, is not the one that result"),
+        (lambda p: rewrite(p, 2, loss="0x1.0p+0"), "line 3 does not follow on line 2"),
+        (
+            lambda p: rewrite(p, len(lines_of(p)), epoch=1, predictions="0"),
+            "the last line, [34], is not the one that result",
+        ),
+        (lambda p: rewrite(p, 1, loss="a lot"), "line 1 does not follow on manifest.json"),
         (lambda p: rewrite(p, 1, previous="0" * 64), "line 1 does not follow on manifest.json"),
         (
             lambda p: (p / "digests.jsonl").write_text(lines_of(p)[0] + "\n"),
@@ -224,6 +237,7 @@ def change_a_digit(file):
 )
 def test_a_line_that_was_changed_shows(copy, change, message):
     change(copy)
+    reseal(copy)
     with pytest.raises(WorkdirError, match=message):
         audit.audit(copy)
 
@@ -231,9 +245,62 @@ def test_a_line_that_was_changed_shows(copy, change, message):
 def test_what_cannot_be_audited_is_named(run, tmp_path):
     with pytest.raises(WorkdirError, match=r"manifest\.json: cannot be read"):
         audit.audit(tmp_path)
-    for epochs in (0, 3):
-        with pytest.raises(WorkdirError, match=f"--epochs={epochs}: the run has 1 to 2"):
+    for epochs in (-1, 3):
+        with pytest.raises(WorkdirError, match=f"--epochs={epochs}: the run has 2, 0 trains none"):
             audit.audit(run[1], epochs=epochs)
+
+
+def test_without_training_the_files_are_checked(run, monkeypatch):
+    monkeypatch.delattr(train, "train_and_evaluate")
+    report = audit.audit(run[1], epochs=0)
+    assert (report["identical"], report["epochs"], report["environment"]) == (True, 0, [])
+    assert report["proven"].endswith("that training gives them: audit with --epochs=all.")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "result.json",
+            lambda c: c["val"].update(acc=0.999),
+            r"result.json differs: val.acc is 0.999",
+        ),
+        (
+            "result.json",
+            lambda c: c.update(skipped_steps=5),
+            "result.json differs: skipped_steps is 5",
+        ),
+        (
+            "metrics.jsonl",
+            lambda c: c["val"].update(auc=0.5),
+            "metrics.jsonl differs: val.auc is 0.5 ",
+        ),
+    ],
+)
+def test_scores_that_training_does_not_give_are_found(run, copy, name, change, message):
+    content = json.loads((copy / name).read_text().splitlines()[0]) if name[0] == "m" else None
+    if content is not None:
+        change(content)
+        rest = (copy / name).read_text().splitlines(keepends=True)[1:]
+        (copy / name).write_text(json.dumps(content) + "\n" + "".join(rest))
+    else:
+        content = json.loads((copy / name).read_text())
+        change(content)
+        (copy / name).write_text(json.dumps(content))
+    reseal(copy)
+    report = audit.audit(copy, against=run[1])
+    assert not report["identical"] and report["proven"] is None
+    assert message in report["difference"]
+
+
+def test_replaced_predictions_are_found_though_they_are_resealed(run, copy):
+    with np.load(copy / "predictions.npz") as arrays:
+        content = dict(arrays)
+    content["probabilities"] = content["probabilities"] * np.float32(0.999)  # of the same scores
+    np.savez(copy / "predictions.npz", **content)
+    reseal(copy)
+    report = audit.audit(copy, against=run[1])
+    assert report["difference"] == "predictions.npz differs: its array probabilities"
 
 
 def test_exit_codes_and_json(run, copy, tmp_path):
@@ -242,13 +309,15 @@ def test_exit_codes_and_json(run, copy, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     same = call(f"--workdir={run[1]}", f"--against={copy}")
-    assert (same.returncode, same.stdout) == (0, "identical: 2 epochs, bit for bit\n")
+    assert same.returncode == 0
+    assert same.stdout.startswith("identical: 2 epochs, bit for bit\nThe test split was evaluated ")
     damaged = call(f"--workdir={tmp_path}", "--json")
     assert (damaged.returncode, damaged.stdout) == (2, "")
     assert damaged.stderr.startswith("error: ")
     other = json.loads(lines_of(copy)[1]) | {"params": "0" * 64}
     rewrite(copy, 2, **other)
-    (copy / "result.json").unlink()
+    (copy / "digests.jsonl").write_text("".join(line + "\n" for line in lines_of(copy)[:2]))
+    as_unfinished(copy)
     different = call(f"--workdir={run[1]}", f"--against={copy}", "--json")
     assert different.returncode == 1
     report = json.loads(different.stdout)

@@ -274,7 +274,7 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, monkeypatch, arguments
 
 def test_the_command_line_writes_into_the_run_and_fails_in_one_line(run, tmp_path):
     path = shutil.copytree(run[1], tmp_path / "run")
-    command = [sys.executable, "-m", "lsanet_jax.predict", f"--workdir={path}"]
+    command = [sys.executable, "-m", "lsanet_jax.predict", f"--workdir={path}", "--trust_code"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{path / 'predictions.csv'}\n"

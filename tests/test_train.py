@@ -25,11 +25,12 @@ from lsanet_jax.errors import (
     WorkdirError,
 )
 from lsanet_jax.models import resnet
-from lsanet_jax.runs import checkpoint, manifest, workdir
+from lsanet_jax.runs import chain, checkpoint, workdir
 from lsanet_jax.runs.history import History
 from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runs.trained import read_manifest
 from lsanet_jax.runtime import interrupts
+from tests.sealed import as_unfinished
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -70,6 +71,7 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
         "metrics.jsonl",
         "predictions.npz",
         "result.json",
+        "seal.json",
         "tensorboard",
         "checkpoints",
     }
@@ -291,7 +293,7 @@ def test_the_best_epoch_that_a_checkpoint_tells_of_is_kept(tiny, tmp_path, monke
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
     tiny.train.epochs = 1
     train.train_and_evaluate(tiny, tmp_path)
-    (tmp_path / "result.json").unlink()
+    as_unfinished(tmp_path)
     newest = tmp_path / "checkpoints/last/3"
     damage(newest)
     with pytest.raises(WorkdirError, match=rf"cannot restore the checkpoint {newest}.*damaged"):
@@ -375,7 +377,7 @@ def test_both_pipelines_end_with_the_same_bits(tiny, tmp_path):
     for name in ("device", "grain"):
         tiny.data.pipeline = name
         result = train.train_and_evaluate(tiny, tmp_path / name)
-        records.append((manifest.read_records(tmp_path / name), result["test"]))
+        records.append((chain.read(tmp_path / name).records, result["test"]))
     assert records[0][1] == records[1][1]
     for ours, theirs in zip(records[0][0], records[1][0], strict=True):
         assert ours | {"previous": ""} == theirs | {"previous": ""}
@@ -405,7 +407,7 @@ def test_200_steps_on_ham10000_are_the_same_through_every_pipeline(shared, tmp_p
     }.items():
         config.data.update({"tfds_dir": "", **changed})
         train.train_and_evaluate(config, tmp_path / name)
-        records[name] = manifest.read_records(tmp_path / name)
+        records[name] = chain.read(tmp_path / name).records
     assert records["device"][-1]["step"] >= 200
     for name, found in records.items():
         for ours, expected in zip(found, records["device"], strict=True):
@@ -474,7 +476,7 @@ def test_a_run_with_every_option_stops_early_and_resumes_with_the_same_bits(
     assert resumed["last_digest"] == whole["last_digest"]
     assert resumed["test"] == whole["test"]
     assert train.train_and_evaluate(tiny, tmp_path / "run") == resumed
-    records = [manifest.read_records(tmp_path / name) for name in ("full", "whole")]
+    records = [chain.read(tmp_path / name).records for name in ("full", "whole")]
     for ours, theirs in zip(*records, strict=True):
         assert ours | {"previous": ""} == theirs | {"previous": ""}
 
@@ -561,7 +563,7 @@ def test_data_that_was_moved_are_the_same_data(tiny, tmp_path):
 def test_a_run_on_other_data_is_not_resumed(tiny, tmp_path):
     run = tmp_path / "run"
     train.train_and_evaluate(tiny, run)
-    (run / "result.json").unlink()  # as if it was not finished
+    as_unfinished(run)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["dataset"]["class_names"] and len(manifest["dataset"]["fingerprint"]) == 64
     manifest["dataset"]["fingerprint"] = 64 * "0"

@@ -51,6 +51,9 @@ def _check_value(value: Any, field: Field) -> None:
             f"config.{field.name} = {value!r} is of type {type(value).__name__}, expected "
             f"{expected.__name__}"
         )
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) >= 2**63:
+            raise ConfigError(f"config.{field.name} = {str(number)[:20]}...: must fit in 64 bits")
     if not field.allows(value):
         must = "must be one of" if field.choices else "must be"
         hint = near_matches(value, field.choices) if isinstance(value, str) else ""

@@ -1,5 +1,6 @@
 """Configs and sweeps by their names: those that the package ships, in the folder `configs`."""
 
+import os
 import pathlib
 import types
 
@@ -39,7 +40,7 @@ def find(name: str | pathlib.Path, kind: str = "") -> pathlib.Path:
     path = pathlib.Path(name)
     shipped = folder() / kind / f"{name}.py"
     for candidate in (path, folder().parent / path) if path.suffix else (shipped,):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate.absolute()
     known = names(kind)
     hint = near_matches(path.stem, known) or f"; the shipped ones are {', '.join(known)}"

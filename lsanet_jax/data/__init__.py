@@ -1,6 +1,7 @@
 """Datasets: `load(config.data)` returns a `Dataset`, wherever its images come from."""
 
 import math
+import os
 
 import ml_collections
 
@@ -54,7 +55,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
     memory_mb = {"device": math.inf, "auto": config.device_budget_mb, "grain": 0}[config.pipeline]
     if config.name in medmnist.NAMES:
         dataset = None
-        if medmnist.prepared_folder(config.name, config.size, config.tfds_dir).exists():
+        if os.path.exists(medmnist.prepared_folder(config.name, config.size, config.tfds_dir)):
             from lsanet_jax.data.sources import tfds_builder
 
             dataset = tfds_builder.load_prepared(

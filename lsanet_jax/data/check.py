@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import string
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -112,7 +113,7 @@ def inspect(path: str | os.PathLike, *, frame: int = 0, **options: Any) -> Repor
         frame: of files with several, from 1.
         **options: of `folder.list_folder`.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(os.path.expanduser(path))
     with _collected_warnings() as warnings:
         try:
             if path.suffix.lower() == ".npz":
@@ -163,7 +164,8 @@ def markdown(report: Report) -> str:
             lines.append(f"| {' | '.join(section.header)} |")
             lines.append("|---" * len(section.header) + "|")
             for row in section.rows:
-                cells = (str(cell).replace("|", "\\|") for cell in row)
+                # Names of files and classes are whatever their authors liked.
+                cells = (re.sub(r"[\\|<`]", r"\\\g<0>", " ".join(str(c).split())) for c in row)
                 lines.append(f"| {' | '.join(cells)} |")
             lines.append("")
     return "\n".join(lines)

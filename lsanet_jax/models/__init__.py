@@ -97,4 +97,9 @@ def _own_backbone(name: str, in_channels: int, rngs: nnx.Rngs) -> Backbone:
             f"config.model.backbone = {name!r}: {error}. It stands for `from {module} import "
             f"{attribute}`: is the file in the current folder or on PYTHONPATH?"
         ) from error
+    if not issubclass(make if isinstance(make, type) else object, nnx.Module):
+        raise ConfigError(
+            f"config.model.backbone = {name!r}: {attribute} is {make!r}, expected a class of "
+            "nnx.Module"
+        )
     return make(in_channels=in_channels, rngs=rngs)

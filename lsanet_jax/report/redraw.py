@@ -12,6 +12,7 @@ from lsanet_jax.evaluation.statistics import Bootstrap, Difference
 from lsanet_jax.report import tables
 from lsanet_jax.report.results import Cell, Comparison, Trained
 from lsanet_jax.report.tables import Table
+from lsanet_jax.runtime.files import text_of_csv_cell
 from lsanet_jax.sweeps.spec import Job, Run
 
 RUNS, SUMMARY = "_runs.csv", "_summary.csv"
@@ -46,11 +47,15 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
 def _read(file: str) -> list[dict[str, str]]:
     try:
         with open(file, newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            names, *lines = [list(map(text_of_csv_cell, row)) for row in csv.reader(stream)]
+            rows = [dict(zip(names, line, strict=False)) for line in lines]
+    except ValueError as error:
+        raise DataError(f"{file} is not of a report: it is empty, or {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    optional = dict.fromkeys(("difference_seeds", "baseline", "asked_dataset"), "")
-    return [{**optional, **row} for row in rows]
+    optional = ("difference_seeds", "baseline", "asked_dataset")
+    # Behind the others: the columns before "run" are the labels of the rows.
+    return [row | {name: row.get(name, "") for name in optional} for row in rows]
 
 
 def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:

@@ -1,11 +1,9 @@
 """The finished runs of a sweep: reads them, checks them against each other, compares them."""
 
 import dataclasses
-import json
 import math
+import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,20 +14,21 @@ from jaxtyping import Float, Int
 from lsanet_jax import metrics
 from lsanet_jax.config import flatten
 from lsanet_jax.data.dataset import TASKS
-from lsanet_jax.errors import DataError, WorkdirError
-from lsanet_jax.evaluation import statistics
+from lsanet_jax.errors import WorkdirError
+from lsanet_jax.evaluation import statistics, stored
+from lsanet_jax.evaluation.stored import Predictions
+from lsanet_jax.runs import seal
 from lsanet_jax.runs.layout import ENVIRONMENTS, MANIFEST, METRICS, PREDICTIONS, RESULT
-from lsanet_jax.runtime.files import read_json
+from lsanet_jax.runs.workdir import read_manifest, read_result
+from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.strict_json import Each, Maybe
 from lsanet_jax.sweeps import spec
 
-
-class Predictions(NamedTuple):
-    """The classifiers' predictions for the test split, at the epoch that the run reports."""
-
-    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
-    probabilities: Float[np.ndarray, "l n k"]  # shallow to deep; the last is the network's own
-    names: tuple[str, ...] = ()  # of the images, if they were files
-    groups: tuple[int, ...] = ()  # numbers of their patients or other groups, if they are known
+_EPOCH_SHAPE = {
+    "epoch": int,
+    "train": Each((float, None)),
+    "val": {"classifiers": [Each((float, None))]},
+}
 
 
 class Trained(NamedTuple):
@@ -41,6 +40,7 @@ class Trained(NamedTuple):
     environments: list[dict]  # in which it was started and resumed
     epochs: list[dict]  # the lines of metrics.jsonl; empty if there is no such file
     predictions: Predictions | None  # None if it was trained before runs wrote them
+    looks: int | None = None  # evaluations on the test split; None if it was trained before seals
 
     @property
     def labels(self) -> Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]:
@@ -78,7 +78,7 @@ class Cell:
         """The name of the data that was used; before training, of the config's data."""
         if self.trained:
             return " and ".join(dict.fromkeys(each.result["dataset"] for each in self.trained))
-        data, path = self.config.data, pathlib.Path(self.config.data.path).expanduser()
+        data, path = self.config.data, pathlib.Path(os.path.expanduser(self.config.data.path))
         if data.name == "folder":
             return path.resolve().name
         return path.stem if data.name == "npz" else data.name
@@ -120,11 +120,10 @@ def collect(swept: spec.Sweep, workdir: str | pathlib.Path) -> list[Cell]:
     for run in swept.runs:
         trained, failed, missing = [], {}, []
         for job in (job for job in jobs if job.run is run):
-            result = spec.result(swept, job)
-            if result is not None:
-                trained.append(_read(job, result))
+            if spec.result(swept, job) is not None:
+                trained.append(_read(job))
             elif job.error.exists():
-                failed[job.seed] = str(read_json(job.error).get("error", "no reason is given"))
+                failed[job.seed] = _reason(job)
             else:
                 missing.append(job.seed)
         config = spec.resolve(swept, run, swept.seeds[0])
@@ -243,124 +242,48 @@ def _percent(found: statistics.Bootstrap) -> statistics.Bootstrap:
     return statistics.Bootstrap(difference, low, high, found.dropped)
 
 
-def _read(job: spec.Job, result: dict) -> Trained:
+def _reason(job: spec.Job) -> str:
+    error = strict_json.read_json(job.error, {"error": Maybe(str)})
+    return error.get("error", "no reason is given")
+
+
+def _read(job: spec.Job) -> Trained:
+    sealed = seal.check(job.workdir)
+    result = read_result(job.workdir)
     _check_result(job, result)
-    manifest = read_json(job.workdir / MANIFEST)
-    if not isinstance(manifest.get("environment"), dict) or not isinstance(
-        manifest.get("dataset"), dict
-    ):
-        raise _damaged(job, MANIFEST, "it has no dataset or no environment")
+    manifest = read_manifest(job.workdir)
     environments = [manifest["environment"]]
-    for number, line in enumerate(_read_lines(job, ENVIRONMENTS), start=1):
-        if not isinstance(line, dict):
-            raise _damaged(job, ENVIRONMENTS, f"line {number} is not an object")
-        environments.append(line)
-    predictions = _read_predictions(job, result)
-    return Trained(job, result, manifest, environments, _read_epochs(job), predictions)
+    environments += strict_json.read_json_lines(job.workdir / ENVIRONMENTS)
+    epochs = strict_json.read_json_lines(job.workdir / METRICS, _EPOCH_SHAPE)
+    for number, line in enumerate(epochs, start=1):
+        if line["epoch"] != number or not line["val"]["classifiers"]:
+            raise _damaged(job, METRICS, f"line {number}: expected the record of that epoch")
+    return Trained(
+        job,
+        result,
+        manifest,
+        environments,
+        epochs,
+        stored.read_predictions(job.workdir, result),
+        sealed["test_looks"] if sealed else None,
+    )
 
 
 def _check_result(job: spec.Job, result: dict) -> None:
-    try:
-        scores = [result["test"], result["last_epoch"]["test"], *result["classifiers"]]
-        fractions = [score["acc"] for score in scores]
-        fractions += [score["auc"] for score in scores if score["auc"] is not None]
-        wrong = [value for value in fractions if not 0 <= value <= 1]
-        stages = [classifier["stage"] for classifier in result["classifiers"]]
-        if wrong or not stages:
-            raise ValueError(f"{wrong[0]} is not a fraction" if wrong else "it has no classifiers")
-        if result["task"] not in TASKS or not isinstance(result["dataset"], str):
-            raise ValueError(f"task {result['task']!r} of dataset {result['dataset']!r}")
-        if result["seed"] != job.seed:
-            raise ValueError(f"its seed is {result['seed']}")
-        if [result["test"][key] for key in ("acc", "auc")] != [
-            result["classifiers"][-1][key] for key in ("acc", "auc")
-        ]:
-            raise ValueError("test differs from the last of classifiers")
-        float(result["seconds"])
-        int(result["best_epoch"])
-    except KeyError as error:
-        raise _damaged(job, RESULT, f"{error} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise _damaged(job, RESULT, error) from error
-
-
-def _read_lines(job: spec.Job, name: str) -> list[Any]:
-    """Read the lines of a JSON Lines file; none if there is no such file."""
-    file = job.workdir / name
-    if not file.exists():
-        return []
-    try:
-        texts = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(job, name, error) from error
-    lines = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            lines.append(json.loads(text))
-        except ValueError as error:
-            raise _damaged(job, name, f"line {number}: {error}") from error
-    return lines
-
-
-def _read_epochs(job: spec.Job) -> list[dict]:
-    lines = _read_lines(job, METRICS)
-    for number, line in enumerate(lines, start=1):
-        try:
-            stages = [classifier["stage"] for classifier in line["val"]["classifiers"]]
-            if not stages or not isinstance(line["train"], dict) or line["epoch"] != number:
-                raise ValueError("expected the record of that epoch")
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(job, METRICS, f"line {number}: {error}") from error
-    return lines
-
-
-def _read_predictions(job: spec.Job, result: dict) -> Predictions | None:
-    file = job.workdir / PREDICTIONS
-    if not file.exists():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            labels, probabilities = arrays["labels"], arrays["probabilities"]
-            epoch = int(arrays["epoch"])
-            names, groups = (
-                tuple(arrays[name].tolist()) if name in arrays else ()
-                for name in ("names", "groups")
-            )
-    except KeyError as error:
-        raise _damaged(job, PREDICTIONS, error.args[0]) from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(job, PREDICTIONS, error) from error
-    task, shape = result["task"], probabilities.shape
-    count = len(result["classifiers"])
-    wanted = shape[1:] if task == "multi-label" else shape[1:2]
-    if len(shape) != 3 or 0 in shape or shape[0] != count or labels.shape != wanted:
-        found = f"labels of shape {labels.shape} and probabilities of shape {shape}"
-        raise _damaged(job, PREDICTIONS, f"{found} for {count} classifiers and {task}")
-    for name, values in (("names", names), ("groups", groups)):
-        if len(values) not in (0, len(labels)):
-            found = f"{len(values)} {name} for {len(labels)} labels"
-            raise _damaged(job, PREDICTIONS, found)
-    if epoch != result["best_epoch"]:
-        found = f"they are for epoch {epoch}, {RESULT} for epoch {result['best_epoch']}"
-        raise _damaged(job, PREDICTIONS, found)
-    for classifier, own in zip(result["classifiers"], probabilities, strict=True):
-        try:
-            statistics.recall_per_class(labels, own, task)  # which checks both
-        except DataError as error:
-            raise _damaged(job, PREDICTIONS, error) from error
-        auc, _ = statistics.auc_variance(labels, own, task)
-        acc = metrics.accuracy(labels, own, task)
-        for name, here, there in (
-            ("accuracy", acc, classifier["acc"]),
-            ("AUC", auc, math.nan if classifier["auc"] is None else classifier["auc"]),
-        ):
-            if not np.isclose(here, there, rtol=0, atol=1e-5, equal_nan=True):
-                found = (
-                    f"the {name} of stage {classifier['stage']} is {here:.6f} by them but "
-                    f"{there:.6f} in {RESULT}"
-                )
-                raise _damaged(job, PREDICTIONS, found)
-    return Predictions(labels, probabilities, names, groups)
+    scores = [result["test"], result["last_epoch"]["test"], *result["classifiers"]]
+    fractions = [score[name] for score in scores for name in ("acc", "auc")]
+    wrong = [value for value in fractions if value is not None and not 0 <= value <= 1]
+    if wrong:
+        raise _damaged(job, RESULT, f"{wrong[0]} is not a fraction")
+    if not result["classifiers"]:
+        raise _damaged(job, RESULT, "it has no classifiers")
+    if result["task"] not in TASKS:
+        raise _damaged(job, RESULT, f"task is {result['task']!r}")
+    if result["seed"] != job.seed:
+        raise _damaged(job, RESULT, f"its seed is {result['seed']}")
+    own = result["classifiers"][-1]
+    if any(result["test"][name] != own[name] for name in ("acc", "auc")):
+        raise _damaged(job, RESULT, "test differs from the last of classifiers")
 
 
 def _damaged(job: spec.Job, name: str, found: object) -> WorkdirError:

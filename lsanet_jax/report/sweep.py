@@ -11,7 +11,7 @@ from lsanet_jax.report import folds, results, templates, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
 from lsanet_jax.report.tables import Table, dataset_title
-from lsanet_jax.runs.layout import PREDICTIONS
+from lsanet_jax.runs.layout import PREDICTIONS, SEAL
 from lsanet_jax.sweeps.spec import Sweep
 
 # The fields of the paper's protocol (Section 4.1). Their defaults are the paper's values.
@@ -67,9 +67,14 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
     if any(cell.run.baseline is not None and cell.run.fold_of is None for cell in cells):
         tables.append(report_tables.differences(cells, comparisons))
     tables += [*report_tables.per_class(cells), report_tables.epochs(cells)]
-    old = [each.job.name for cell in cells for each in cell.trained if each.predictions is None]
+    trained = [each for cell in cells for each in cell.trained]
+    old = [each.job.name for each in trained if each.predictions is None]
+    unsealed = [each.job.name for each in trained if each.looks is None]
     texts = ["sweep_notes.txt", "fold_notes.txt"] if joined else ["sweep_notes.txt"]
     notes = [" ".join(n.split()) for text in texts for n in templates.read(text).split("\n\n")]
+    if unsealed:
+        which = "all runs" if len(unsealed) == len(trained) else ", ".join(unsealed)
+        notes.append(f"No {SEAL}, as in runs of earlier versions, so not checked: {which}.")
     if old:
         notes.append(f"No {PREDICTIONS}, so no intervals and no calibration: {', '.join(old)}.")
     return Report(
@@ -152,6 +157,10 @@ def _facts(swept: Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
     if swept.overrides:
         given = ", ".join(f"{name} = {value}" for name, value in swept.overrides.items())
         facts.append(("Overrides", given))
+    looks = [each.looks for each in trained if each.looks is not None]
+    if looks:
+        times = f"{sum(looks)} times in {len(looks)} run{'' if len(looks) == 1 else 's'}"
+        facts.append(("Test split", f"evaluated {times}, after training; it selects nothing"))
     if trained:
         facts += [
             (title, _tally(" then ".join(dict.fromkeys(map(of, t.environments))) for t in trained))

@@ -12,8 +12,8 @@ from lsanet_jax.evaluation import statistics
 from lsanet_jax.report import results, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.sweep import Report
-from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, row_of
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, plain, row_of
+from lsanet_jax.runtime.files import csv_cell, replacing
 
 if TYPE_CHECKING:  # elsewhere only when something is drawn: matplotlib is slow to import
     from lsanet_jax.report import figures
@@ -23,16 +23,21 @@ FORMATS = ("md", "csv", "tex", "html")
 
 def to_markdown(report: Report) -> str:
     """Write a report as a Markdown page."""
-    parts = [f"# {report.title}", *(f"> **{warning}**" for warning in report.warnings)]
-    parts.append("\n".join(f"- {name}: {text}" for name, text in report.facts))
+    parts = [f"# {report.title}", *(f"> **{_prose(warning)}**" for warning in report.warnings)]
+    parts.append("\n".join(f"- {name}: {_prose(text)}" for name, text in report.facts))
     for table in report.tables:
         parts.append(f"## {table.title}\n\n{markdown(table)}")
         if table is report.tables[0] and report.problems:
-            parts.append("\n".join(f"- {problem}" for problem in report.problems))
+            parts.append("\n".join(f"- {_prose(problem)}" for problem in report.problems))
     if report.words:
         parts.append("\n\n".join(["## In words", *report.words]))
     parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _prose(text: str) -> str:
+    """Escape a sentence for Markdown, in which _ and | mean nothing within words."""
+    return plain(text, r"\\*`")
 
 
 def to_csv(report: Report) -> tuple[str, str]:
@@ -87,10 +92,10 @@ def _csv_text(rows: list[dict]) -> str:
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in names})
     for row in rows:
         undefined = lambda v: isinstance(v, float) and math.isnan(v)
-        short = lambda v: f"{v:.8g}" if isinstance(v, float) else v
+        short = lambda v: f"{v:.8g}" if isinstance(v, float) else csv_cell(v)
         writer.writerow({k: short(v) for k, v in row.items() if not undefined(v)})
     return stream.getvalue()
 

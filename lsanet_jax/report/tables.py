@@ -306,6 +306,16 @@ def score_interval(found: statistics.Interval) -> str:
 # ------------------------------------------------------------------------------ text
 
 
+def plain(text: str, special: str = r"\\|*_`") -> str:
+    """Escape text so that Markdown shows it as it is, on one line.
+
+    Args:
+        text: the text.
+        special: the characters to escape wherever they are; links and HTML tags always are.
+    """
+    return re.sub(rf"[{special}]|<(?=\S)|\[(?=[^\]]*\]\()", r"\\\g<0>", " ".join(text.split()))
+
+
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown; the title of a group precedes those of its columns."""
     groups = [title for title, span in table.groups for _ in range(span)] or [""] * len(
@@ -316,7 +326,6 @@ def markdown(table: Table) -> str:
         f"{group} {column}".strip() if several else column
         for group, column in zip(groups, table.columns, strict=True)
     ]
-    plain = lambda text: re.sub(r"[\\|*_`]|<(?=\S)", r"\\\g<0>", " ".join(text.split()))
     lines = [[plain(title) for title in (*table.labels, *columns)]]
     lines.append(["---"] * len(table.labels) + ["---:"] * len(columns))
     for row in table.rows:

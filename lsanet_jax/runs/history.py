@@ -16,6 +16,7 @@ class History:
       seconds: of training and validation.
       rates: images per second of each epoch.
       skipped: steps that were left out as their loss or a gradient was not finite.
+      logs: SHA-256 of the logs of these epochs; see `Workdir.logs_so_far`.
     """
 
     epoch: int = 0
@@ -25,6 +26,7 @@ class History:
     seconds: float = 0.0
     rates: list[float] = dataclasses.field(default_factory=list)
     skipped: int = 0
+    logs: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(
         self,

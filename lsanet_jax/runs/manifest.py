@@ -2,9 +2,7 @@
 
 `manifest.json` is written when a run starts. `digests.jsonl` gets a record after each epoch: the
 mean loss as a hex float, and SHA-256 digests of the parameters, batch statistics and optimizer
-state. Each record holds the SHA-256 of the line before it (the first one that of `manifest.json`)
-and `result.json` that of the last, so a line that is changed later shows. `audit` checks all this
-by training again.
+state. `chain` has how its lines follow on each other. `audit` checks all this by training again.
 """
 
 import concurrent.futures
@@ -20,14 +18,11 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from lsanet_jax.errors import DataError, WorkdirError
-from lsanet_jax.runs.layout import DIGESTS, MANIFEST, RESULT
+from lsanet_jax.errors import DataError
+from lsanet_jax.runs.chain import PARTS
 from lsanet_jax.runtime.cores import usable_cores
-from lsanet_jax.runtime.files import read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
-PARTS = ("params", "batch_stats", "opt_state")
-
 _SHORT = 12  # Hex digits kept of each tensor's digest, enough to tell which one differs
 
 
@@ -141,16 +136,25 @@ def make_record(
     tensors = {}
     for part in PARTS:
         of_part = part_digests(digests, part)
-        lines = "".join(f"{name} {digest}\n" for name, digest in of_part.items())
-        record[part] = sha256(lines.encode())
+        record[part] = digest_of_part(of_part)
         if part != "opt_state":
             tensors |= {f"{part}{name}": digest[:_SHORT] for name, digest in of_part.items()}
     return record | {"tensors": tensors, "previous": previous}
 
 
+def digest_of_part(digests: dict[str, str]) -> str:
+    """The digest of one of `PARTS` in a record, from its `part_digests`."""
+    return sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
+
+
 def sha256(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def predictions_sha256(probabilities: np.ndarray) -> str:
+    """SHA-256 in hex of predictions, their shape and dtype."""
+    return tensor_digests(probabilities)[""]
 
 
 def weights_sha256(file: str | pathlib.Path) -> str:
@@ -166,39 +170,3 @@ def weights_sha256(file: str | pathlib.Path) -> str:
         raise DataError(
             f"{file}, config.model.init_from, cannot be read ({error.strerror}): restore it"
         ) from error
-
-
-def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a run, their chain checked.
-
-    Raises:
-      WorkdirError: a file is missing, or a line was changed, added or taken out; it is named.
-    """
-    manifest, file = workdir / MANIFEST, workdir / DIGESTS
-    try:
-        previous, lines = sha256(manifest.read_bytes()), file.read_bytes().splitlines()
-    except OSError as error:
-        raise WorkdirError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            found, epoch = record["previous"], record["epoch"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise WorkdirError(f"{file}: line {number} is damaged ({error})") from error
-        if found != previous or epoch != number:
-            before = f"line {number - 1}" if number > 1 else MANIFEST
-            raise WorkdirError(
-                f"{file}: line {number} does not follow on {before}: one of the two was changed, "
-                "or a line was added or taken out"
-            )
-        records.append(record)
-        previous = sha256(line)
-    if (workdir / RESULT).exists():
-        promised = read_json(workdir / RESULT).get("last_digest")
-        if promised != previous:
-            raise WorkdirError(
-                f"{file}: the last line, {len(records)}, is not the one that {RESULT} records: "
-                "one of the two was changed, or lines were added or taken out"
-            )
-    return records

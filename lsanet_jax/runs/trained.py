@@ -1,7 +1,10 @@
 """The trained network of a run, ready to predict or to export."""
 
+import contextlib
 import functools
+import importlib
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +19,13 @@ from lsanet_jax import config as config_lib
 from lsanet_jax import keys, models, steps
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.sources import images as image_files
-from lsanet_jax.errors import DataError, WorkdirError
+from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.models import formulation
+from lsanet_jax.runs import chain, manifest, seal
 from lsanet_jax.runs.checkpoint import Checkpoints, Model
-from lsanet_jax.runs.layout import CHECKPOINTS, MANIFEST, RESULT
-from lsanet_jax.runs.workdir import read_config
-from lsanet_jax.runtime.files import read_json
+from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST, RESULT
+from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
+from lsanet_jax.runtime import strict_json
 
 BATCH_SIZE = 64  # images that `Run.predict` takes at a time
 
@@ -86,21 +90,25 @@ class TrainedModel(NamedTuple):
         return functools.partial(compiled, state)
 
 
-def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedModel:
+def load(
+    workdir: str | pathlib.Path, checkpoint: str = "selected", *, trust_code: bool = False
+) -> TrainedModel:
     """Load the network of a run.
 
     Args:
       workdir: folder of the run.
       checkpoint: "selected", the epoch that a finished run reports, or "last", the newest one.
+      trust_code: import the module of a MODULE:CLASS backbone.
 
     Raises:
       WorkdirError: there is no such run or checkpoint, it is damaged, or it is not finished.
+      ConfigError: see `check_trusted`.
     """
     path = pathlib.Path(workdir).absolute()
-    config = read_config(path)
+    config, dataset, result, sealed = read_checked(path)
     config_lib.validate(config)
-    dataset, result = read_manifest(path)["dataset"], path / RESULT
-    if checkpoint == "selected" and not result.exists():
+    check_trusted(path, config.model.backbone, trust_code=trust_code)
+    if checkpoint == "selected" and result is None:
         raise WorkdirError(
             f"--workdir={path} holds no {RESULT}: the run is not finished, so no epoch is selected "
             "yet. Resume it, or take the newest checkpoint with --checkpoint=last"
@@ -113,22 +121,75 @@ def load(workdir: str | pathlib.Path, checkpoint: str = "selected") -> TrainedMo
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     graphdef, *variables = steps.init_model(create, keys.stream(config.seed, "init"), mesh)
     with Checkpoints(path / CHECKPOINTS, writes=False) as checkpoints:
-        epoch = read_json(result)["best_epoch"] if checkpoint == "selected" else None
+        epoch = result["best_epoch"] if result and checkpoint == "selected" else None
         trained, epoch = _restore(checkpoints, Model(*variables), epoch)
+    if sealed and epoch == sealed["weights"]["epoch"]:
+        _check_weights(path, trained, sealed["weights"])
     model = nnx.merge(graphdef, *trained)
     model.eval()
     return TrainedModel(model, config, dataset, epoch)
 
 
-def read_manifest(path: pathlib.Path) -> dict[str, Any]:
-    """The manifest of the run in a folder.
+class Checked(NamedTuple):
+    """What the files of a run say of its network.
+
+    Attributes:
+      config: every field of it.
+      dataset: of the manifest.
+      result: None if the run is not finished.
+      seal: None if the run is not finished, or of an earlier version.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: dict[str, Any]
+    result: dict[str, Any] | None
+    seal: dict[str, Any] | None
+
+
+def read_checked(path: pathlib.Path) -> Checked:
+    """Read what a run says of its network, checked against its seal, or else its chain.
 
     Raises:
-      WorkdirError: there is none.
+      WorkdirError: a file is missing, or is not what was written; it is named.
     """
-    if not (path / MANIFEST).exists():
-        raise WorkdirError(f"--workdir={path} holds no {MANIFEST}: its training never started")
-    return read_json(path / MANIFEST)
+    sealed = seal.check(path, (CONFIG, MANIFEST, DIGESTS, RESULT))
+    config = read_config(path)
+    if sealed is None:
+        seal.note_if_old(path)
+        if strict_json.exists(path / DIGESTS):
+            chain.read(path, cut=not strict_json.exists(path / RESULT))  # which holds the manifest
+    result = read_result(path) if strict_json.exists(path / RESULT) else None
+    return Checked(config, read_manifest(path)["dataset"], result, sealed)
+
+
+def check_trusted(path: pathlib.Path, backbone: str, *, trust_code: bool) -> None:
+    """Refuse to import code that only a run names, unless the user trusts it.
+
+    A module that is imported already is the user's own; one that is trusted is imported here.
+
+    Raises:
+      ConfigError: the backbone is MODULE:CLASS, its module is not imported, and `trust_code` is
+        False.
+    """
+    module, colon, _ = backbone.partition(":")
+    if colon and not trust_code and module not in sys.modules:
+        raise ConfigError(
+            f"--workdir={path} has config.model.backbone = {backbone!r}: to use the network, code "
+            f"of the module {module} must run. If you trust it, add --trust_code"
+        )
+    if colon:
+        with contextlib.suppress(ImportError):  # `models` says what is wrong with it.
+            importlib.import_module(module)
+
+
+def _check_weights(path: pathlib.Path, model: Model, sealed: dict[str, Any]) -> None:
+    digests = manifest.tensor_digests(model)
+    for part in seal.WEIGHTS:
+        if manifest.digest_of_part(manifest.part_digests(digests, part)) != sealed[part]:
+            raise WorkdirError(
+                f"{path / CHECKPOINTS} does not hold the {part} of epoch {sealed['epoch']} that "
+                "the run was sealed with: restore the folder from a copy"
+            )
 
 
 def _restore(checkpoints: Checkpoints, model: Model, epoch: int | None) -> tuple[Model, int]:
@@ -157,12 +218,18 @@ class Run:
     """
 
     def __init__(
-        self, path: pathlib.Path, config: ml_collections.ConfigDict, result: dict | None = None
+        self,
+        path: pathlib.Path,
+        config: ml_collections.ConfigDict,
+        result: dict | None = None,
+        *,
+        trust_code: bool = False,
     ):
         """Read nothing yet; see `load_run`."""
         self.path = path
         self.config = config
         self._result = result
+        self._trust_code = trust_code
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -170,20 +237,19 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """The contents of `result.json`, with scores in [0, 1]; None if it is not finished."""
-        file = self.path / RESULT
-        if self._result is None and file.exists():
-            self._result = read_json(file)
+        if self._result is None:
+            self._result = read_checked(self.path).result
         return self._result
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
-        return tuple(read_manifest(self.path)["dataset"]["class_names"])
+        return tuple(read_checked(self.path).dataset["class_names"])
 
     @functools.cached_property
     def trained(self) -> TrainedModel:
         """The network of the selected epoch; see `load`."""
-        return load(self.path)
+        return load(self.path, trust_code=self._trust_code)
 
     @functools.cached_property
     def _predict(self) -> Callable[..., tuple]:
@@ -226,11 +292,16 @@ class Run:
         return np.concatenate(found)[: len(images)]
 
 
-def load_run(workdir: str | pathlib.Path) -> Run:
+def load_run(workdir: str | pathlib.Path, *, trust_code: bool = False) -> Run:
     """Open the run in a folder.
 
+    Args:
+      workdir: the folder.
+      trust_code: import the module of its MODULE:CLASS backbone, if it has one, to predict. One
+        that is imported already needs no such trust.
+
     Raises:
-      WorkdirError: it holds no run.
+      WorkdirError: it holds no run, or a damaged one.
     """
     path = pathlib.Path(workdir).absolute()
-    return Run(path, read_config(path))
+    return Run(path, read_checked(path).config, trust_code=trust_code)

@@ -9,8 +9,8 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Iterator
-from typing import IO, Self
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Self
 
 import ml_collections
 import numpy as np
@@ -19,6 +19,7 @@ from lsanet_jax.config import FIELDS, MAY_CHANGE, complete, flatten, unflatten
 from lsanet_jax.data.dataset import Split
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
+from lsanet_jax.runs import chain, seal
 from lsanet_jax.runs.layout import (
     CONFIG,
     DIGESTS,
@@ -28,14 +29,52 @@ from lsanet_jax.runs.layout import (
     METRICS,
     PREDICTIONS,
     RESULT,
+    SEAL,
     TENSORBOARD,
 )
 from lsanet_jax.runs.manifest import differences, make_record, sha256
-from lsanet_jax.runtime.files import json_text, read_json, replacing, try_lock, write_atomically
+from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.files import json_text, replacing, try_lock, write_atomically
+from lsanet_jax.runtime.strict_json import Each, Maybe
 
 log = logging.getLogger(__name__)
 
-WRITTEN_ATOMICALLY = (CONFIG, MANIFEST, METRICS, DIGESTS, RESULT, PREDICTIONS, ENVIRONMENTS)
+WRITTEN_ATOMICALLY = (*seal.SEALED, SEAL)
+MANIFEST_SHAPE = {
+    "config": Maybe(dict),
+    "dataset": {
+        "name": str,
+        "task": str,
+        "class_names": [str],
+        "image_shape": [int],
+        "stored_shape": Maybe([int]),
+        "fingerprint": Maybe(str),
+        "decoding": Maybe(dict),
+    },
+    "environment": {"packages": Maybe(Each(str)), "xla_flags": Maybe(str)},
+    "weights": Maybe({"sha256": str}),
+    "weights_from": Maybe(dict),
+}
+SCORE = {"acc": float, "auc": (float, None)}
+RESULT_SHAPE = {
+    "dataset": str,
+    "task": str,
+    "backbone": Maybe(str),
+    "objective": Maybe(str),
+    "seed": int,
+    "selected": Maybe(str),
+    "best_epoch": int,
+    "val": Maybe(SCORE),
+    "test": SCORE,
+    "last_epoch": {"epoch": int, "val": Maybe(SCORE), "test": SCORE},
+    "classifiers": [SCORE | {"stage": int}],
+    "beta": Maybe(([float], None)),
+    "images_per_second": Maybe((float, None)),
+    "seconds": float,
+    "skipped_steps": Maybe(int),
+    "last_digest": Maybe(str),
+    "test_looks": Maybe(int),
+}
 FLUSH_SECONDS = 30  # How long TensorBoard may have to wait for a point.
 
 
@@ -68,13 +107,19 @@ class Workdir:
         self._config_file = self.path / CONFIG
         if not writes:
             return
-        if self._config_file.exists():
+        if strict_json.exists(self._config_file):
             check_same_config(self.path, config)
-        elif self.path.is_dir() and not all(map(_left_behind, self.path.iterdir())):
+        elif self._holds_other_files():
             raise WorkdirError(
                 f"--workdir={path} is not empty and holds no config.json: it was not created by "
                 "lsanet_jax; choose another folder"
             )
+
+    def _holds_other_files(self) -> bool:
+        try:
+            return self.path.is_dir() and not all(map(_left_behind, self.path.iterdir()))
+        except OSError as error:
+            raise WorkdirError(f"cannot read --workdir={self.path}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -107,18 +152,17 @@ class Workdir:
             return
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_links()
             self._lock()
             for temporary in filter(_temporary, self.path.iterdir()):
                 temporary.unlink()
         file = self.path / MANIFEST
-        found = read_json(file) if file.exists() else None
+        found = read_manifest(self.path) if strict_json.exists(file) else None
         if found is not None:
             # A file or folder that was moved may have another name; runs of 0.1.0 did not record
             # the decoding, which the fingerprint of the pixels follows from.
-            then, now = found.get("dataset"), dict(manifest["dataset"])
-            if isinstance(then, dict):
-                then, now = then | {"name": ""}, now | {"name": ""}
-                now = {k: v for k, v in now.items() if k in then or k != "decoding"}
+            then, now = found["dataset"] | {"name": ""}, manifest["dataset"] | {"name": ""}
+            now = {k: v for k, v in now.items() if k in then or k != "decoding"}
             if changed := differences(then, now):
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
@@ -140,12 +184,22 @@ class Workdir:
             if found is None:
                 write_atomically(file, json_text({"config": self._config} | manifest, indent=1))
 
+    def _refuse_links(self) -> None:
+        """Keep a folder that someone else made from having us write elsewhere."""
+        for name in (*WRITTEN_ATOMICALLY, LOCK):
+            if (self.path / name).is_symlink():
+                raise WorkdirError(
+                    f"{self.path / name} is a link, to {(self.path / name).readlink()}: a run "
+                    "writes only to files of its own. Put the file itself there, or remove the link"
+                )
+
     def _add_environment(self, line: str) -> None:
         file = self.path / ENVIRONMENTS
-        with self._writing():
-            known = file.read_text() if file.exists() else ""
-            if line not in known.splitlines(keepends=True):
-                write_atomically(file, known + line)
+        known = strict_json.read_json_lines(file, cut=True)
+        lines = [json_text(each) for each in known]
+        if line not in lines:
+            with self._writing():
+                write_atomically(file, "".join([*lines, line]))
 
     def _lock(self) -> None:
         self._lock_file = stream = (self.path / LOCK).open("a+")
@@ -175,28 +229,77 @@ class Workdir:
             ) from error
 
     def finished_result(self) -> dict | None:
-        """The contents of `result.json`, or None while the run is not finished."""
-        file = self.path / RESULT
-        return read_json(file) if file.exists() else None
+        """The contents of `result.json`, or None while the run is not finished and sealed.
 
-    def keep_epochs(self, last: int) -> None:
-        """Drop the epochs after `last` from the logs: they will be trained again."""
+        Raises:
+          WorkdirError: a file of the finished run is damaged, or is not what was sealed.
+        """
+        result = self.path / RESULT
+        sealed = strict_json.exists(self.path / SEAL)
+        if seal.is_missing(self.path) or not (sealed or strict_json.exists(result)):
+            return None
+        seal.check(self.path)
+        seal.note_if_old(self.path)
+        return read_result(self.path)
+
+    def keep_epochs(self, last: int, logs: Mapping[str, str]) -> None:
+        """Drop what the logs have after epoch `last`: it will be trained again.
+
+        Args:
+          last: the epoch after which a checkpoint was restored; 0 if there is none.
+          logs: the `logs_so_far` that this checkpoint remembers; none in those of 0.1.0.
+
+        Raises:
+          WorkdirError: a line is damaged, other than the last one, which a crash may have cut off;
+            or an epoch before the checkpoint is missing, or is not what was written then.
+        """
         if not self._writes:
             return
         for name in (METRICS, DIGESTS):
             file = self.path / name
-            if not file.exists():
+            epochs = self._epochs_of_lines(name)
+            if epochs[:last] != list(range(1, last + 1)):
+                raise WorkdirError(
+                    f"{file} is damaged: it lacks lines of the {last} epochs that the checkpoint "
+                    "comes after; restore it, or use another --workdir"
+                )
+            if not epochs and not strict_json.exists(file):
                 continue
-            kept = []
-            for line in file.read_text().splitlines():
-                try:
-                    epoch = json.loads(line)["epoch"]
-                except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
-                    break
-                if epoch <= last:
-                    kept.append(line + "\n")
+            lines = strict_json.read_lines(file, cut=True)
+            if name in logs and logs[name] != sha256(_joined(lines[:last])):
+                raise WorkdirError(
+                    f"{file} is damaged: its first {last} lines are not those that the checkpoint "
+                    "after them remembers; restore it, or use another --workdir"
+                )
             with self._writing():
-                write_atomically(file, "".join(kept))
+                kept = lines[: sum(epoch <= last for epoch in epochs)]
+                write_atomically(file, _joined(kept).decode())
+        if strict_json.exists(self.path / RESULT):  # not sealed: it is evaluated again
+            with self._writing():
+                (self.path / RESULT).unlink()
+
+    def _epochs_of_lines(self, name: str) -> list[int]:
+        """The epoch of each line of a log; of the looks at the test split the last, as they end it.
+
+        Raises:
+          WorkdirError: a line is damaged, other than one that a crash cut off.
+        """
+        file = self.path / name
+        if not strict_json.exists(file):
+            return []
+        if name == METRICS:
+            entries = strict_json.read_json_lines(file, {"epoch": int}, cut=True)
+            return [entry["epoch"] for entry in entries]
+        found = chain.read(self.path, cut=True)
+        epochs = [record["epoch"] for record in found.records]
+        return epochs + [len(epochs)] * len(found.looks)
+
+    def logs_so_far(self) -> dict[str, str]:
+        """SHA-256 of the logs, by name, for a checkpoint to remember."""
+        if not self._writes:
+            return {}
+        files = [self.path / name for name in (METRICS, DIGESTS)]
+        return {file.name: strict_json.sha256_of(file) for file in files if file.exists()}
 
     def write_digests(self, digests: dict[str, str], *, epoch: int, step: int, loss: float) -> None:
         """Append the record of an epoch to `digests.jsonl`; see `manifest.make_record`."""
@@ -205,6 +308,22 @@ class Workdir:
         previous = self.last_digest()
         record = make_record(digests, epoch=epoch, step=step, loss=loss, previous=previous)
         self._append(DIGESTS, record)
+
+    def write_look(self, epoch: int, predictions: str) -> None:
+        """Append an evaluation on the test split to the chain in `digests.jsonl`.
+
+        One that is there already, from before a crash, is not counted again: nothing new was seen.
+
+        Args:
+          epoch: whose parameters were evaluated.
+          predictions: SHA-256 of what they say.
+        """
+        if not self._writes:
+            return
+        found = chain.read(self.path, cut=True)
+        look = {"split": "test", "epoch": epoch, "predictions": predictions}
+        if all(look != {name: each[name] for name in look} for each in found.looks):
+            self._append(DIGESTS, look | {"previous": found.end})
 
     def write_epoch(self, record: dict) -> None:
         """Append a line to `metrics.jsonl`, and its defined values to TensorBoard."""
@@ -249,11 +368,13 @@ class Workdir:
                 self._flushed = time.monotonic()
 
     def write_result(self, result: dict) -> None:
-        """Write `result.json`, which marks the run as finished; it holds `last_digest` too."""
+        """Write `result.json`, with `last_digest` and `test_looks`, and seal the run."""
         if self._writes:
-            result["last_digest"] = self.last_digest()
+            found = chain.read(self.path, cut=True)
+            result |= {"last_digest": found.end, "test_looks": len(found.looks)}
             with self._writing():
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
+                seal.write(self.path)
 
     def write_predictions(self, predictions: Predictions, tested: Split, epoch: int | None) -> None:
         """Write `predictions.npz`: what every classifier says of the test split, for `report`.
@@ -285,7 +406,7 @@ class Workdir:
     def last_digest(self) -> str:
         """SHA-256 of the chain's last link: the last line of `digests.jsonl`, else the manifest."""
         file = self.path / DIGESTS
-        lines = file.read_bytes().splitlines() if file.exists() else []
+        lines = strict_json.read_lines(file) if file.exists() else []
         return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
 
 
@@ -304,21 +425,29 @@ def _as_json(config: ml_collections.ConfigDict) -> dict:
     return json.loads(json.dumps(dict(flatten(config))))
 
 
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a resumed run must not change, as JSON has them."""
+    fixed = {k: v for k, v in complete(values).items() if k not in MAY_CHANGE}
+    return json.loads(json.dumps(fixed))
+
+
 def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Check that the run in a folder has this config, except for the fields in `MAY_CHANGE`.
 
     Raises:
       WorkdirError: it has another config, or its `config.json` is damaged.
     """
-    found = json.loads(json.dumps(complete(read_json(path / CONFIG))))
-    wanted = _as_json(config)
+    found, wanted = _fixed(_stored_config(path)), _fixed(dict(flatten(config)))
     if wanted["model.init_from"] and wanted["model.init_from"] == found["model.init_from"]:
         # What is at its default may have been set to what the weights want: see `weights`.
         for name in ("data.mean", "data.std"):
             if wanted[name] == list(FIELDS[name].default):
                 wanted[name] = found[name]
-    fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
-    if changed := differences(fixed(found), fixed(wanted)):
+    if changed := differences(found, wanted):
         raise WorkdirError(
             f"{path} holds a run of another config: {'; '.join(changed)}. Use another "
             "--workdir, or the same config to resume"
@@ -329,9 +458,41 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     """Read the config of the run in a folder; fields that came after it have their defaults.
 
     Raises:
-      WorkdirError: there is none.
+      WorkdirError: there is none, or it is not the one that the manifest has a copy of.
     """
-    file = path / CONFIG
-    if not file.exists():
-        raise WorkdirError(f"--workdir={path} holds no run: {file.name} is missing")
-    return unflatten(complete(read_json(file)))
+    if not strict_json.exists(path / CONFIG):
+        raise WorkdirError(f"--workdir={path} holds no run: {CONFIG} is missing")
+    return unflatten(complete(_stored_config(path)))
+
+
+def _stored_config(path: pathlib.Path) -> dict[str, Any]:
+    """The fields in `config.json`, checked against the copy in the manifest if there is one."""
+    found = strict_json.read_json(path / CONFIG)
+    if strict_json.exists(path / MANIFEST):
+        copy = strict_json.read_json(path / MANIFEST, {"config": Maybe(dict)}).get("config", found)
+        if changed := differences(_fixed(copy), _fixed(found)):
+            raise WorkdirError(
+                f"{path / CONFIG} is not the config that {MANIFEST} has a copy of (there) but "
+                f"another (here): {'; '.join(changed)}. Restore it, or use another --workdir"
+            )
+    return found
+
+
+def read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    """The manifest of the run in a folder.
+
+    Raises:
+      WorkdirError: there is none, or it is damaged.
+    """
+    if not strict_json.exists(path / MANIFEST):
+        raise WorkdirError(f"--workdir={path} holds no {MANIFEST}: its training never started")
+    return strict_json.read_json(path / MANIFEST, MANIFEST_SHAPE)
+
+
+def read_result(path: pathlib.Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+      WorkdirError: there is none, or it is damaged.
+    """
+    return strict_json.read_json(path / RESULT, RESULT_SHAPE)

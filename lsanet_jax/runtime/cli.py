@@ -8,6 +8,7 @@ from collections.abc import Callable
 from absl import logging as absl_logging
 
 from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
+from lsanet_jax.runtime import compiled
 
 
 def run(tool: Callable[[], None]) -> None:
@@ -19,6 +20,7 @@ def run(tool: Callable[[], None]) -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
+    compiled.keep()
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
         tool()
@@ -27,6 +29,14 @@ def run(tool: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
     except LSANetError as error:
         fail(error)
+    except MemoryError as error:
+        fail(
+            f"not enough memory ({error}): lower config.train.batch_size or the size of the images"
+        )
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        sys.exit(0)
+    except OSError as error:  # a path of the user's that nothing above could name better
+        fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
 
 
 def fail(message) -> None:
@@ -53,6 +63,15 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def add_trust_code(parser: argparse.ArgumentParser) -> None:
+    """Add the flag --trust_code, for `trained.check_trusted`."""
+    parser.add_argument(
+        "--trust_code",
+        action="store_true",
+        help="import the module that a MODULE:CLASS backbone of the run names",
+    )
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the flag --checkpoint, for `inference.load`."""
     parser.add_argument(
@@ -61,3 +80,4 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         choices=("selected", "last"),
         help="the epoch: the one that the finished run reports (default), or the newest",
     )
+    add_trust_code(parser)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, strict JSON, and locks."""
+"""Files that are whole or not there, JSON and CSV as we write them, and locks."""
 
 import contextlib
 import fcntl
@@ -10,26 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import IO
 
-from lsanet_jax.errors import WorkdirError
-
 log = logging.getLogger(__name__)
-
-
-def read_json(file: pathlib.Path) -> dict:
-    """Read a JSON object of our own.
-
-    Raises:
-      WorkdirError: it is damaged.
-    """
-    try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict):
-            raise TypeError(f"found a {type(content).__name__}, expected an object")
-        return content
-    except (OSError, TypeError, ValueError) as error:
-        raise WorkdirError(
-            f"{file} is damaged ({error}); restore it, or use another --workdir"
-        ) from error
 
 
 def json_text(value, **kwargs) -> str:
@@ -45,6 +26,22 @@ def json_text(value, **kwargs) -> str:
     return json.dumps(finite(value), allow_nan=False, **kwargs) + "\n"
 
 
+def csv_cell(value):
+    """A cell of a CSV file that no spreadsheet takes for a formula, as it may text of strangers."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def text_of_csv_cell(cell: str) -> str:
+    """The text that `csv_cell` made a cell of."""
+    return cell[1:] if cell[:1] == "'" and csv_cell(cell[1:]) == cell else cell
+
+
 def write_atomically(file: pathlib.Path, text: str) -> None:
     """Write a file so that after a crash there is either the old one or the new one."""
     with replacing(file) as temporary, temporary.open("w") as stream:
@@ -58,6 +55,7 @@ def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary file beside `file`, which takes its name and place when all went well."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # A link of that name would be written through.
         yield temporary
         temporary.replace(file)
     finally:

@@ -1,6 +1,7 @@
 """How long the runs of a sweep take, from those that were measured."""
 
 import functools
+import os
 import pathlib
 import statistics
 import zipfile
@@ -72,7 +73,7 @@ def training_images(config: ml_collections.ConfigDict) -> int | None:
         facts = medmnist.info(data.name)
         count, classes = facts["n_samples"]["train"], len(facts["label"])
     elif data.name == "npz":
-        count, classes = _rows(pathlib.Path(data.path).expanduser(), "train_images"), None
+        count, classes = _rows(pathlib.Path(os.path.expanduser(data.path)), "train_images"), None
     elif data.name == "synthetic":
         count, classes = data.synthetic.num_train, data.synthetic.num_classes
     else:

@@ -22,7 +22,8 @@ from typing import IO, NamedTuple
 
 from lsanet_jax.errors import INTERRUPTED, WorkdirError
 from lsanet_jax.runs.layout import LOCK, RESULT
-from lsanet_jax.runtime.files import json_text, read_json, try_lock, write_atomically
+from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.files import json_text, try_lock, write_atomically
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]  # the folder that holds the package
 STARTED = "sweep: started on"  # the first words of the line that each attempt adds to its log
@@ -201,7 +202,7 @@ def _wait(process: subprocess.Popen, grace: float, stopping: Callable[[], bool])
 def _ended(task: Task, exit_code: int, log: pathlib.Path, start: int) -> Attempt:
     if exit_code == 0:
         try:
-            return Attempt(0, result=read_json(pathlib.Path(task.workdir, RESULT)))
+            return Attempt(0, result=strict_json.read_json(pathlib.Path(task.workdir, RESULT)))
         except WorkdirError as error:
             return Attempt(1, str(error))
     if exit_code == INTERRUPTED:

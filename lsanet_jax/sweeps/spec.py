@@ -29,9 +29,12 @@ from absl import flags
 from lsanet_jax import config as config_lib
 from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, WorkdirError, near_matches
-from lsanet_jax.runs.layout import LOCK, RESULT
-from lsanet_jax.runs.workdir import check_same_config
-from lsanet_jax.runtime.files import json_text, read_json, write_atomically
+from lsanet_jax.runs import seal
+from lsanet_jax.runs.layout import CONFIG, LOCK, RESULT
+from lsanet_jax.runs.workdir import SCORE, check_same_config
+from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.files import json_text, write_atomically
+from lsanet_jax.runtime.strict_json import Maybe
 
 SCALES = ("paper", "28px")
 SWEEP = "sweep.json"
@@ -308,13 +311,13 @@ def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:
         WorkdirError: it holds another sweep, or something else.
     """
     path = pathlib.Path(workdir).absolute()
-    if path.exists() and not path.is_dir():
+    if strict_json.exists(path) and not path.is_dir():
         raise WorkdirError(f"--workdir={workdir} is a file: choose a folder")
     # Before the next check: another job of a Slurm array may be writing the file now.
     free = not path.exists() or all(
         file.name == LOCK or file.name.startswith(f".{SWEEP}.") for file in path.iterdir()
     )
-    if (path / SWEEP).exists():
+    if strict_json.exists(path / SWEEP):
         _check_same(sweep, path)
     elif not free:
         raise WorkdirError(
@@ -331,7 +334,7 @@ def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """
     path = pathlib.Path(workdir).absolute()
     check(sweep, path)
-    if (path / SWEEP).exists():
+    if strict_json.exists(path / SWEEP):
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -348,14 +351,11 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
         WorkdirError: the folder holds another sweep, or none.
     """
     path = pathlib.Path(workdir).absolute()
-    if not (path / SWEEP).exists():
+    if not strict_json.exists(path / SWEEP):
         raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
-    found = read_json(path / SWEEP)
-    try:
-        given = {key: found[key] for key in ("scale", "overrides", "seeds")}
-    except KeyError as error:
-        raise WorkdirError(f"{path / SWEEP} is damaged: {error} is missing") from error
-    sweep = load(file, **given, folds=found.get("folds", 0))
+    shape = {"scale": str, "overrides": dict, "seeds": [int], "folds": Maybe(int)}
+    found = strict_json.read_json(path / SWEEP, shape)
+    sweep = load(file, **{key: found[key] for key in shape if key in found})
     _check_same(sweep, path)
     return sweep
 
@@ -366,17 +366,11 @@ def result(sweep: Sweep, job: Job) -> dict | None:
     Raises:
         WorkdirError: it is damaged, or its run has another config than the sweep asks for.
     """
-    file = job.workdir / RESULT
-    if not file.exists():
+    if not strict_json.exists(job.workdir / RESULT) or seal.is_missing(job.workdir):
         return None
+    seal.check(job.workdir, (CONFIG, RESULT))
     check_same_config(job.workdir, resolve(sweep, job.run, job.seed))
-    found = read_json(file)
-    if not isinstance(found.get("test"), dict) or not {"acc", "auc"} <= found["test"].keys():
-        raise WorkdirError(
-            f"{file} is damaged: it lacks test.acc or test.auc. Restore it, or remove it to train "
-            "the run again"
-        )
-    return found
+    return strict_json.read_json(job.workdir / RESULT, {"test": SCORE, "seconds": Maybe(float)})
 
 
 def _description(sweep: Sweep) -> dict:
@@ -399,7 +393,7 @@ def _config_name(config: str) -> str:
 
 
 def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
-    found, wanted = read_json(path / SWEEP), _description(sweep)
+    found, wanted = strict_json.read_json(path / SWEEP), _description(sweep)
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
         found["runs"] = {
             name: [_config_name(config), overrides]

@@ -24,6 +24,7 @@ def reference_module(name, ref):
     w = {k.removeprefix(f"w.{name}."): jnp.asarray(v) for k, v in ref.items()}
     if name in ("se", "cbam"):
         for layer, i in ((module.mlp.fc1, 1), (module.mlp.fc2, 2)):
+            assert layer.kernel.shape == w[f"w{i}"].shape
             layer.kernel = nnx.Param(w[f"w{i}"])
             layer.bias = nnx.Param(w[f"b{i}"])
     if name == "cbam":
@@ -49,6 +50,15 @@ def test_output_matches_reference(reference, name, x64):
     assert y.dtype == x.dtype
     expected, rtol = ref[f"y.{name}"], 1e-6 if x64 else 1e-5
     np.testing.assert_allclose(y, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [(4, 1), (16, 3), (64, 3), (127, 3), (128, 5), (512, 5), (2048, 7)]
+)
+def test_the_kernel_of_eca_grows_with_the_channels(channels, size):
+    # |log2(C) / 2 + 1 / 2|, the nearest odd number: equation 12 of "ECA-Net".
+    module = ATTENTION["eca"](channels, rngs=nnx.Rngs(0))
+    assert module.kernel.shape == (size,)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 32), (2, 1, 1, 32)])

@@ -27,7 +27,7 @@ from flax import nnx
 from configs import quickstart
 from lsanet_jax import metrics, train
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.runs import layout, manifest, workdir
+from lsanet_jax.runs import chain, layout, manifest, seal, workdir
 from lsanet_jax.runs.checkpoint import Checkpoints, Model
 from lsanet_jax.runtime import cli, files, interrupts
 from lsanet_jax.steps import TrainState
@@ -48,7 +48,9 @@ POINTS = {
     "remove a checkpoint": (shutil, "rmtree"),
     "wait": (Checkpoints, "wait"),
     "write predictions": (workdir.Workdir, "write_predictions"),
+    "record a look": (workdir.Workdir, "write_look"),
     "write the result": (workdir.Workdir, "write_result"),
+    "seal": (seal, "write"),
 }
 RESUMING = {"restore": (Checkpoints, "restore_last")}
 
@@ -179,12 +181,14 @@ def _count(owner, name, counts):
 
 
 def outcome(path):
-    """All that a run ends with, save times; the chain of digests is checked."""
+    """All that a run ends with, save times; the chain of digests and the seal are checked."""
+    assert seal.check(path) is not None
     drop = lambda record, *names: {k: v for k, v in record.items() if k not in names}
     lines = (path / "metrics.jsonl").read_text().splitlines()
     result = json.loads((path / "result.json").read_text())
     return {
-        "digests": [drop(record, "previous") for record in manifest.read_records(path)],
+        "digests": [drop(record, "previous") for record in chain.read(path).records],
+        "looks": [drop(look, "previous") for look in chain.read(path).looks],
         "metrics": [drop(json.loads(line), "images_per_second") for line in lines],
         "result": drop(result, "images_per_second", "seconds", "last_digest"),
     }

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax.errors import ConfigError, WorkdirError
-from lsanet_jax.runs import manifest
+from lsanet_jax.runs import chain
 from lsanet_jax.sweeps import cluster, owner, progress
 from lsanet_jax.sweeps import job as job_lib
 from lsanet_jax.sweeps import run as command_line
@@ -170,9 +170,9 @@ def wait_for(condition, seconds=120):
 
 def outcome(job):
     """All that depends on the training: the digests, without what is also of the environment."""
-    records = manifest.read_records(job.workdir)
+    records = chain.read(job.workdir).records
     assert [record["epoch"] for record in records] == list(range(1, len(records) + 1))
-    return [{key: record[key] for key in ("epoch", "loss", *manifest.PARTS)} for record in records]
+    return [{key: record[key] for key in ("epoch", "loss", *chain.PARTS)} for record in records]
 
 
 def processes(text):
@@ -635,7 +635,7 @@ def test_damaged_and_foreign_results_are_named_and_kept(tool):
         tool.tiny.workdir / "sweep.json", json.dumps(sweep_lib._description(tool.tiny.sweep))
     )
     code, _, errors = tool()
-    assert code == 2 and f"{job.workdir}/config.json is damaged" in errors
+    assert code == 2 and f"{job.workdir}/config.json: cannot be read (No such file" in errors
     config = sweep_lib.resolve(tool.tiny.sweep, job.run, job.seed)
     fields = dict(sweep_lib.config_lib.flatten(config))
     for changes, message in (

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 30  # Without a byte.
 _WAITS_SECONDS = (1, 2, 4)  # Before each further attempt.
 _CHUNK_BYTES = 1 << 20
+_MAX_BYTES = 1 << 36  # Several times the largest set.
+_SLOW_SECONDS, _SLOW_BYTES = 60, 1 << 16  # Fewer bytes in that time are no download.
 
 
 def download(url: str, path: pathlib.Path, md5: str) -> None:
@@ -43,7 +45,9 @@ def download(url: str, path: pathlib.Path, md5: str) -> None:
             if not path.exists():
                 _fetch(url, file, md5, by_hand)
                 os.replace(part, path)
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: of the URL
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{path} is missing and downloading it from {url} failed ({error}). Try again when the"
             f" network and the folder {path.parent} are available. {by_hand}"
@@ -127,13 +131,27 @@ def _stream(url: str, file: io.BufferedRandom, start: int) -> None:
             file.truncate(0)
             start = 0
         length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else 0
+        total = start + int(length) if length.isascii() and length.isdigit() else 0
+        if total > _MAX_BYTES:
+            raise http.client.HTTPException(f"the server announces {length[:30]} bytes")
         with tqdm(
             total=total or None, initial=start, unit="B", unit_scale=True, desc=url.split("?")[0]
         ) as bar:
+            most = min(total or _MAX_BYTES, _MAX_BYTES)
+            received, since, seconds = start, start, time.monotonic()
             while chunk := response.read1(_CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
+                received += len(chunk)
+                if received > most:
+                    file.truncate(0)
+                    raise http.client.HTTPException(f"the server sends more than {most} bytes")
+                if time.monotonic() > seconds + _SLOW_SECONDS:
+                    if received < since + _SLOW_BYTES:
+                        raise http.client.HTTPException(
+                            f"only {received - since} bytes came in {_SLOW_SECONDS} s"
+                        )
+                    since, seconds = received, time.monotonic()
         file.flush()
         received = file.seek(0, os.SEEK_END)
     if total and received != total:

@@ -213,8 +213,8 @@ def list_images(path: pathlib.Path) -> list[str]:
         DataError: there is no image, a folder cannot be listed, links form a loop, or a name is not
             UTF-8.
     """
-    if not path.is_dir():
-        if not path.exists():
+    if not os.path.isdir(path):  # pathlib's raises an error if a name is too long.
+        if not os.path.exists(path):
             raise DataError(f"{path}: found nothing there.")
         check_name(path.parent, path.name)
         return [path.name]

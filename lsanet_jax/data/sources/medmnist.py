@@ -57,8 +57,8 @@ def load_medmnist(name: str, size: int = 28, root: str = "", mirror: str = "") -
     url, md5 = facts[f"url{suffix}"], facts[f"MD5{suffix}"]
     if mirror:
         url = f"{mirror.rstrip('/')}/{name}{suffix}.npz"
-    root_folder = pathlib.Path(root or os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")
-    path = root_folder.expanduser() / f"{name}{suffix}.npz"
+    root_folder = os.path.expanduser(root or os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")
+    path = pathlib.Path(root_folder) / f"{name}{suffix}.npz"
     if os.path.lexists(path):
         _check_md5(path, md5)
     else:
@@ -83,8 +83,9 @@ def prepared_folder(name: str, size: int, data_dir: str = "") -> pathlib.Path:
         ConfigError: there is no such set or size.
     """
     _check_size(name, size)
-    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    return root.expanduser().absolute() / PREPARED_NAME / f"{name}_{size}" / PREPARED_VERSION
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    place = pathlib.Path(os.path.expanduser(root)).absolute()
+    return place / PREPARED_NAME / f"{name}_{size}" / PREPARED_VERSION
 
 
 def _check_size(name: str, size: int) -> None:

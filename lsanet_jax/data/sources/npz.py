@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from lsanet_jax.data.arrays import as_images, as_labels
 from lsanet_jax.data.dataset import SPLITS, Dataset, Split
 from lsanet_jax.errors import DataError
+from lsanet_jax.runtime import memory
 
 KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
 
@@ -36,7 +37,7 @@ def load_npz(
         DataError: the file is missing or damaged, or does not hold such arrays, or a class has no
             training image.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(os.path.expanduser(path))
     arrays = _read_arrays(path, KEYS)
     names = class_names or _as_class_names(path, arrays.get("class_names"))
     pairs = {key: (arrays[f"{key}_images"], arrays[f"{key}_labels"]) for key in SPLITS}
@@ -89,8 +90,8 @@ def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w
 
 def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of these keys, and `class_names` if it is there."""
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
+    if not os.path.isfile(path):  # pathlib's raises an error if a name is too long.
+        found = "a folder" if os.path.isdir(path) else "no file"
         raise DataError(f"{path}: found {found}, expected an npz file: set data.path to its path.")
     expected = "expected an npz file as numpy.savez or numpy.savez_compressed writes it"
     try:
@@ -110,6 +111,7 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
                 f"{path}: missing {', '.join(missing)}; found {', '.join(file.files) or 'nothing'};"
                 f" expected {', '.join(keys)}."
             )
+        _check_members(path, file)
         arrays = {}
         for key in (*keys, "class_names"):
             if key not in file:
@@ -124,6 +126,20 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
                 raise DataError(f"{path}: {key} is not an array in NumPy's format; {expected}.")
             arrays[key] = array
     return arrays
+
+
+def _check_members(path: pathlib.Path, file: np.lib.npyio.NpzFile) -> None:
+    """Refuse a file that would not fit into memory, by what it declares, or that is ambiguous."""
+    assert file.zip is not None  # Until the file is closed.
+    members = file.zip.infolist()
+    if len({member.filename for member in members}) != len(members):
+        raise DataError(f"{path}: holds two arrays of one name: write it again.")
+    size, most = sum(member.file_size for member in members), memory.physical_bytes()
+    if size > most:
+        raise DataError(
+            f"{path}: its arrays take {memory.in_words(size)}, this machine has"
+            f" {memory.in_words(most)}: expected a smaller set, or a folder of images."
+        )
 
 
 def _read_array(file: np.lib.npyio.NpzFile, key: str) -> np.ndarray | bytes:

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.errors import ConfigError
+from lsanet_jax.runtime import memory
 
 _CHUNK_PIXELS = 2**19  # Rendered at a time, to bound memory. Part of what a seed means.
 
@@ -76,6 +77,10 @@ def make_synthetic(
     _check("size", size, 8 <= size <= 1024, "8 to 1024 pixels")
     _check("synthetic.channels", channels, channels in (1, 3), "1 (grey) or 3 (RGB)")
     _check("synthetic.seed", seed, seed >= 0, "0 or more")
+    labels = num_classes if task == "multi-label" else 1
+    most = memory.physical_bytes() // (size * size * channels + 4 * labels)
+    for key, count in counts.items():
+        _check(f"synthetic.num_{key}", count, count <= most, f"at most {most}, to fit into memory")
 
     kinds = _kinds(task, num_classes)
     splits = {}

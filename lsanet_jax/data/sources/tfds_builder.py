@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 import logging
 import math
 import pathlib
@@ -29,6 +28,7 @@ from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import medmnist
 from lsanet_jax.data.sources.medmnist import prepared_folder
 from lsanet_jax.errors import DataError
+from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import lock
 
 log = logging.getLogger(__name__)
@@ -267,7 +267,8 @@ def _write(folder: pathlib.Path, builder: MedMNIST2D) -> None:
 
 
 def _read(name: str, size: int, folder: pathlib.Path, memory_mb: float) -> Dataset:
-    metadata = json.loads((folder / "metadata.json").read_text())
+    shape = {"md5": str, "task": str, "class_names": [str], "fingerprint": str}
+    metadata = strict_json.read_json(folder / "metadata.json", shape)
     md5 = _source(name, size)["md5"]
     if metadata["md5"] != md5:
         raise ValueError(f"made from a file with md5 {metadata['md5']}, expected {md5}")
@@ -307,6 +308,7 @@ class _Records:
 
     @functools.cached_property
     def _builder(self) -> Any:  # A DatasetBuilder, of which TFDS declares too little.
+        _check_features(self._folder / "features.json")
         return tfds.builder_from_directory(self._folder)
 
     def decode(self, example: dict) -> np.ndarray:
@@ -323,6 +325,19 @@ class _Records:
                 f"{self._folder}: image {position} of {self._key} cannot be read"
                 f" ({type(error).__name__}: {error}); delete this folder and prepare it again."
             ) from error
+
+
+def _check_features(file: pathlib.Path) -> None:
+    """Refuse features other than TFDS's own: it would import whatever module the file names."""
+    level = [strict_json.read_json(file)]
+    while level:
+        value = level.pop()
+        if isinstance(value, dict):
+            name = value.get("pythonClassName", value.get("python_class_name", ""))
+            if name and not str(name).startswith("tensorflow_datasets.core.features."):
+                raise ValueError(f"{file.name} names the class {name}, which we do not write")
+        level += value.values() if isinstance(value, dict) else value
+        level = [inner for inner in level if isinstance(inner, dict | list)]
 
 
 def _read_split(records: _Records, held: bool) -> Split:
