@@ -28,10 +28,8 @@ Beyond the paper, to compare with it; the functions say where they depart from t
 | selfcon          | `final` + `exit_contrast`                       | Bae et al., 2023   |
 | contrastive      | `final` + `view_contrast`                       | Zhang et al., 2022 |
 
-Without labels, to pretrain; the classifiers learn beside it and move nothing but themselves:
-
-| vicreg           | `final` + `auxiliary` + `invariance`            | Bardes et al.,     |
-|                  | + `variance` + `covariance`                     | 2022               |
+To pretrain without labels (Bardes et al., 2022), vicreg adds up `invariance`, `variance` and
+`covariance`; its `final` and `auxiliary` train the classifiers, and move nothing but them.
 
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
 "Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).

@@ -81,6 +81,7 @@ def test_both_views_are_changed_by_at_least_what_it_takes():
     assert (found.crop, found.hue, found.mixup) == (0.6, 0.1, 0)
 
 
+@pytest.mark.slow
 def test_labels_move_the_classifiers_only():
     config = small_config(objective="vicreg", projection_channels=8)
     mesh = Mesh(jax.devices()[:1], ("data",))

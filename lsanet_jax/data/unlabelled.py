@@ -78,6 +78,7 @@ def with_folder(
         images=np.concatenate([train.images, images]),
         labels=np.concatenate([train.labels, labels]),
         names=(),
+        groups=(),
     )
     return dataclasses.replace(dataset, train=joined, unlabelled=len(images))
 

@@ -15,9 +15,10 @@ import safetensors
 from flax import nnx
 
 from lsanet_jax.config import FIELDS
+from lsanet_jax.errors import DataError
 from lsanet_jax.models import hub, pretrained
 from lsanet_jax.runs import manifest, trained
-from lsanet_jax.runs.layout import CONFIG
+from lsanet_jax.runs.layout import CONFIG, RESULT
 from lsanet_jax.runs.workdir import read_config
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,11 @@ def find(reference: str, origin: dict[str, Any] | None = None) -> Weights:
         return Weights(got.file, origin, _normalisation(of_timm) or _of_file(got.file))
     place = pathlib.Path(reference)
     if place.is_dir():
+        if not (place / RESULT).exists():
+            raise DataError(
+                f"config.model.init_from = {reference}: the folder holds no finished run; give one "
+                "that is, or a .safetensors file"
+            )
         run = trained.load_run(place)
         data, result = run.config.data, run.result or {}
         origin = {"parent": str(place), "last_digest": result.get("last_digest")}

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from lsanet_jax.config import default_config, flatten
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.models import hub
 from lsanet_jax.runs import weights
 from lsanet_jax.runs.workdir import check_same_config
@@ -77,6 +77,11 @@ def test_a_run_that_took_its_weights_normalisation_is_of_the_same_config(tmp_pat
     given.data.mean = (0.1,)
     with pytest.raises(WorkdirError, match="data.mean is"):
         check_same_config(tmp_path, given)
+
+
+def test_a_folder_without_a_finished_run_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"init_from = {tmp_path}: the folder holds no finished"):
+        weights.find(str(tmp_path))
 
 
 @pytest.mark.parametrize("about", [{}, {"mean": "x", "std": [1]}, {"mean": [1, 2], "std": [1, 2]}])
