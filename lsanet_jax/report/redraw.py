@@ -49,8 +49,8 @@ def _read(file: str) -> list[dict[str, str]]:
             rows = list(csv.DictReader(stream))
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    optional = dict.fromkeys(("difference_seeds", "baseline", "asked_dataset"), "")
-    return [{**optional, **row} for row in rows]
+    optional = ("difference_seeds", "baseline", "asked_dataset")
+    return [row | {key: row.get(key) or "" for key in optional} for row in rows]
 
 
 def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:
