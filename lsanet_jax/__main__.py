@@ -9,8 +9,10 @@ from lsanet_jax.errors import near_matches
 COMMANDS = {
     "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
     "predict": ("lsanet_jax.predict:main", "predict the classes of images with a run's network"),
+    "evaluate": ("lsanet_jax.evaluate:main", "score a run's network on labelled images"),
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "write a run's network under torchvision's names"),
+    "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
     "report": ("lsanet_jax.report.__main__:main", "report a sweep beside the paper's tables"),
     "data": (
         "lsanet_jax.data.__main__:main",

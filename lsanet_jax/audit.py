@@ -25,6 +25,7 @@ from lsanet_jax import data as data_lib
 from lsanet_jax.errors import Interrupted, WorkdirError
 from lsanet_jax.runs import checkpoint, manifest
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST
+from lsanet_jax.runs.weights import find
 from lsanet_jax.runtime import cli, determinism
 from lsanet_jax.runtime.files import json_text, read_json
 
@@ -219,7 +220,7 @@ def _config_on_same_data(path: pathlib.Path, about: dict) -> ml_collections.Conf
             f"{promised} in {MANIFEST} and {found} here. Restore the original data"
         )
     file, weights = config.model.init_from, about.get("weights")
-    if weights and weights != {"sha256": manifest.weights_sha256(file)}:
+    if weights and weights != {"sha256": find(file, about.get("weights_from")).sha256()}:
         raise WorkdirError(
             f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
             "is not the file of weights that it began with. Restore that file"

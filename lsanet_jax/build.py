@@ -2,6 +2,8 @@
 
 import collections
 import logging
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,13 +15,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lsanet_jax import config as config_lib
-from lsanet_jax import keys, losses, models, optim, steps
+from lsanet_jax import imbalance, keys, losses, models, optim, steps
+from lsanet_jax.config.fields import as_numbers
 from lsanet_jax.data import preprocess as preprocessing
-from lsanet_jax.data.augment import Augmentation, second_view
+from lsanet_jax.data.augment import Augmentation, second_view, self_supervised_view
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.feed.order import Plan
 from lsanet_jax.errors import ConfigError
-from lsanet_jax.models import pretrained
+from lsanet_jax.models import depth
+from lsanet_jax.runs.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +60,50 @@ def check_batch_sizes(config: ml_collections.ConfigDict, num_devices: int) -> No
 
 
 def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
-    """Which samples each batch of the run has."""
-    return Plan(
+    """Which samples each batch of the run has.
+
+    Raises:
+      ConfigError: balanced sampling is asked of a multi-label set; or see `check_steps`.
+    """
+    balanced = config.data.sampling == "balanced"
+    if balanced and dataset.task == "multi-label":
+        raise ConfigError(
+            f"config.data.sampling = balanced, but {dataset.name} is multi-label: its images have "
+            "no one class. Set config.loss.class_weights instead"
+        )
+    if balanced and dataset.unlabelled:
+        raise ConfigError(
+            "config.data.sampling = balanced needs the class of each image, but config.data."
+            f"unlabelled = {config.data.unlabelled} has none: set it to shuffle"
+        )
+    plan = Plan(
         seed=config.seed,
         epochs=config.train.epochs,
         num_train=len(dataset.train),
         batch_size=config.train.batch_size,
         eval_batch_size=config.eval.batch_size,
         steps_per_dispatch=config.train.steps_per_dispatch,
+        balance=dataset.train.labels if balanced else None,
     )
+    check_steps(config, plan)
+    return plan
+
+
+def check_steps(config: ml_collections.ConfigDict, plan: Plan) -> None:
+    """Check that a run has the steps that accumulation and the moving average need.
+
+    Raises:
+      ConfigError: it has fewer.
+    """
+    total = plan.epochs * plan.steps_per_epoch
+    needed = {"accumulate": config.train.accumulate, "ema": round(1 / (1 - config.train.ema))}
+    for name, steps_ in needed.items():
+        if steps_ > total:
+            most = total if name == "accumulate" else f"{1 - 1 / total:g}"
+            raise ConfigError(
+                f"config.train.{name} = {config.train[name]:g} spans {steps_} steps, but the run "
+                f"has {total}: set at most {most}, or train longer"
+            )
 
 
 class Network(NamedTuple):
@@ -87,16 +126,16 @@ class Network(NamedTuple):
         """All initial parameters follow from it."""
         return keys.stream(self.config.seed, "init")
 
-    def creator(self, weights: str):
+    def creator(self, weights: Weights | None = None):
         """A function that builds the network from its source of random numbers.
 
         Args:
-          weights: a file to take the backbone's parameters from, if any.
+          weights: to take the backbone's parameters from, if any.
         """
 
         def create(rngs: nnx.Rngs) -> nnx.Module:
             model = models.create_model(self.config.model, self.num_classes, self.image_shape, rngs)
-            for note in pretrained.init_from(model, weights) if weights else ():
+            for note in weights.put_into(model) if weights else ():
                 log.info(note)
             return model
 
@@ -148,7 +187,85 @@ def make_objective(
         hint_weight=loss.hint_weight,
         contrast_weight=loss.contrast_weight,
         contrast_temperature=loss.contrast_temperature,
+        emphasis=make_emphasis(config, dataset),
     )
+
+
+def make_emphasis(config: ml_collections.ConfigDict, dataset: Dataset) -> losses.Emphasis:
+    """What the loss weighs more; warns of rare classes if nothing is done about them.
+
+    Raises:
+      ConfigError: an option does not fit the task or the number of classes, or needs images of each
+        class and there are none.
+    """
+    loss = config.loss
+    multilabel = dataset.task == "multi-label"
+    counts = imbalance.count(dataset.train.labels, dataset.num_classes)
+    if loss.focal_gamma and dataset.task == "ordinal-regression":
+        raise ConfigError(
+            f"config.loss.focal_gamma = {loss.focal_gamma:g} does not fit ordered grades: it takes "
+            "weight off samples by their own grade's probability, as if its neighbours were as "
+            "wrong as any other. Leave it at 0, or set config.data.task = multi-class"
+        )
+    weights = offsets = ()
+    if loss.class_weights in ("balanced", "effective"):
+        check_every_class(f"class_weights = {loss.class_weights}", dataset, counts)
+        weights = imbalance.balanced_weights(counts, multilabel=multilabel)
+        if loss.class_weights == "effective":
+            beta = loss.effective_beta
+            weights = imbalance.effective_weights(counts, beta, multilabel=multilabel)
+    elif loss.class_weights != "none":
+        weights = as_numbers(loss.class_weights) or ()
+        if len(weights) != dataset.num_classes:
+            raise ConfigError(
+                f"config.loss.class_weights = {loss.class_weights} has {len(weights)} weights, "
+                f"expected {dataset.num_classes}, for {', '.join(dataset.class_names)}"
+            )
+    if loss.logit_adjustment:
+        check_every_class(f"logit_adjustment = {loss.logit_adjustment:g}", dataset, counts)
+        tau = loss.logit_adjustment
+        offsets = imbalance.logit_offsets(counts, tau, multilabel=multilabel)
+    untouched = not len(weights) and not len(offsets) and config.data.sampling == "shuffle"
+    if untouched and config.model.objective != "vicreg":
+        warn_of_rare_classes(dataset, counts)
+    return losses.Emphasis(
+        offsets=tuple(map(float, offsets)),
+        class_weights=tuple(map(float, weights)),
+        focal_gamma=loss.focal_gamma,
+        label_smoothing=loss.label_smoothing,
+    )
+
+
+def check_every_class(option: str, dataset: Dataset, counts: imbalance.Counts) -> None:
+    """Check that each class has training images, and each label of a multi-label set some without.
+
+    Raises:
+      ConfigError: one has none.
+    """
+    lacking = {"no training image": counts.positives == 0}
+    if dataset.task == "multi-label":
+        lacking["no training image without it"] = counts.negatives == 0
+    for what, classes in lacking.items():
+        for k in np.flatnonzero(classes):
+            raise ConfigError(
+                f"config.loss.{option}: {dataset.class_names[k]!r} has {what}, so it has no "
+                "weight. Leave the class out, add images of it, or give all weights yourself as "
+                "config.loss.class_weights"
+            )
+
+
+def warn_of_rare_classes(dataset: Dataset, counts: imbalance.Counts) -> None:
+    """Say which classes have so few images that a network may never predict them."""
+    rare = [
+        f"{dataset.class_names[k]} ({counts.positives[k]}, {100 * counts.shares[k]:.1f} %)"
+        for k in np.flatnonzero(counts.shares < imbalance.RARE)
+    ]
+    if rare:
+        log.warning(
+            "few of the training images are of %s: the network may never predict that. "
+            "config.loss.logit_adjustment=1 makes up for it; docs/imbalance.md has other ways",
+            ", ".join(rare),
+        )
 
 
 def make_schedule(config: ml_collections.ConfigDict, plan: Plan) -> optax.Schedule:
@@ -161,17 +278,69 @@ def make_schedule(config: ml_collections.ConfigDict, plan: Plan) -> optax.Schedu
         steps_per_epoch=plan.steps_per_epoch,
         milestones=train.milestones,
         decay=train.decay,
+        warmup_epochs=train.warmup_epochs,
     )
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, schedule: optax.Schedule
+    config: ml_collections.ConfigDict,
+    schedule: optax.Schedule,
+    factors: Mapping[str, float] = types.MappingProxyType({}),
 ) -> optax.GradientTransformation:
-    """The optimizer that the config asks for."""
+    """The optimizer that the config asks for.
+
+    Args:
+      config: of the run.
+      schedule: the learning rate by step.
+      factors: from `make_factors`.
+    """
     train = config.train
-    return optim.optimizer(
-        train.optimizer, schedule, weight_decay=train.weight_decay, momentum=train.momentum
+    tx = optim.optimizer(
+        train.optimizer,
+        schedule,
+        weight_decay=train.weight_decay,
+        momentum=train.momentum,
+        clip_norm=train.clip_norm,
+        accumulate=train.accumulate,
     )
+    return optim.scaled(tx, factors) if factors else tx
+
+
+def make_factors(config: ml_collections.ConfigDict, network: Network) -> dict[str, float]:
+    """What each parameter's learning rate is multiplied by, by its name; 0 if it is frozen.
+
+    Returns:
+      Factors by the names of `optim.leaf_name`; none if all are 1.
+
+    Raises:
+      ConfigError: `train.freeze` names a stage that the backbone does not have.
+    """
+    freeze, decay = config.train.freeze, config.train.layer_decay
+    if not freeze and decay == 1:
+        return {}
+    # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
+    rngs = types.SimpleNamespace(params=lambda: jax.random.key(0))
+    model = nnx.eval_shape(lambda: network.creator()(rngs))
+    graphdef, params, others = nnx.split(model, nnx.Param, ...)
+    found = depth.depths(graphdef, params, others, network.image_shape)
+    heads = max(found.values())
+    last = heads - 1 if freeze == "backbone" else int(freeze.removeprefix("stage") or 0)
+    if last >= heads:
+        raise ConfigError(
+            f"config.train.freeze = {freeze!r}: the backbone has the stages stage1 to "
+            f"stage{heads - 1}"
+        )
+    return {name: float(n > last) * decay ** (heads - n) for name, n in found.items()}
+
+
+def frozen(
+    graphdef: nnx.GraphDef, state: steps.TrainState, factors: Mapping[str, float]
+) -> nnx.GraphDef:
+    """The structure to train, with the frozen layers in evaluation mode; see `make_factors`."""
+    kept = frozenset(name for name, factor in factors.items() if not factor)
+    if not kept:
+        return graphdef
+    return depth.in_evaluation_mode(graphdef, state.params, state.batch_stats, kept)
 
 
 def make_augment(
@@ -179,8 +348,12 @@ def make_augment(
 ) -> steps.Augment | None:
     """What `steps.TrainStep` calls to augment a batch; None if the config augments nothing."""
     options = Augmentation(**config.data.augment)
-    contrastive = config.model.objective == "contrastive"
-    if options == Augmentation() and not contrastive:
+    # By objective, the augmentations of two views.
+    views = {
+        "contrastive": (options, second_view(options)),
+        "vicreg": (self_supervised_view(options),) * 2,
+    }.get(config.model.objective)
+    if options == Augmentation() and views is None:
         return None
 
     def view(purpose: keys.Purpose, options: Augmentation) -> steps.Augment:
@@ -198,10 +371,9 @@ def make_augment(
 
         return augment
 
-    first = view("augment", options)
-    if not contrastive:
-        return first
-    second = view("second_view", second_view(options))
+    if views is None:
+        return view("augment", options)
+    first, second = view("augment", views[0]), view("second_view", views[1])
 
     def augment_twice(step, images, labels):
         x, labels = first(step, images, labels)

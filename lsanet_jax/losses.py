@@ -28,6 +28,11 @@ Beyond the paper, to compare with it; the functions say where they depart from t
 | selfcon          | `final` + `exit_contrast`                       | Bae et al., 2023   |
 | contrastive      | `final` + `view_contrast`                       | Zhang et al., 2022 |
 
+Without labels, to pretrain; the classifiers learn beside it and move nothing but themselves:
+
+| vicreg           | `final` + `auxiliary` + `invariance`            | Bardes et al.,     |
+|                  | + `variance` + `covariance`                     | 2022               |
+
 References: LSANet (the paper); Lee et al., "Deeply-Supervised Nets", 2015 (DSN); Sun et al.,
 "Deeply-supervised Knowledge Synergy", CVPR 2019 (DKS).
 """
@@ -36,6 +41,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,36 +63,99 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "byot": ("final", "auxiliary", "teacher", "hint"),
     "selfcon": ("final", "exit_contrast"),
     "contrastive": ("final", "view_contrast"),
+    "vicreg": ("final", "auxiliary", "invariance", "variance", "covariance"),
 }
 """The terms that each objective adds up, by the names of the functions below."""
 
 Labels = Int[Array, " b"] | Float[Array, "b k"] | Int[Array, "b k"]
 
 
+class Emphasis(NamedTuple):
+    """What the cross entropy weighs more or less; by default all classes and samples alike.
+
+    Attributes:
+      offsets: [K], added to the logits while training, tau times the logarithm of each class's
+        prior (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10).
+      class_weights: [K], of each class's term; of multi-label tasks, of each label's positives.
+      focal_gamma: each term is multiplied by (1 - p)^gamma, p the probability that it is about
+        (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, Eq. 4).
+      label_smoothing: this part of each label is spread evenly over the classes; of multi-label
+        tasks over 0 and 1.
+    """
+
+    offsets: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    focal_gamma: float = 0.0
+    label_smoothing: float = 0.0
+
+
+PLAIN = Emphasis()
+
+
 def cross_entropy(
-    logits: Float[Array, "l b k"], labels: Labels, *, multilabel: bool
+    logits: Float[Array, "l b k"],
+    labels: Labels,
+    *,
+    multilabel: bool,
+    emphasis: Emphasis = PLAIN,
 ) -> Float[Array, "l b"]:
     """Cross entropy of every classifier on every sample, in nats (Eq. 2 before its mean).
 
     Args:
       logits: [L, B, K].
-      labels: class indices [B], or probabilities of the classes [B, K] (mixup's); with
-        `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
+      labels: class indices [B], or -1 if it is unknown, or probabilities of the classes [B, K]
+        (mixup's); with `multilabel`, 0 to 1 for each label [B, K], or -1 if it is unknown.
       multilabel: binary cross entropy averaged over the labels in place of softmax cross entropy;
         unknown ones count as 0, so that each known label weighs the same in every sample.
+      emphasis: of classes and samples.
 
     Returns:
-      [L, B], not negative.
+      [L, B], not negative; 0 for a sample whose label is unknown.
     """
+    if emphasis.offsets:
+        logits = logits + jnp.asarray(emphasis.offsets, logits.dtype)
+    plain = emphasis._replace(offsets=()) == PLAIN
     if multilabel:
         targets = jnp.broadcast_to(labels.astype(logits.dtype), logits.shape)
-        ce = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
+        entropy = optax.sigmoid_binary_cross_entropy
+        if not plain:
+            entropy = functools.partial(_binary_terms, emphasis=emphasis)
+        ce = entropy(logits, jnp.maximum(targets, 0))
         return jnp.mean(jnp.where(targets < 0, 0, ce), axis=-1)
     if labels.ndim == 1:
         # Picking the label's logit by its index has a scatter for a gradient: not deterministic on
         # GPU unless XLA sorts.
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
+    if plain:
+        return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
+    return jnp.sum(_softmax_terms(logits, labels, emphasis), axis=-1)
+
+
+def _softmax_terms(
+    logits: Float[Array, "l b k"], labels: Float[Array, "b k"], emphasis: Emphasis
+) -> Float[Array, "l b k"]:
+    """The terms of each sample's cross entropy, with all of an emphasis but its offsets."""
+    smoothing = emphasis.label_smoothing
+    known = jnp.sum(labels, axis=-1, keepdims=True)  # 0 of an image without a label, otherwise 1
+    labels = (1 - smoothing) * labels + smoothing * known / logits.shape[-1]
+    log_p = jax.nn.log_softmax(logits)
+    terms = -labels * log_p * jnp.asarray(emphasis.class_weights or 1.0, logits.dtype)
+    if emphasis.focal_gamma:  # At p = 1 a power below 1 has no gradient.
+        rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(logits.dtype).tiny)
+        terms = terms * rest**emphasis.focal_gamma
+    return terms
+
+
+def _binary_terms(
+    logits: Float[Array, "l b k"], labels: Float[Array, "l b k"], emphasis: Emphasis
+) -> Float[Array, "l b k"]:
+    """The binary cross entropy of each label, with all of an emphasis but its offsets."""
+    smoothing, gamma = emphasis.label_smoothing, emphasis.focal_gamma
+    labels = (1 - smoothing) * labels + smoothing / 2
+    log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = labels * log_p * jnp.asarray(emphasis.class_weights or 1.0, logits.dtype)
+    negative = (1 - labels) * log_q
+    return -(positive * jnp.exp(gamma * log_q) + negative * jnp.exp(gamma * log_p))
 
 
 def final(ce: Float[Array, "l b"]) -> Float[Array, ""]:
@@ -299,6 +368,41 @@ def view_contrast(
     return jnp.sum(jax.vmap(lambda stage: contrast(stage, labels, temperature))(views))
 
 
+def invariance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """Distance between the projections of two views, sum_l mean_{b,c} (z_1 - z_2)^2.
+
+    Args:
+      z: [L, 2, B, C], of each stage, for both views of each image; not scaled to unit length.
+
+    Reference: Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", ICLR 2022,
+    https://arxiv.org/abs/2105.04906, Eq. 5. Its loss is taken at each tap here, with projections
+    of one hidden layer.
+    """
+    return jnp.sum(jnp.mean(jnp.square(z[:, 0] - z[:, 1]), axis=(1, 2)))
+
+
+def variance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """What keeps projections apart, sum_l mean_{views,c} max(0, 1 - std_b(z)); VICReg, Eq. 1."""
+    return jnp.sum(jnp.mean(jax.nn.relu(1 - _spread(z)), axis=(1, 2)))
+
+
+def covariance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """What keeps channels apart, sum_{l,views} sum_{i != j} cov_b(z)_ij^2 / C; VICReg, Eq. 4."""
+    _, _, batch, channels = z.shape
+    centred = z - jnp.mean(z, axis=2, keepdims=True)
+    cov = jnp.einsum("lvbi,lvbj->lvij", centred, centred) / (batch - 1)
+    return jnp.sum(jnp.square(cov) * (1 - jnp.eye(channels))) / channels
+
+
+def smallest_spread(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
+    """The smallest over the stages of the mean standard deviation: next to 0 after a collapse."""
+    return jnp.min(jnp.mean(_spread(z), axis=(1, 2)))
+
+
+def _spread(z: Float[Array, "l 2 b c"]) -> Float[Array, "l 2 c"]:
+    return jnp.sqrt(jnp.var(z, axis=2, ddof=1) + 1e-4)
+
+
 def _log_probabilities(
     logits: Float[Array, "l b k"], multilabel: bool
 ) -> tuple[Float[Array, "o l b k"], float]:
@@ -351,6 +455,7 @@ class Objective:
       hint_weight: of `hint`.
       contrast_weight: of `exit_contrast` and `view_contrast`.
       contrast_temperature: see `contrast`.
+      emphasis: see `cross_entropy`. Synergy compares what the classifiers say without it.
     """
 
     name: str
@@ -364,11 +469,17 @@ class Objective:
     hint_weight: float = 0.03
     contrast_weight: float = 0.1
     contrast_temperature: float = 0.07
+    emphasis: Emphasis = PLAIN
 
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms that the loss adds up."""
         return OBJECTIVES[self.name]
+
+    @property
+    def self_supervised(self) -> bool:
+        """Whether it trains the backbone without labels, by two views of each image."""
+        return "invariance" in self.terms
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -378,7 +489,7 @@ class Objective:
     @property
     def part_names(self) -> list[str]:
         """Names of what a training step reports; see `steps.TrainStep`."""
-        names = ["loss", *self.terms]
+        names = ["loss", *self.terms] + ["spread"] * self.self_supervised
         names += [f"{score}_{name}" for score in ("ce", "acc") for name in self.stage_names]
         return names + [f"beta_{name}" for name in self.stage_names] * ("weighted" in self.terms)
 
@@ -396,24 +507,25 @@ class Objective:
           logits: [L, B, K].
           labels: see `cross_entropy`.
           beta: [B, L]; needed by dsn_lsa and lsanet.
-          features: needed by byot, selfcon and contrastive: see `hint`, `exit_contrast` and
-            `view_contrast`.
+          features: needed by byot, selfcon, contrastive and vicreg: see `hint`, `exit_contrast`,
+            `view_contrast` and `invariance`; of two views, first those of all first views.
           step: steps done before; of use with `mu_warmup_steps`.
 
         Returns:
           The loss, and its parts: the terms that `OBJECTIVES` names, each with its weight, and
-          `ce` [L], the mean cross entropy of each classifier.
+          `ce` [L], the mean cross entropy of each classifier; of vicreg also `smallest_spread`.
 
         Raises:
           ValueError: the objective needs beta or features and was given none.
         """
-        ce = cross_entropy(logits, labels, multilabel=self.multilabel)
+        ce = cross_entropy(logits, labels, multilabel=self.multilabel, emphasis=self.emphasis)
         mu = self.mu
         if self.mu_warmup_steps:
             mu = mu * jnp.minimum(step / self.mu_warmup_steps, 1).astype(logits.dtype)
         given = functools.partial(self._given, beta=beta, features=features)
         kind = {"multilabel": self.multilabel}
         contrasted = lambda: (given("features"), labels, self.contrast_temperature)
+        views = lambda: given("features").reshape(len(given("features")), 2, len(labels), -1)
         compute = {
             "final": lambda: final(ce),
             "auxiliary": lambda: auxiliary(ce, jnp.asarray(self.alpha)),
@@ -426,9 +538,14 @@ class Objective:
             "hint": lambda: self.hint_weight * hint(given("features")),
             "exit_contrast": lambda: self.contrast_weight * exit_contrast(*contrasted()),
             "view_contrast": lambda: self.contrast_weight * view_contrast(*contrasted()),
+            "invariance": lambda: 25 * invariance(views()),  # the weights are VICReg's
+            "variance": lambda: 25 * variance(views()),
+            "covariance": lambda: covariance(views()),
         }
         parts = {term: compute[term]() for term in self.terms}
         loss = functools.reduce(jnp.add, parts.values())
+        if self.self_supervised:
+            parts["spread"] = smallest_spread(views())
         return loss, parts | {"ce": jnp.mean(ce, axis=1)}
 
     def _given(self, needed: str, **given: Array | None) -> Array:

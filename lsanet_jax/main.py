@@ -62,6 +62,12 @@ def run() -> None:
     app.run(main, flags_parser=parse_flags)
 
 
+def pretrain() -> None:
+    """Train without labels, which is to train with `model.objective` = vicreg."""
+    sys.argv.append("--config.model.objective=vicreg")
+    run()
+
+
 def main(argv):
     """Train and evaluate what --config describes; the exit code is 2 for an error of the user's."""
     if len(argv) > 1:

@@ -43,6 +43,47 @@ def right(
     return np.argmax(probabilities, axis=-1) == labels
 
 
+def recalls(
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> Float[np.ndarray, " k"]:
+    """Of the samples of each class, or that have each label, the fraction with the right answer.
+
+    In [0, 1]; nan for a class without samples. For arguments see `right`.
+    """
+    return _right_of(labels, probabilities, task, positive=True)
+
+
+def balanced_accuracy(
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> float:
+    """Mean of `recalls`, in [0, 1]; for multi-label, of each label's sensitivity and specificity.
+
+    Classes without samples are left out, as scikit-learn's `balanced_accuracy_score` does; nan if
+    there is no other.
+    """
+    scores = _right_of(labels, probabilities, task, positive=True)
+    if task == "multi-label":
+        scores = (scores + _right_of(labels, probabilities, task, positive=False)) / 2
+    scores = scores[~np.isnan(scores)]
+    return float(np.mean(scores)) if scores.size else float("nan")
+
+
+def _right_of(labels, probabilities, task: str, *, positive: bool) -> Float[np.ndarray, " k"]:
+    """Of the samples that are of each class (or not), the fraction with the right answer."""
+    answers = right(labels, probabilities, task)
+    if task == "multi-label":
+        members = labels == int(positive)
+    else:
+        members = (labels[:, None] == np.arange(probabilities.shape[1])) == positive
+        answers = answers[:, None]
+    count = members.sum(axis=0)
+    return np.where(count, (answers & members).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
 def auc(
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
     probabilities: Float[np.ndarray, "n k"],
@@ -112,9 +153,9 @@ def summarize(
       stages: the classifiers' stages, shallow to deep.
 
     Returns:
-      `acc`, `auc`, `loss` of the network's own classifier, and `classifiers`: for each `stage`,
-      `acc`, `auc`, `loss` (mean cross entropy in nats) and, with attention, `beta` (its mean
-      weight).
+      `acc`, `balanced_acc`, `auc`, `loss` and, by class, `recalls` of the network's own classifier;
+      and `classifiers`: for each `stage`, `acc`, `balanced_acc`, `auc`, `loss` (mean cross entropy
+      in nats) and, with attention, `beta` (its mean weight).
     """
     probabilities, ce, beta = predictions
     classifiers = []
@@ -122,11 +163,13 @@ def summarize(
         classifier = {
             "stage": stage,
             "acc": accuracy(labels, probabilities[i], task),
+            "balanced_acc": balanced_accuracy(labels, probabilities[i], task),
             "auc": auc(labels, probabilities[i], task),
             "loss": float(np.mean(ce[i], dtype=np.float64)),
         }
         if beta is not None:
             classifier["beta"] = float(np.mean(beta[:, i], dtype=np.float64))
         classifiers.append(classifier)
-    own = classifiers[-1]
-    return {name: own[name] for name in ("acc", "auc", "loss")} | {"classifiers": classifiers}
+    own = {name: classifiers[-1][name] for name in ("acc", "balanced_acc", "auc", "loss")}
+    recall = recalls(labels, probabilities[-1], task).tolist()
+    return own | {"recalls": recall, "classifiers": classifiers}

@@ -7,7 +7,8 @@ Examples:
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it,
 the data that the run was trained on, to whose size and channels all images are converted first.
-The CSV has a row per image that can be read: file, label, and a probability per class.
+The CSV has a row per image that can be read: file, label, and a probability per class. If the name
+of a class is that of another column, such as "file", its column is called "class file".
 """
 
 import csv
@@ -24,6 +25,7 @@ from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
+from lsanet_jax.data.dataset import Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
@@ -49,6 +51,20 @@ class Source:
         self.broken = {} if broken is None else broken
         self._read = read
 
+    def sound(self) -> list[int]:
+        """Places of the images that could be read; logs how many could not.
+
+        Raises:
+          DataError: none could.
+        """
+        kept = [i for i in range(len(self.names)) if i not in self.broken]
+        if self.broken:
+            first = self.broken[min(self.broken)]
+            if not kept:
+                raise DataError(f"--input: found no sound image; the first broken one: {first}")
+            log.warning("left out %d broken image(s), the first: %s", len(self.broken), first)
+        return kept
+
     def batches(self, size: int) -> Iterator[UInt8[np.ndarray, "b h w c"]]:
         """Yield batches of `size` images, the last one filled up with its last image."""
         for start in range(0, len(self.names), size):
@@ -70,43 +86,61 @@ def open_source(
     Raises:
       DataError: there is nothing to predict, or it cannot be read; the file is named.
     """
-    form, decoding = trained.stored_form, trained.decoding
-    size, channels = form["size"], form["channels"]
-    pool, broken = futures.ThreadPoolExecutor(os.cpu_count()), {}
-
-    if path.suffix == ".npz":
-        images, name = npz.read_images(path, split), f"{path.name}/{split}"
+    if path.suffix.lower() == ".npz":
+        images = npz.read_images(path, split)
         if len(images) == 0:
             raise DataError(f"--input={path}: {split}_images holds no image")
-        if images.shape[1:] == tuple(trained.dataset["stored_shape"]):
-            return from_array(images, name)
-        names = [f"{name}/{i}" for i in range(len(images))]
-        read = lambda i: image_files.from_array(images[i], **form)
-    else:
-        try:
-            names = image_files.list_images(path)
-        except DataError as error:
-            raise DataError(f"--input={error}") from error
-        folder = path if path.is_dir() else path.parent
-
-        def read(i: int) -> UInt8[np.ndarray, "h w c"]:
-            try:
-                return image_files.decode(folder / names[i], **decoding)
-            except DataError as error:
-                if not skip_broken:
-                    raise DataError(f"{error} --skip_broken leaves such images out.") from error
-                broken[i] = error
-                return np.zeros((size, size, channels), np.uint8)
-
-    return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
+        return from_other_array(images, trained, numbered(f"{path.name}/{split}", len(images)))
+    try:
+        names = image_files.list_images(path)
+    except DataError as error:
+        raise DataError(f"--input={error}") from error
+    folder = path if path.is_dir() else path.parent
+    return from_files(folder, names, trained, skip_broken=skip_broken)
 
 
-def from_array(
-    images: UInt8[np.ndarray, "n h w c"] | LazyImages, name: str, names: Sequence[str] = ()
+def from_files(
+    folder: pathlib.Path, names: list[str], trained: TrainedModel, *, skip_broken: bool
 ) -> Source:
-    """Images of the form of the training images, called `names`, or else name/0, name/1, ..."""
-    called = list(names) or [f"{name}/{i}" for i in range(len(images))]
-    return Source(called, lambda indices: images[indices])
+    """Images in a folder; `skip_broken` is that of `open_source`."""
+    decoding, broken = trained.decoding, {}
+    size, channels = decoding["size"], decoding["channels"]
+
+    def read(i: int) -> UInt8[np.ndarray, "h w c"]:
+        try:
+            return image_files.decode(folder / names[i], **decoding)
+        except DataError as error:
+            if not skip_broken:
+                raise DataError(f"{error} --skip_broken leaves such images out.") from error
+            broken[i] = error
+            return np.zeros((size, size, channels), np.uint8)
+
+    return _threaded(names, read, broken)
+
+
+def from_other_array(
+    images: UInt8[np.ndarray, "n h w c"], trained: TrainedModel, names: list[str]
+) -> Source:
+    """Images that may have another form than the training images."""
+    if images.shape[1:] == tuple(trained.dataset["stored_shape"]):
+        return from_array(images, names)
+    form = trained.stored_form
+    return _threaded(names, lambda i: image_files.from_array(images[i], **form), {})
+
+
+def from_array(images: UInt8[np.ndarray, "n h w c"] | LazyImages, names: Sequence[str]) -> Source:
+    """Images of the form of the training images."""
+    return Source(list(names), lambda indices: images[indices])
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """Names for images without any: name/0, name/1, ..."""
+    return [f"{name}/{i}" for i in range(count)]
+
+
+def _threaded(names: list[str], read, broken: dict[int, DataError]) -> Source:
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
 
 
 def predict_to_file(
@@ -131,7 +165,7 @@ def predict_to_file(
     """
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
-    if input and split and pathlib.Path(input).suffix != ".npz":
+    if input and split and pathlib.Path(input).suffix.lower() != ".npz":
         raise ConfigError(
             f"--split={split} is of an npz file or of the run's data, but --input={input} is "
             "neither: leave one of them out"
@@ -149,25 +183,15 @@ def predict_to_file(
         skip_broken = skip_broken or config.data.skip_broken
         source = open_source(pathlib.Path(input), trained, split, skip_broken=skip_broken)
     else:
-        try:
-            own = data_lib.load(config.data, config.seed).split(split)
-        except DataError as error:
-            raise DataError(
-                f"{error} These are the run's own data; if they moved, name images with --input."
-            ) from error
-        source, labels = from_array(own.images, split, own.names), own.labels
+        own = own_data(trained, split)
+        labels, names = own.labels, own.names or numbered(split, len(own.images))
+        source = from_array(own.images, names)
     probabilities, beta = predict(
         trained, source, batch_size=batch_size, all_classifiers=all_classifiers
     )
-    names = source.names
-    if source.broken:
-        number, first = len(source.broken), source.broken[min(source.broken)]
-        if number == len(names):
-            raise DataError(f"--input={input}: found no sound image; the first broken one: {first}")
-        log.warning("left out %d broken image(s), the first: %s", number, first)
-        sound = [i for i in range(len(names)) if i not in source.broken]
-        names, probabilities = [names[i] for i in sound], probabilities[:, sound]
-        beta = None if beta is None else beta[sound]
+    sound = source.sound()
+    names, probabilities = [source.names[i] for i in sound], probabilities[:, sound]
+    beta = None if beta is None else beta[sound]
     if medmnist:
         assert labels is not None  # It was refused together with --input.
         return write_medmnist(
@@ -176,6 +200,20 @@ def predict_to_file(
     file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
     write_csv(file, names, trained, probabilities, beta)
     return file
+
+
+def own_data(trained: TrainedModel, split: str) -> Split:
+    """A split of the data that a run was trained on.
+
+    Raises:
+      DataError: they cannot be read.
+    """
+    try:
+        return data_lib.load(trained.config.data, trained.config.seed).split(split)
+    except DataError as error:
+        raise DataError(
+            f"{error} These are the run's own data; if they moved, name images with --input."
+        ) from error
 
 
 def predict(
@@ -218,15 +256,15 @@ def write_csv(
 ) -> None:
     """Write a row per image: file, label, probability per class; then of each other classifier.
 
+    Columns are called as `columns` says.
+
     Raises:
       WorkdirError: the file cannot be written; then there is none, or the old one.
     """
     classes = trained.dataset["class_names"]
     multilabel = trained.dataset["task"] == "multi-label"
     taps = trained.model.taps[-len(probabilities) :]
-    header = ["file", "label", *classes]
-    header += [f"stage{tap} {name}" for tap in taps[:-1] for name in classes]
-    header += [f"beta stage{tap}" for tap in taps] if beta is not None else []
+    header = columns(classes, taps if beta is not None else (), taps[:-1])
 
     def rows() -> Iterator[list]:
         for i, name in enumerate(names):
@@ -237,6 +275,36 @@ def write_csv(
             yield [name, label, *(f"{p:.6g}" for p in np.concatenate(numbers))]
 
     _write(file, [header, *rows()])
+
+
+def columns(
+    classes: Sequence[str], with_beta: Sequence[int] = (), others: Sequence[int] = ()
+) -> list[str]:
+    """Name the columns of the CSV; a name that another column has gets "class " in front of it.
+
+    Args:
+      classes: whose probabilities have a column each.
+      with_beta: stages whose beta has a column.
+      others: stages of other classifiers, whose probabilities have columns, too.
+    """
+    betas = [f"beta stage{stage}" for stage in with_beta]
+    taken = {"file", "label", *betas}
+    names = {_spelling(name) for name in classes}
+
+    def free(name: str, wanted: set[str]) -> str:
+        while _spelling(name) in taken | wanted:
+            name = f"class {name}"
+        taken.add(_spelling(name))
+        return name
+
+    own = [free(name, names - {_spelling(name)}) for name in classes]
+    found = [free(f"stage{stage} {name}", set()) for stage in others for name in classes]
+    return ["file", "label", *own, *found, *betas]
+
+
+def _spelling(column: str) -> str:
+    """Return a column's name as programs compare it that heed neither case nor blanks around it."""
+    return column.strip().casefold()
 
 
 def write_medmnist(

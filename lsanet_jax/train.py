@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import pathlib
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lsanet_jax import build, losses, metrics, steps
+from lsanet_jax import build, losses, metrics, optim, steps
 from lsanet_jax import data as data_lib
 from lsanet_jax.data.dataset import ARRAYS, Dataset
 from lsanet_jax.data.feed import make_feed
@@ -31,11 +32,14 @@ from lsanet_jax.runs.history import History
 from lsanet_jax.runs.layout import CHECKPOINTS, RESULT
 from lsanet_jax.runs.result import Scored, make_result, print_table
 from lsanet_jax.runs.trained import Run
+from lsanet_jax.runs.weights import Weights, find, settled
 from lsanet_jax.runs.workdir import Workdir
 from lsanet_jax.runtime import determinism
 from lsanet_jax.runtime.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
+
+COLLAPSED = 0.1  # Of self-supervised projections, at the start about 0.3 and then about 1.
 
 
 def train_and_evaluate(
@@ -56,6 +60,7 @@ def train_and_evaluate(
       LSANetError: see `fit`; or the data cannot be loaded.
     """
     build.make_mesh(config)  # checks the config; loading data may take long
+    config = settled(config, workdir)
     run = report_if_finished(config, workdir)
     if run is None:
         run = fit(config, data_lib.load(config.data, config.seed), workdir, epochs=epochs)
@@ -88,6 +93,7 @@ def fit(
     """
     config = named_after(config, dataset)
     mesh = build.make_mesh(config)
+    config = settled(config, workdir)
     if (finished := report_if_finished(config, workdir)) is not None:
         return finished
     with contextlib.ExitStack() as stack:
@@ -129,19 +135,24 @@ def begin(
     feed = stack.enter_context(contextlib.closing(make_feed(dataset, plan, config.data, mesh)))
     network = build.make_network(config, dataset)
     schedule = build.make_schedule(config, plan)
-    tx = build.make_optimizer(config, schedule)
-    weights = "" if any_to_resume(folder.path / CHECKPOINTS) else config.model.init_from
-    graphdef, state = steps.init(network.creator(weights), tx, network.key, mesh)
+    factors = build.make_factors(config, network)
+    tx = build.make_optimizer(config, schedule, factors)
+    reference = "" if any_to_resume(folder.path / CHECKPOINTS) else config.model.init_from
+    weights = find(reference) if reference else None
+    averaged = config.train.ema > 0
+    graphdef, state = steps.init(network.creator(weights), tx, network.key, mesh, averaged=averaged)
     objective = build.make_objective(config, dataset, graphdef, state)
     build.log_parameters(config, state.params)
     train_step = steps.TrainStep(
-        graphdef,
+        build.frozen(graphdef, state, factors),
         tx,
         network.prepare,
         objective,
         augment=build.make_augment(config, network.prepare, dataset.num_classes),
         skip_nonfinite=config.train.on_nan == "skip",
         resident=feed.resident,
+        ema=config.train.ema,
+        hold=functools.partial(optim.hold, factors=factors) if factors else None,
     )
     eval_step = steps.EvalStep(graphdef, network.prepare, objective.multilabel, feed.resident)
 
@@ -198,7 +209,7 @@ class Training:
     checkpoints: Checkpoints
     interrupts: Interrupts
     feed: Any
-    train_step: Callable
+    train_step: steps.CompiledTrainStep
     evaluate: "Evaluator"
     schedule: optax.Schedule
     no_means: Callable
@@ -212,9 +223,16 @@ class Training:
     rate: float = math.nan
     started: float = 0.0
 
-    def remaining_epochs(self) -> range:
-        """The epochs that are left."""
-        return range(self.history.epoch + 1, self.last_epoch + 1)
+    def remaining_epochs(self) -> Iterator[int]:
+        """The epochs that are left, until there is no gain any more."""
+        while self.history.epoch < self.last_epoch and not self.stopped_early:
+            yield self.history.epoch + 1
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the last epochs were without gain, as many as `train.early_stop` allows."""
+        patience = self.config.train.early_stop
+        return 0 < patience <= self.history.without_gain()
 
     def train(self, epoch: int) -> None:
         """Do the steps that are left of an epoch."""
@@ -222,11 +240,15 @@ class Training:
         self.progress.start_epoch(epoch)
         self.monitor.start_epoch()
         end = epoch * self.plan.steps_per_epoch
-        for batches in self.feed.train(epoch, self.done - end + self.plan.steps_per_epoch):
-            self.interrupts.check()
-            self.state, self.means, parts = self.train_step(self.state, self.means, *batches)
-            self.heed(self.monitor.add(self.done + 1, parts))
-            self.done = min(self.done + self.plan.steps_per_dispatch, end)
+        leaves, structure = jax.tree.flatten((self.state, self.means))
+        try:
+            for batches in self.feed.train(epoch, self.done - end + self.plan.steps_per_epoch):
+                self.interrupts.check()
+                leaves, parts = self.train_step.on_leaves(structure, leaves, *batches)
+                self.heed(self.monitor.add(self.done + 1, parts))
+                self.done = min(self.done + self.plan.steps_per_dispatch, end)
+        finally:
+            self.state, self.means = structure.unflatten(leaves)
         self.heed(self.monitor.rest())
         self.rate = self.monitor.rate
 
@@ -287,14 +309,18 @@ class Training:
 
     def record(self, epoch: int, val: dict) -> None:
         """Record an epoch in the history and in `metrics.jsonl`."""
-        self.history.add(epoch, val, seconds=time.perf_counter() - self.started, rate=self.rate)
+        seconds = time.perf_counter() - self.started
+        select = self.config.eval.select
+        self.history.add(epoch, val, seconds=seconds, rate=self.rate, select=select)
         first = self.done - self.plan.steps_per_epoch
+        means = {name: float(mean) for name, mean in self.means.compute().items()}
+        check_collapse(means, epoch)
         self.folder.write_epoch(
             {
                 "epoch": epoch,
                 "step": self.done,
                 "learning_rate": float(np.asarray(self.schedule(first))),
-                "train": {name: float(mean) for name, mean in self.means.compute().items()},
+                "train": means,
                 "val": val,
                 "images_per_second": self.rate,
             }
@@ -314,6 +340,7 @@ class Training:
             best
             or epoch % self.config.train.checkpoint_every_epochs == 0
             or epoch == self.last_epoch
+            or self.stopped_early
         ):
             meta = vars(self.history)
             self.checkpoints.save_last(self.done, self.state, self.means, meta, digests)
@@ -326,12 +353,19 @@ class Training:
         """
         self.progress.close()
         self.checkpoints.wait()
-        if self.last_epoch < self.plan.epochs:
+        if self.stopped_early:
+            log.info(
+                "stopped after epoch %d of %d: %d without gain",
+                self.history.epoch,
+                self.plan.epochs,
+                self.config.train.early_stop,
+            )
+        elif self.last_epoch < self.plan.epochs:
             log.info("stopped after epoch %d of %d", self.last_epoch, self.plan.epochs)
             return Run(self.folder.path, self.config)
         chosen, last, predictions = self.score()
         result = make_result(self.config, self.dataset, chosen, last, self.history)
-        self.folder.write_predictions(predictions, self.dataset.test.labels, chosen.epoch)
+        self.folder.write_predictions(predictions, self.dataset.test, chosen.epoch)
         self.folder.write_result(result)
         if is_first():
             print_table(result)
@@ -347,7 +381,7 @@ class Training:
         best = history.best_epoch
         if best is None or history.best_val is None:
             log.warning("the validation AUC was never defined: reporting the last epoch")
-        elif self.config.eval.select == "best_val_auc" and best != history.epoch:
+        elif self.config.eval.select != "last" and best != history.epoch:
             model = self.checkpoints.restore_best(best, Model(state.params, state.batch_stats))
             test, predictions = self.evaluate(state._replace(**model._asdict()), "test")
             chosen = Scored(best, history.best_val, test)
@@ -388,7 +422,7 @@ def report_if_finished(
 # ----------------------------------------------------------------------------- records and resume
 
 
-def about(dataset: Dataset, network: build.Network, weights: str) -> dict:
+def about(dataset: Dataset, network: build.Network, weights: Weights | None) -> dict:
     """What the manifest says of the run beside its config; see `runs.manifest`."""
     found = {
         "dataset": {
@@ -407,7 +441,8 @@ def about(dataset: Dataset, network: build.Network, weights: str) -> dict:
             for name, value in dataset.decoding.items()
         }
     if weights:
-        found["weights"] = {"sha256": manifest.weights_sha256(weights)}
+        found["weights"] = {"sha256": weights.sha256()}
+        found |= {"weights_from": weights.origin} if weights.origin else {}
     return found
 
 
@@ -428,6 +463,26 @@ def resume(checkpoints: Checkpoints, state: steps.TrainState, means, plan: Plan)
 
 
 # ------------------------------------------------------------------------------- steps and scores
+
+
+def check_collapse(means: dict[str, float], epoch: int) -> None:
+    """Check that self-supervision has not made all images alike.
+
+    Args:
+      means: over the epoch; see `losses.smallest_spread`.
+      epoch: for the message.
+
+    Raises:
+      TrainingError: it has.
+    """
+    spread = means.get("spread", math.inf)
+    if spread < COLLAPSED:
+        raise TrainingError(
+            f"the projections have collapsed in epoch {epoch}: their standard deviation over the "
+            f"images is {spread:.2g} at one of the stages, where about 1 is expected, so the "
+            "network says the same of all images. Lower config.train.learning_rate, or raise "
+            "config.train.batch_size to 64 or more"
+        )
 
 
 class NotFinite(TrainingError):

@@ -56,6 +56,8 @@ def finish(
     epochs=5,
     predictions=True,
     fingerprint=None,
+    names=(),
+    groups=(),
 ):
     """Write a finished run, with one classifier for each of `probabilities`; returns its job."""
     (job,) = (j for j in sweep.jobs(swept, workdir) if (j.run.name, j.seed) == (name, seed))
@@ -112,6 +114,8 @@ def finish(
     (job.workdir / "result.json").write_text(json_text(result))
     if predictions:
         beta = {"beta": np.full((len(labels), len(stages)), 0.25, np.float32)} if with_beta else {}
+        of_files = {"names": names, "groups": groups}
+        beta |= {key: np.array(values) for key, values in of_files.items() if len(values)}
         np.savez(
             job.workdir / "predictions.npz",
             labels=labels,

@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
     {"keys", "runtime"},
-    {"models", "losses", "metrics", "data"},
+    {"models", "losses", "metrics", "data", "imbalance"},
     {"config", "steps", "optim"},
     {"runs"},
     {"predict", "export", "evaluation", "monitor", "build"},
-    {"train"},
+    {"train", "evaluate"},
     {"main", "audit", "sweeps"},
     {"report"},
     {"__main__"},  # `lsanet train | predict | ...`
@@ -126,7 +126,16 @@ def test_no_modules_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize(
     "start",
-    ["predict", "export", "models", "data", "losses", "runs.trained", "evaluation.statistics"],
+    [
+        "predict",
+        "evaluate",
+        "export",
+        "models",
+        "data",
+        "losses",
+        "runs.trained",
+        "evaluation.statistics",
+    ],
 )
 def test_what_needs_no_training_does_not_import_it(start):
     assert reached(f"lsanet_jax.{start}").isdisjoint({"lsanet_jax.train", "lsanet_jax.monitor"})

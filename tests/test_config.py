@@ -161,6 +161,12 @@ def test_the_documentations_page_of_fields_is_up_to_date():
         ("data.augment.hue", 0.6, r"0 \(off\) to 0\.5"),
         ("data.synthetic.channels", 2, "must be one of 1, 3"),
         ("loss.alpha", (1.0, 2.0), "has 2 weights, expected 1, or 3"),
+        ("loss.class_weights", "1,0", "none, balanced, effective or numbers > 0 for all classes"),
+        ("loss.class_weights", "inverse", "numbers > 0"),
+        ("loss.label_smoothing", 1.0, "0 .off. to 1, excluded"),
+        ("train.ema", 1.0, "a number < 1"),
+        ("train.freeze", "stem", "or a stage, such as stage2"),
+        ("train.layer_decay", 0.0, "a number > 0, at most 1"),
         ("seed", -1, "0 to 4294967295"),
     ],
 )
@@ -177,6 +183,34 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
     with pytest.raises(ConfigError, match=message) as error:
         config_lib.validate(config)
     assert f"config.{field} = " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data.sampling": "balanced", "loss.class_weights": "effective"},
+            "config.data.sampling = balanced and config.loss.class_weights = effective make up for",
+        ),
+        (
+            {"loss.class_weights": "1,2", "loss.logit_adjustment": 0.5},
+            "config.loss.class_weights = 1,2 and config.loss.logit_adjustment = 0.5",
+        ),
+        (
+            {"train.warmup_epochs": 100.0},
+            "config.train.warmup_epochs = 100 must be less than config.train.epochs = 100",
+        ),
+        (
+            {"train.early_stop": 5, "eval.select": "last"},
+            "config.train.early_stop = 5 looks for gain in what config.eval.select",
+        ),
+        ({"train.freeze": "stage2"}, "config.train.freeze = 'stage2' would keep random weights"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_named(fields, message):
+    values = dict(config_lib.flatten(config_lib.default_config())) | fields
+    with pytest.raises(ConfigError, match=message):
+        config_lib.validate(config_lib.unflatten(values))
 
 
 def test_an_unknown_field_is_named_with_the_nearest():

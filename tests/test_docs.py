@@ -63,8 +63,8 @@ def check_fields(config, fields: dict[str, str]) -> None:
 def test_command_is_valid(tool, arguments, monkeypatch):
     flags = dict(a.removeprefix("--").split("=", 1) for a in arguments if re.match("--.*=", a))
     fields = {k.removeprefix("config."): v for k, v in flags.items() if k.startswith("config.")}
-    if tool in ("train", "train.sh", "local.sh", "slurm.sbatch"):
-        if tool != "train":
+    if tool in ("train", "pretrain", "train.sh", "local.sh", "slurm.sbatch"):
+        if tool not in ("train", "pretrain"):
             assert (ROOT / "launch" / tool).is_file()
         others = flags.keys() - {f"config.{name}" for name in fields} - {"devices_per_process"}
         assert others <= TRAIN_FLAGS

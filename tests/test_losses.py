@@ -146,7 +146,7 @@ def test_a_single_classifier_is_the_baseline_under_every_objective():
     logits, labels, _ = map(jnp.asarray, example(num_classifiers=1))
     beta = jnp.ones((5, 1))
     features = jnp.ones((1, 5, 2, 2, 3))
-    contrasts = ("selfcon", "contrastive")  # they compare stages that have no classifier
+    contrasts = ("selfcon", "contrastive", "vicreg")  # they compare stages that have no classifier
     values = [
         losses.Objective(name)(logits, labels, beta, features)[0]
         for name in losses.OBJECTIVES
@@ -175,3 +175,94 @@ def test_soft_labels_that_are_hard_give_the_same_cross_entropy(reference):
     expected = 0.3 * hard + 0.7 * losses.cross_entropy(logits, other, multilabel=False)
     found = losses.cross_entropy(logits, mixed, multilabel=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+EMPHASES = {
+    "weights": losses.Emphasis(class_weights=(0.5, 1.0, 3.0)),
+    "smoothing": losses.Emphasis(label_smoothing=0.1),
+    "both": losses.Emphasis(class_weights=(0.5, 1.0, 3.0), label_smoothing=0.2),
+    "focal": losses.Emphasis(focal_gamma=2.0),
+    "focal, weights": losses.Emphasis(focal_gamma=0.5, class_weights=(0.5, 1.0, 3.0)),
+    "offsets": losses.Emphasis(offsets=(-0.1, -1.0, -3.0)),
+}
+
+
+def torchs_cross_entropy(logits, labels, multilabel, emphasis):
+    """PyTorch's losses of one classifier, [b]; focal terms as torchvision's are defined."""
+    import torch
+    from torch.nn import functional
+
+    options = {"reduction": "none"}
+    if emphasis.offsets:
+        logits = logits + torch.tensor(emphasis.offsets, dtype=logits.dtype)
+    weights = torch.tensor(emphasis.class_weights or (1.0,) * 3, dtype=logits.dtype)
+    gamma, smoothing = emphasis.focal_gamma, emphasis.label_smoothing
+    if multilabel:
+        labels = labels * (1 - smoothing) + smoothing / 2
+        entropy = functional.binary_cross_entropy_with_logits
+        ce = entropy(logits, labels, pos_weight=weights, **options)
+        p = torch.sigmoid(logits)
+        return (ce * (1 - (p * labels + (1 - p) * (1 - labels))) ** gamma).mean(-1)
+    ce = functional.cross_entropy(
+        logits, labels, weight=weights, label_smoothing=smoothing, **options
+    )
+    p = torch.softmax(logits, -1)[torch.arange(len(labels)), labels]
+    return ce * (1 - p) ** gamma
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("name", EMPHASES)
+def test_an_emphasis_and_its_gradient_are_pytorchs(name, multilabel):
+    torch = pytest.importorskip("torch")
+    logits, labels, _ = example()
+    if multilabel:
+        labels = np.random.default_rng(1).integers(2, size=(5, 3)).astype(float)
+    theirs = torch.tensor(logits, requires_grad=True)
+    peer = [
+        torchs_cross_entropy(x, torch.tensor(labels), multilabel, EMPHASES[name]) for x in theirs
+    ]
+    torch.stack(peer).sum().backward()
+    with jax.enable_x64(True):
+        objective = losses.Objective("dsn", multilabel=multilabel, emphasis=EMPHASES[name])
+        ours, ce = jax.grad(
+            lambda x: (objective(x, jnp.asarray(labels))[0], objective(x, jnp.asarray(labels))[1]),
+            has_aux=True,
+        )(jnp.asarray(logits))
+    expected = torch.stack(peer).detach().numpy().mean(axis=1)
+    np.testing.assert_allclose(ce["ce"], expected, rtol=1e-9)
+    np.testing.assert_allclose(ours, theirs.grad.numpy() / 5, rtol=1e-8, atol=1e-12)
+
+
+def test_logit_adjustment_is_the_formula_of_its_paper():
+    # Menon et al., Eq. 10: log(1 + sum_{y' != y} (pi_y' / pi_y)^tau exp(f_y' - f_y)).
+    (logits, *_), labels, _ = example()
+    prior, tau = np.array([0.7, 0.2, 0.1]), 1.5
+    expected = [
+        np.log(sum((prior / prior[y]) ** tau * np.exp(f - f[y])))
+        for f, y in zip(logits, labels, strict=True)
+    ]
+    emphasis = losses.Emphasis(offsets=tuple(tau * np.log(prior)))
+    found = losses.cross_entropy(
+        jnp.asarray(logits)[None], jnp.asarray(labels), multilabel=False, emphasis=emphasis
+    )
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_focal_loss_is_finite_and_moves_at_any_confidence(multilabel):
+    emphasis = losses.Emphasis(focal_gamma=0.5, class_weights=(1.0, 2.0))
+    labels = jnp.asarray([[1, 0], [1, 0]]) if multilabel else jnp.asarray([0, 0])
+    ce = lambda x: losses.cross_entropy(x, labels, multilabel=multilabel, emphasis=emphasis).sum()
+    logits = jnp.asarray([[[1e4, -1e4], [-1e4, 1e4]]], jnp.float32)
+    value, grad = jax.value_and_grad(ce)(logits)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+    assert np.abs(grad[0, 1]).max() > 0.1  # of the sample that is wrong
+
+
+def test_unknown_labels_stay_out_of_an_emphasised_loss():
+    emphasis = losses.Emphasis(focal_gamma=2.0, class_weights=(1.0, 2.0), label_smoothing=0.1)
+    ce = lambda labels: losses.cross_entropy(
+        jnp.asarray([[[0.3, -0.2]]]), jnp.asarray(labels), multilabel=True, emphasis=emphasis
+    )
+    both, first, second = ce([[1, 0]]), ce([[1, -1]]), ce([[-1, 0]])
+    np.testing.assert_allclose(both, first + second, rtol=1e-6)

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from lsanet_jax import metrics
 
@@ -62,6 +63,8 @@ def test_summary_drops_the_padding_of_the_last_batch():
     summary = metrics.summarize(predictions, labels, "multi-class", stages=(2, 4))
     assert summary["acc"] == metrics.accuracy(labels, own, "multi-class")
     assert summary["loss"] == 4.5
+    assert summary["recalls"] == metrics.recalls(labels, own, "multi-class").tolist()
+    assert summary["balanced_acc"] == metrics.balanced_accuracy(labels, own, "multi-class")
     assert [c["stage"] for c in summary["classifiers"]] == [2, 4]
     assert [c["beta"] for c in summary["classifiers"]] == [0.25, 0.75]
     assert summary["classifiers"][0]["auc"] == metrics.auc(labels, shallow, "multi-class")
@@ -73,3 +76,27 @@ def test_training_means_average_over_steps():
     for loss in (1.0, 2.0, 6.0):
         means = means.merge(Means.single_from_model_output(loss=loss, synergy=2 * loss))
     assert {k: float(v) for k, v in means.compute().items()} == {"loss": 3.0, "synergy": 6.0}
+
+
+@pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
+def test_recalls_and_balanced_accuracy_are_scikit_learns(task):
+    labels, probabilities = scores(task)
+    if task == "multi-label":
+        answers = (probabilities > 0.5).astype(int)
+        each = [balanced_accuracy_score(t, a) for t, a in zip(labels.T, answers.T, strict=True)]
+        expected = np.mean(each)
+    else:
+        answers = probabilities.argmax(axis=1)
+        expected = balanced_accuracy_score(labels, answers)
+    found = metrics.balanced_accuracy(labels, probabilities, task)
+    assert found == pytest.approx(expected, abs=1e-12)
+    recalls = metrics.recalls(labels, probabilities, task)
+    np.testing.assert_allclose(recalls, recall_score(labels, answers, average=None))
+
+
+def test_a_class_without_samples_has_no_recall_and_is_left_out_of_the_balance():
+    recalls = metrics.recalls(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]], "multi-class")
+    np.testing.assert_array_equal(recalls, [0.5, np.nan, 1])
+    of = lambda labels, task: metrics.balanced_accuracy(np.array(labels), np.eye(2)[[0, 1]], task)
+    assert of([0, 0], "multi-class") == 0.5
+    assert np.isnan(of([[-1, -1], [-1, -1]], "multi-label"))

@@ -70,6 +70,26 @@ def without_names(file):
     return [{k: v for k, v in row.items() if k != "file"} for row in read(file)]
 
 
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["file", "label"], ["class file", "class label"]),
+        (["File", " label "], ["class File", "class  label "]),
+        (["file", "class file"], ["class class file", "class file"]),
+        (["class file", "file"], ["class file", "class class file"]),
+        (["stage1 b", "b"], ["stage1 b", "b"]),
+        (["beta stage2", "a"], ["class beta stage2", "a"]),
+        (["a", "A"], ["a", "class A"]),
+    ],
+)
+def test_no_class_can_have_the_column_of_another(classes, expected):
+    names = predict.columns(classes, with_beta=(1, 2), others=(1,))
+    assert names[2:4] == expected
+    assert names[:2] == ["file", "label"] and names[-2:] == ["beta stage1", "beta stage2"]
+    assert len({name.strip().lower() for name in names}) == len(names) == 8
+
+
 @pytest.mark.parametrize("shape", [(40, 40, 3), (28, 28), (20, 35)])
 def test_arrays_are_brought_to_the_form_of_the_training_images_as_files_are(run, tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)

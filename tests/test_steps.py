@@ -22,6 +22,7 @@ from lsanet_jax.data.feed.resident import Resident, place
 from lsanet_jax.data.preprocess import preprocess
 from lsanet_jax.losses import OBJECTIVES, Objective
 from lsanet_jax.models import pretrained, resnet, supervised
+from tests import networks
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 PREPARE = functools.partial(
@@ -169,6 +170,45 @@ def test_bfloat16_and_recomputed_blocks_train_in_a_program_of_several_steps():
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
     narrow = [x.dtype for x in jax.tree.leaves(state) if x.dtype not in (jnp.float32, jnp.int32)]
     assert not narrow
+
+
+def test_a_moving_average_is_kept_of_parameters_and_statistics():
+    tx = optax.sgd(0.1)
+    mesh = Mesh(jax.devices()[:1], ("data",))
+    images, labels = samples(24, size=8)
+    objective = Objective("baseline", (1, 2))
+
+    def create(rngs):
+        backbone = networks.TinyNet(3, rngs)
+        return supervised.DeeplySupervised(backbone, 3, image_shape=(8, 8, 3), rngs=rngs)
+
+    def states(ema):
+        graphdef, state = steps.init(create, tx, jax.random.key(0), mesh, averaged=ema > 0)
+        prepare = lambda images: images / 255.0
+        train_step = steps.TrainStep(graphdef, tx, prepare, objective, ema=ema)
+        update = jax.jit(train_step.update)
+        means = metrics.training_means(objective.part_names).empty()
+        yield state
+        for i in range(3):
+            state, means, _ = update(state, means, images[8 * i :][:8], labels[8 * i :][:8])
+            yield state
+
+    plain = [(s.params, s.batch_stats) for s in states(0.0)]
+    average, expected = None, plain[0]
+    for n, state in enumerate(states(0.15)):
+        if n:  # after n - 1 steps: 1/10, 2/11, then 0.15 at most
+            decay = min(0.15, n / (9 + n))
+            move = lambda a, b, decay=decay: decay * np.asarray(a) + (1 - decay) * np.asarray(b)
+            expected = jax.tree.map(move, expected, plain[n])
+        average = (state.params, state.batch_stats)
+        trained = (state.opt_state.params, state.opt_state.batch_stats)
+        for found, wanted in ((average, expected), (trained, plain[n])):
+            for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    last = jax.tree.leaves(plain[-1])
+    assert any(
+        np.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(average), last, strict=True)
+    )
 
 
 def in_torchs_layout(graphdef, state):

@@ -27,6 +27,8 @@ from lsanet_jax.errors import (
 from lsanet_jax.models import resnet
 from lsanet_jax.runs import checkpoint, manifest, workdir
 from lsanet_jax.runs.history import History
+from lsanet_jax.runs.result import SCORES
+from lsanet_jax.runs.trained import read_manifest
 from lsanet_jax.runtime import interrupts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -75,11 +77,11 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
     assert result["best_epoch"] in (1, 2)
     assert result["last_epoch"]["epoch"] == 2
     assert [c["stage"] for c in result["classifiers"]] == [1, 2, 3, 4]
-    assert result["test"] == {k: result["classifiers"][-1][k] for k in ("acc", "auc")}
+    assert result["test"] == {k: result["classifiers"][-1][k] for k in SCORES}
     np.testing.assert_allclose(sum(result["beta"]), 1, rtol=1e-5)
-    assert all(
-        0 <= result[split][score] <= 1 for split in ("val", "test") for score in ("acc", "auc")
-    )
+    assert all(0 <= result[split][score] <= 1 for split in ("val", "test") for score in SCORES)
+    assert result["test"]["balanced_acc"] == np.mean(list(result["recalls"].values()))
+    assert list(result["recalls"]) == read_manifest(tmp_path / "run")["dataset"]["class_names"]
 
     with np.load(tmp_path / "run/predictions.npz") as predictions:
         assert predictions["probabilities"].shape == (4, 24, 3)
@@ -101,6 +103,8 @@ def test_a_run_writes_its_files_and_reports_when_asked_again(tiny, tmp_path, cap
 
     assert "classifier at stage 4 (the network's own)" in table
     assert f"{100 * result['test']['auc']:.2f}" in table
+    assert f"{100 * result['test']['balanced_acc']:.2f}" in table
+    assert "Recall of each class, %: " in table
     stamp = (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns
     assert train.train_and_evaluate(tiny, tmp_path / "run") == result
     assert capsys.readouterr().out == table
@@ -435,6 +439,52 @@ def test_the_first_epoch_with_the_best_auc_is_chosen():
     for epoch, value in enumerate([0.5, 0.8, float("nan"), 0.8, 0.7], start=1):
         history.add(epoch, {"auc": value, "acc": 0.0}, seconds=1.0, rate=10.0)
     assert (history.best_epoch, history.epoch, history.seconds) == (2, 5, 5.0)
+
+
+def test_the_first_epoch_with_the_lowest_loss_can_be_chosen():
+    history = History()
+    for epoch, value in enumerate([0.5, 0.3, 0.3, float("nan"), 0.4], start=1):
+        val = {"auc": value, "loss": value}
+        history.add(epoch, val, seconds=1.0, rate=10.0, select="best_val_loss")
+    assert (history.best_epoch, history.without_gain()) == (2, 3)
+
+
+@pytest.mark.slow
+def test_a_run_with_every_option_stops_early_and_resumes_with_the_same_bits(
+    tiny, tmp_path, monkeypatch
+):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.update(epochs=6, ema=0.8, accumulate=2, clip_norm=1.0, warmup_epochs=1.0)
+    tiny.loss.update(focal_gamma=1.0, label_smoothing=0.1)
+    tiny.data.augment.update(cutmix=1.0)
+    tiny.data.sampling = "balanced"
+    tiny.eval.select = "best_val_loss"
+    losses = [0.5, 0.4, 0.45, 0.6, 0.3]
+    add = History.add
+    with_loss = lambda *a, **k: add(*a[:2], a[2] | {"loss": losses[a[1] - 1]}, **k)
+    monkeypatch.setattr(History, "add", with_loss)
+
+    train.train_and_evaluate(tiny, tmp_path / "full", epochs=4)
+    tiny.train.early_stop = 2
+    whole = train.train_and_evaluate(tiny, tmp_path / "whole")
+    assert (whole["best_epoch"], whole["last_epoch"]["epoch"]) == (2, 4)
+    # 3 steps an epoch, 2 for an update: gradients wait from one epoch to the next.
+    assert train.train_and_evaluate(tiny, tmp_path / "run", epochs=3) is None
+    resumed = train.train_and_evaluate(tiny, tmp_path / "run")
+    assert resumed["last_digest"] == whole["last_digest"]
+    assert resumed["test"] == whole["test"]
+    assert train.train_and_evaluate(tiny, tmp_path / "run") == resumed
+    records = [manifest.read_records(tmp_path / name) for name in ("full", "whole")]
+    for ours, theirs in zip(*records, strict=True):
+        assert ours | {"previous": ""} == theirs | {"previous": ""}
+
+
+@pytest.mark.parametrize(("field", "value"), [("accumulate", 7), ("ema", 0.9)])
+def test_more_steps_than_the_run_has_are_refused(tiny, tmp_path, field, value):
+    tiny.train[field] = value
+    with pytest.raises(ConfigError, match=rf"train\.{field} = {value} spans .* the run has 6: set"):
+        train.train_and_evaluate(tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def cli(*flags):

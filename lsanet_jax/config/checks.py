@@ -28,7 +28,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_value(values[name], field)
     _check_backbone(config.model)
     _check_taps(config)
+    _check_balance(config)
+    _check_training(config)
     _check_contrast(config)
+    if config.data.folds and config.data.name != "folder":
+        raise ConfigError(
+            f"config.data.folds = {config.data.folds} draws the folds of a folder of images, but "
+            f"config.data.name = {config.data.name!r}: set config.data.folds to 0, or use a folder"
+        )
 
 
 def _check_value(value: Any, field: Field) -> None:
@@ -91,10 +98,55 @@ def _check_taps(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_contrast(config: ml_collections.ConfigDict) -> None:
-    """Check that images keep the classes by which the contrastive objectives tell them apart."""
-    if config.model.objective in ("selfcon", "contrastive") and config.data.augment.mixup:
+def _check_balance(config: ml_collections.ConfigDict) -> None:
+    """Check that rare classes are not made up for twice."""
+    loss = config.loss
+    used = []
+    if config.data.sampling == "balanced":
+        used.append("config.data.sampling = balanced")
+    if loss.class_weights != "none":
+        used.append(f"config.loss.class_weights = {loss.class_weights}")
+    if loss.logit_adjustment:
+        used.append(f"config.loss.logit_adjustment = {loss.logit_adjustment:g}")
+    if len(used) > 1:
         raise ConfigError(
-            f"config.data.augment.mixup = {config.data.augment.mixup} blends classes, which config."
-            f"model.objective = {config.model.objective!r} tells apart: set it to 0"
+            f"{' and '.join(used)} make up for the same imbalance, one on top of the other: choose "
+            "one of them"
         )
+
+
+def _check_training(config: ml_collections.ConfigDict) -> None:
+    """Check the options of the optimization that depend on others."""
+    train = config.train
+    if train.warmup_epochs >= train.epochs:
+        raise ConfigError(
+            f"config.train.warmup_epochs = {train.warmup_epochs:g} must be less than "
+            f"config.train.epochs = {train.epochs}"
+        )
+    if train.early_stop and config.eval.select == "last":
+        raise ConfigError(
+            f"config.train.early_stop = {train.early_stop} looks for gain in what config.eval."
+            "select chooses the epoch by: set that to best_val_auc or best_val_loss, not last"
+        )
+    if train.freeze and not config.model.init_from:
+        raise ConfigError(
+            f"config.train.freeze = {train.freeze!r} would keep random weights as they are: give "
+            "pretrained ones by config.model.init_from"
+        )
+
+
+def _check_contrast(config: ml_collections.ConfigDict) -> None:
+    """Check that what contrastive and self-supervised objectives compare is there, and whole."""
+    if config.data.unlabelled and config.model.objective != "vicreg":
+        raise ConfigError(
+            f"config.data.unlabelled = {config.data.unlabelled!r} is of no use for config.model."
+            f"objective = {config.model.objective!r}: pretrain on it by `lsanet pretrain`, which "
+            "sets that to vicreg, and begin with that run by config.model.init_from"
+        )
+    for name in ("mixup", "cutmix"):
+        compared = config.model.objective in ("selfcon", "contrastive", "vicreg")
+        if compared and config.data.augment[name]:
+            raise ConfigError(
+                f"config.data.augment.{name} = {config.data.augment[name]} blends images, which "
+                f"config.model.objective = {config.model.objective!r} tells apart: set it to 0"
+            )

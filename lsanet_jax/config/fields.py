@@ -7,6 +7,7 @@ implement them take seconds to import and a config should not; a test holds the 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,6 +72,16 @@ def is_number(value: Any) -> bool:
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
+def as_numbers(text: str) -> tuple[float, ...] | None:
+    """Read finite numbers separated by commas, such as "1,2.5" or "(1, 2.5)"; None if it is not."""
+    parts = [part for part in text.strip(" ()[]").split(",") if part.strip()]
+    try:
+        numbers = tuple(map(float, parts))
+    except ValueError:
+        return None
+    return numbers if numbers and all(map(math.isfinite, numbers)) else None
+
+
 def _integer(low: int) -> Rule:
     return Rule(f"an integer >= {low}", lambda v: v >= low)
 
@@ -100,7 +111,7 @@ SECTIONS: Mapping[str, str] = {
     "data.synthetic": "Generated images, for data.name = synthetic",
     "model": "The network",
     "model.lsa": "Layer selective attention, for the objectives dsn_lsa and lsanet",
-    "loss": "Weights of the loss's terms",
+    "loss": "Weights of the loss's terms, and of classes",
     "train": "Optimization",
     "eval": "Evaluation, and the choice of the epoch to report",
 }
@@ -293,8 +304,9 @@ _FIELDS = (
     Field(
         "data.resize",
         "nearest",
-        "Interpolation between data.size and data.image_size.",
-        choices=("nearest", "bilinear", "bicubic"),
+        "Interpolation between data.size and data.image_size; or pad: a border of zeros, after "
+        "normalisation, around images as they are.",
+        choices=("nearest", "bilinear", "bicubic", "pad"),
         source="M",
     ),
     Field("data.as_rgb", True, "Repeat grey images to 3 channels."),
@@ -324,6 +336,19 @@ _FIELDS = (
         0,
         "Use only this number of training images per class, instead of a fraction. 0: all.",
         rule=_integer(0),
+    ),
+    Field(
+        "data.sampling",
+        "shuffle",
+        "shuffle: an epoch has every training image. balanced: as many images, every class as "
+        "often as any other, those of rare classes several times.",
+        choices=("shuffle", "balanced"),
+    ),
+    Field(
+        "data.unlabelled",
+        "",
+        "vicreg: images to pretrain on without labels, beside the training images: a folder; or "
+        "rest, those that data.train_fraction or data.train_per_class leaves out.",
     ),
     Field(
         "data.pipeline",
@@ -415,6 +440,14 @@ _FIELDS = (
         "Beta(mixup, mixup).",
         rule=_up_to(100),
     ),
+    Field(
+        "data.augment.cutmix",
+        0.0,
+        "Paste a box from another image of the batch, and blend the labels by its area; the part "
+        "that stays is drawn from Beta(cutmix, cutmix). With mixup, each sample gets one of the "
+        "two.",
+        rule=_up_to(100),
+    ),
     # data.synthetic
     Field("data.synthetic.task", "multi-class", "The kind of labels.", choices=_TASKS),
     Field(
@@ -475,10 +508,12 @@ _FIELDS = (
         "dsn_halving: dsn with weights that halve from deep to shallow; dhm: dks with one-sided "
         "synergy; ensemble_distill: dsn, each classifier taught by the mean of all; byot: dsn, "
         "taught by the deepest, logits and maps; selfcon: the baseline plus a supervised contrast "
-        "between the stages; contrastive: plus one of each shallow stage between two views.",
+        "between the stages; contrastive: plus one of each shallow stage between two views. "
+        "vicreg: without labels, for `lsanet pretrain`.",
         choices=(
             *("baseline", "dsn", "dks", "dsn_ks", "dsn_lsa", "lsanet", "probe"),
             *("dsn_halving", "dhm", "ensemble_distill", "byot", "selfcon", "contrastive"),
+            "vicreg",
         ),
     ),
     Field(
@@ -524,7 +559,7 @@ _FIELDS = (
     Field(
         "model.projection_channels",
         128,
-        "selfcon, contrastive: length of the vectors that are compared.",
+        "selfcon, contrastive, vicreg: length of the vectors that are compared.",
         rule=_integer(1),
     ),
     Field(
@@ -541,7 +576,9 @@ _FIELDS = (
     Field(
         "model.init_from",
         "",
-        "A .safetensors file with torchvision's names: the backbone's initial parameters.",
+        "The initial parameters: a .safetensors file with torchvision's names; "
+        "hf:OWNER/REPO for one of the Hugging Face Hub; or the folder of a finished run. "
+        "If they say how images are to be normalised, data.mean and data.std become that.",
     ),
     # loss
     Field(
@@ -596,6 +633,44 @@ _FIELDS = (
         0.07,
         "selfcon, contrastive: the smaller, the more the most similar images count.",
         rule=_POSITIVE,
+    ),
+    Field(
+        "loss.class_weights",
+        "none",
+        "Weights of the classes in the cross entropy; of multi-label tasks, of each label's "
+        "positives. balanced: by the inverse of the number of images; effective: by the effective "
+        "number, see loss.effective_beta.",
+        choices=("none", "balanced", "effective"),
+        rule=Rule(
+            "numbers > 0 for all classes, separated by commas, such as 1,2.5,1",
+            lambda v: all(weight > 0 for weight in as_numbers(v) or (0,)),
+        ),
+    ),
+    Field(
+        "loss.effective_beta",
+        0.999,
+        "class_weights = effective: n images count as (1 - beta^n) / (1 - beta) of them.",
+        rule=_PART,
+    ),
+    Field(
+        "loss.focal_gamma",
+        0.0,
+        "Multiply the cross entropy by (1 - p)^gamma, p the probability of the right class. 0: "
+        "off; 2 is usual.",
+        rule=_up_to(10),
+    ),
+    Field(
+        "loss.logit_adjustment",
+        0.0,
+        "Logit adjustment: train with this times the log of each class's share of the images added "
+        "to its logit, predict without. 0: off; 1: all classes alike.",
+        rule=_up_to(10),
+    ),
+    Field(
+        "loss.label_smoothing",
+        0.0,
+        "Spread this part of each label evenly over the classes.",
+        rule=Rule("0 (off) to 1, excluded", lambda v: 0 <= v < 1),
     ),
     # train
     Field("train.epochs", 100, "Passes over the training images.", rule=_integer(1), source="P"),
@@ -657,6 +732,55 @@ _FIELDS = (
         source="M",
     ),
     Field(
+        "train.warmup_epochs",
+        0.0,
+        "The learning rate rises linearly over this many epochs, times what the schedule says. 0: "
+        "none.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "train.clip_norm",
+        0.0,
+        "Scale gradients down to this norm, that of all together. 0: off.",
+        rule=_NOT_NEGATIVE,
+    ),
+    Field(
+        "train.accumulate",
+        1,
+        "Steps whose gradients are averaged for one update of the weights.",
+        rule=_integer(1),
+    ),
+    Field(
+        "train.ema",
+        0.0,
+        "Evaluate and keep a moving average of the weights and batch statistics in their place: "
+        "this times itself plus the rest times the new, in each step; at the start less. 0: off; "
+        "0.99 to 0.9999 are usual.",
+        rule=Rule("0 (off), or a number < 1", lambda v: 0 <= v < 1),
+    ),
+    Field(
+        "train.early_stop",
+        0,
+        "Stop after this many epochs in a row without gain in what eval.select looks at. 0: off.",
+        rule=_integer(0),
+    ),
+    Field(
+        "train.freeze",
+        "",
+        "Leave parts as model.init_from has them, batch statistics too: backbone, for all but the "
+        "classifiers and what else is trained beside it; or stage1, stage2 and so on, for the "
+        "stages up to that one.",
+        choices=("", "backbone"),
+        rule=Rule("a stage, such as stage2", lambda v: bool(re.fullmatch("stage[1-9]", v))),
+    ),
+    Field(
+        "train.layer_decay",
+        1.0,
+        "The learning rate of a stage is this times that of the stage after it, of the last one "
+        "this times that of the classifiers. 1: off.",
+        rule=Rule("a number > 0, at most 1", lambda v: 0 < v <= 1),
+    ),
+    Field(
         "train.on_nan",
         "stop",
         "What to do if a loss or gradient is not finite. skip: leave out that step.",
@@ -699,8 +823,9 @@ _FIELDS = (
     Field(
         "eval.select",
         "best_val_auc",
-        "The epoch to report: the one with the best validation AUC, or the last.",
-        choices=("best_val_auc", "last"),
+        "The epoch to report: the one with the best validation AUC, with the lowest validation "
+        "loss, or the last.",
+        choices=("best_val_auc", "best_val_loss", "last"),
         source="M",
     ),
 )

@@ -4,7 +4,7 @@ import math
 
 import ml_collections
 
-from lsanet_jax.data import duplicates, quality, subset
+from lsanet_jax.data import duplicates, quality, subset, unlabelled
 from lsanet_jax.data.dataset import ARRAYS, SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
 from lsanet_jax.errors import ConfigError, near_matches
@@ -32,10 +32,21 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
         ConfigError: a field has a value outside its choices.
         DataError: the data is missing, damaged, or not what the config says.
     """
-    dataset = _load_whole(config)
-    return subset.train_subset(
-        dataset, fraction=config.train_fraction, per_class=config.train_per_class, seed=seed
+    where = config.get("unlabelled", "")
+    dataset = subset.train_subset(
+        _load_whole(config),
+        fraction=config.train_fraction,
+        per_class=config.train_per_class,
+        seed=seed,
+        keep_rest=where == unlabelled.REST,
     )
+    if where == unlabelled.REST:
+        unlabelled.check_rest(dataset)
+    elif where:
+        form = {"fit": config.fit, "max_megapixels": config.max_megapixels}
+        skip = config.skip_broken
+        dataset = unlabelled.with_folder(dataset, where, form, skip_broken=skip)
+    return dataset
 
 
 def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
@@ -73,7 +84,7 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
         return folder.load_folder(
             config.path,
             size=config.size,
-            resize=config.resize,
+            resize="bicubic" if config.resize == "pad" else config.resize,
             memory_mb=memory_mb,
             task=task or None,
             seed=config.split_seed,

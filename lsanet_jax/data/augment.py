@@ -5,7 +5,7 @@ parameters depend on the key and its position in the batch only. Each operation 
 of its own, so switching one on leaves the draws of the others alone, and one that is off is not
 traced. The order is: `flip`, `quarter_turn`, `warp` (rotate, scale, shift and crop in one
 sampling), `brightness`, `contrast`, `saturation`, `hue` (torchvision's `ColorJitter` draws the
-order of these four), `cutout`, and then, for images and labels together, `mixup`.
+order of these four), `cutout`, and then, for images and labels together, `mixup` and `cutmix`.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from lsanet_jax.errors import ConfigError
 _STREAMS = (
     *("hflip", "vflip", "rot90", "shift", "crop", "rotate", "scale"),
     *("brightness", "contrast", "saturation", "hue", "cutout", "mixup"),
+    "cutmix",
 )
 
 MAXIMA: Mapping[str, float] = {
@@ -34,6 +35,7 @@ MAXIMA: Mapping[str, float] = {
     "hue": 0.5,
     "cutout": 1.0,
     "mixup": 100.0,
+    "cutmix": 100.0,
 }
 """The largest value of each strength; the smallest is 0, which switches it off."""
 
@@ -67,6 +69,7 @@ class Augmentation:
     hue: float = 0.0  # by up to this fraction of the colour circle, either way
     cutout: float = 0.0  # side of the grey square, as a fraction of the image's (shorter) side
     mixup: float = 0.0  # alpha of Beta(alpha, alpha), for the argument of `mixup`
+    cutmix: float = 0.0  # alpha of Beta(alpha, alpha), for the argument of `cutmix`
 
     def __post_init__(self):
         for name, maximum in MAXIMA.items():
@@ -86,7 +89,18 @@ def second_view(options: Augmentation) -> Augmentation:
     """
     least = {"shift": 0.125, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
     stronger = {name: max(getattr(options, name), value) for name, value in least.items()}
-    return dataclasses.replace(options, mixup=0.0, **stronger)
+    return dataclasses.replace(options, mixup=0.0, cutmix=0.0, **stronger)
+
+
+def self_supervised_view(options: Augmentation) -> Augmentation:
+    """The augmentation of both views that are to be recognised as one image without a label.
+
+    Crops and changes of colour at least as strong as these; flips and turns are those of `options`,
+    as in `second_view`.
+    """
+    least = {"crop": 0.6, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+    stronger = {name: max(getattr(options, name), value) for name, value in least.items()}
+    return dataclasses.replace(options, mixup=0.0, cutmix=0.0, **stronger)
 
 
 def augment(key: Key[Array, ""], images: Images, options: Augmentation) -> Images:
@@ -159,6 +173,45 @@ def mixup(
     return mix(images, weights), mix(labels, weights)
 
 
+def cutmix(
+    key: Key[Array, ""],
+    images: Images,
+    labels: Float[Array, "b k"],
+    alpha: float,
+    mixup_alpha: float = 0.0,
+) -> tuple[Images, Float[Array, "b k"]]:
+    """Paste a box of its neighbour into every sample, and blend the labels by the box's area.
+
+    The box has the image's proportions and its centre anywhere; what would lie outside the image is
+    left off, and its area is what is left. It is drawn per sample, and the neighbour is the
+    previous one, as in `mixup`.
+
+    Args:
+        key: of this step; may be the one that `augment` got.
+        images: any scale.
+        labels: one-hot, or 0 and 1 for each label of a multi-label set.
+        alpha: static; the part of the image that stays is distributed as Beta(alpha, alpha).
+        mixup_alpha: static; above 0, half of the samples are blended by `mixup` instead.
+
+    Returns:
+        Images and soft labels of the same shapes.
+
+    References:
+        Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+        Features", ICCV 2019, https://arxiv.org/abs/1905.04899, Eq. 1 and 2.
+    """
+    stays, centres, blended = draw_cutmix(key, len(images), alpha)
+    mask = boxes(stays, centres, images.shape[1:3])
+    weights = 1 - jnp.mean(mask, axis=(1, 2), dtype=jnp.float32)
+    pasted = jnp.where(mask[..., None], jnp.roll(images, 1, axis=0), images)
+    cut = pasted, mix(labels, weights)
+    if not mixup_alpha:
+        return cut
+    mixed = mixup(key, images, labels, mixup_alpha)
+    choose = lambda a, b: jnp.where(blended.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+    return choose(mixed[0], cut[0]), choose(mixed[1], cut[1])
+
+
 def draw(key: Key[Array, ""], batch_size: int, options: Augmentation) -> Draws:
     """What `augment` does to each sample: the parameters of the operations that are on.
 
@@ -200,6 +253,31 @@ def draw_mixup(key: Key[Array, ""], batch_size: int, alpha: float) -> Float[Arra
     keys = _sample_keys(key, "mixup", batch_size)
     with jax.threefry_partitionable(True):  # The other setting draws other numbers.
         return jax.vmap(lambda k: jax.random.beta(k, alpha, alpha, dtype=jnp.float32))(keys)
+
+
+def draw_cutmix(
+    key: Key[Array, ""], batch_size: int, alpha: float
+) -> tuple[Float[Array, " b"], Float[Array, "b 2"], Bool[Array, " b"]]:
+    """Of every sample the part that stays, its box's centre, and whether mixup takes its place."""
+    keys = _sample_keys(key, "cutmix", batch_size)
+    places = _uniform(keys, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    with jax.threefry_partitionable(True):
+        draw_beta = lambda k: jax.random.beta(jax.random.fold_in(k, 1), alpha, alpha, (), "float32")
+        return jax.vmap(draw_beta)(keys), places[:, :2], places[:, 2] < 0.5
+
+
+def boxes(
+    stays: Float[Array, " b"], centres: Float[Array, "b 2"], shape: tuple[int, int]
+) -> Bool[Array, "b h w"]:
+    """Boxes of area 1 - `stays` around `centres`, as masks of the pixels inside.
+
+    Args:
+        stays: the part of the image outside the box, had it all of it inside.
+        centres: row and column as fractions of height and width, below 1.
+        shape: (height, width) of the images.
+    """
+    sides = jnp.floor(jnp.sqrt(1 - stays)[:, None] * jnp.array(shape)).astype(jnp.int32)
+    return _boxes(centres, sides, shape)
 
 
 def flip(images: Images, flipped: Bool[Array, " b"], axis: int) -> Images:
@@ -316,20 +394,27 @@ def cutout(images: Images, centres: Float[Array, "b 2"], side: int) -> Images:
         DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
         2017, https://arxiv.org/abs/1708.04552, section 3.2.
     """
-
-    def covered(centre: Float[Array, " b"], length: int) -> Bool[Array, "b n"]:
-        start = jnp.floor(centre * length).astype(jnp.int32)[:, None] - side // 2
-        pixels = jnp.arange(length)
-        return (pixels >= start) & (pixels < start + side)
-
-    rows, columns = covered(centres[:, 0], images.shape[1]), covered(centres[:, 1], images.shape[2])
-    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], _CUTOUT_FILL, images)
+    sides = jnp.full((len(images), 2), side)
+    return jnp.where(_boxes(centres, sides, images.shape[1:3])[..., None], _CUTOUT_FILL, images)
 
 
 def mix(samples: Float[Array, "b ..."], weights: Float[Array, " b"]) -> Float[Array, "b ..."]:
     """Every sample times its weight plus the previous one times the rest."""
     weights = weights.reshape(-1, *(1,) * (samples.ndim - 1))
     return weights * samples + (1 - weights) * jnp.roll(samples, 1, axis=0)
+
+
+def _boxes(
+    centres: Float[Array, "b 2"], sides: Int[Array, "b 2"], shape: tuple[int, int]
+) -> Bool[Array, "b h w"]:
+    """Which pixels lie in a box around a centre; `centres` are fractions, `sides` pixels."""
+
+    def inside(axis: int) -> Bool[Array, "b n"]:
+        start = jnp.floor(centres[:, axis] * shape[axis]).astype(jnp.int32) - sides[:, axis] // 2
+        pixels = jnp.arange(shape[axis]) - start[:, None]
+        return (pixels >= 0) & (pixels < sides[:, axis, None])
+
+    return inside(0)[:, :, None] & inside(1)[:, None]
 
 
 def _sample_keys(key: Key[Array, ""], name: str, batch_size: int) -> Key[Array, " b"]:

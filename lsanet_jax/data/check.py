@@ -115,7 +115,7 @@ def inspect(path: str | os.PathLike, *, frame: int = 0, **options: Any) -> Repor
     path = pathlib.Path(path).expanduser()
     with _collected_warnings() as warnings:
         try:
-            if path.suffix == ".npz":
+            if path.suffix.lower() == ".npz":
                 facts, seen = _inspect_npz(path, options.get("task"))
             else:
                 facts, seen = _inspect_folder(path, frame, options)

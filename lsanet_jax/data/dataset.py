@@ -31,11 +31,14 @@ class Split:
         images: grey (c = 1) or RGB (c = 3), 0 to 255; in memory, or read when asked for.
         labels: [n] class indices, or for multi-label [n, k] of 0 and 1, or -1 if unknown.
         names: of the images' files, relative to their folder; none where there are no files.
+        groups: the number of each image's patient or other group, the same in all splits and folds;
+            none if no groups are known.
     """
 
     images: UInt8[np.ndarray, "n h w c"] | LazyImages
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
     names: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self):
         """Makes both arrays read-only, through views."""
@@ -51,8 +54,8 @@ class Split:
         """Only some of the samples."""
         images = self.images
         images = images.select(kept) if isinstance(images, LazyImages) else images[kept]
-        names = tuple(itertools.compress(self.names, kept))
-        return Split(images, self.labels[kept], names)
+        names, groups = (tuple(itertools.compress(of, kept)) for of in (self.names, self.groups))
+        return Split(images, self.labels[kept], names, groups)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Dataset:
         source: where it came from, such as the file's path; only for messages.
         decoding: the options with which `images.decode` made images of files; other files need the
             same. None for images that were never files.
+        unlabelled: how many training images have no label: -1, or in a multi-label set all -1.
 
     Raises:
         DataError: a split's arrays are not what `Split` says, or splits do not go together.
@@ -83,6 +87,7 @@ class Dataset:
     test: Split
     source: str = ""
     decoding: Mapping[str, Any] | None = None
+    unlabelled: int = 0
 
     def __post_init__(self):
         """Checks the splits; raises DataError."""
@@ -105,7 +110,8 @@ class Dataset:
         for key in SPLITS:
             split = self.split(key)
             _check_images(where, key, split.images)
-            _check_labels(where, key, split, self.task, len(self.class_names))
+            unknown = self.task == "multi-label" or (key == "train" and self.unlabelled > 0)
+            _check_labels(where, key, split, self.task, len(self.class_names), unknown=unknown)
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 raise DataError(
                     f"{where}: {key}_images are {_size(split.images)}, train_images"
@@ -226,7 +232,9 @@ def _check_images(where: str, key: str, images: np.ndarray | LazyImages) -> None
         )
 
 
-def _check_labels(where: str, key: str, split: Split, task: str, num_classes: int) -> None:
+def _check_labels(
+    where: str, key: str, split: Split, task: str, num_classes: int, *, unknown: bool
+) -> None:
     labels = split.labels
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int32:
         raise DataError(f"{where}: {key}_labels is {_describe(labels)}, expected int32.")
@@ -241,7 +249,7 @@ def _check_labels(where: str, key: str, split: Split, task: str, num_classes: in
             f"{where}: {key}_labels has shape {labels.shape}, expected {expected} for task {task!r}"
             f" with {num_classes} classes."
         )
-    low, top = (-1, 1) if task == "multi-label" else (0, num_classes - 1)
+    low, top = -1 if unknown else 0, 1 if task == "multi-label" else num_classes - 1
     outside = labels[(labels < low) | (labels > top)]
     if outside.size:
         raise DataError(

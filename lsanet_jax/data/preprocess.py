@@ -16,7 +16,7 @@ from lsanet_jax.data import augment as augmentation
 from lsanet_jax.data.augment import Augmentation
 from lsanet_jax.errors import ConfigError
 
-Resize = Literal["nearest", "bilinear", "bicubic"]
+Resize = Literal["nearest", "bilinear", "bicubic", "pad"]
 
 _WEIGHT_BITS = 22  # Of PIL's resampling weights: products with 8-bit pixels stay within 32.
 
@@ -40,18 +40,20 @@ def preprocess(
     Args:
         images: 0 to 255.
         image_size: s, height and width of the result.
-        resize: how; images of the right size are left alone.
+        resize: how; images of the right size are left alone. pad: not at all; a border of zeros,
+            after normalisation, brings smaller images to the size.
         as_rgb: repeat grey images to 3 channels. RGB images stay as they are either way.
         mean: subtracted after scaling to [0, 1]; one value, or one per channel of the result.
         std: divisor after that, in the same form.
         augment: applied to the resized images, in [0, 1].
 
     Raises:
-        ConfigError: `resize`, `mean` or `std` is not as described.
+        ConfigError: `resize`, `mean` or `std` is not as described; or images are to be padded, and
+            are larger than `image_size`.
     """
-    if resize not in ("nearest", "bilinear", "bicubic"):
+    if resize not in ("nearest", "bilinear", "bicubic", "pad"):
         raise ConfigError(
-            f"config.data.resize is {resize!r}, expected nearest, bilinear or bicubic."
+            f"config.data.resize is {resize!r}, expected nearest, bilinear, bicubic or pad."
         )
     channels = 3 if as_rgb else images.shape[-1]
     for field, values in (("mean", mean), ("std", std)):
@@ -62,7 +64,7 @@ def preprocess(
             )
     if min(std) <= 0:
         raise ConfigError(f"config.data.std is {tuple(std)}, expected values above 0.")
-    if images.shape[1:3] != (image_size, image_size):
+    if resize != "pad" and images.shape[1:3] != (image_size, image_size):
         if resize == "nearest":
             images = _resize_nearest(images, image_size)
         else:
@@ -70,7 +72,8 @@ def preprocess(
     pixels = augment(images.astype(jnp.float32) / 255)
     if images.shape[-1] != channels:
         pixels = jnp.repeat(pixels, channels, axis=-1)
-    return (pixels - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    x = (pixels - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    return _pad(x, image_size) if resize == "pad" else x
 
 
 def preprocessor(config) -> Callable[..., Float[Array, "b s s c2"]]:
@@ -100,20 +103,35 @@ def training_batch(
         key: of this step.
         images: as stored, 0 to 255.
         labels: class indices, or 0 and 1 for each label, -1 if it is unknown.
-        options: what to do; mixup makes labels [b, k] of class indices.
+        options: what to do; mixup and cutmix make labels [b, k] of class indices.
         num_classes: k.
         preprocess: this module's, with all its other arguments.
     """
     augment = functools.partial(augmentation.augment, key, options=options)
     x = preprocess(images, augment=augment)
-    if options.mixup:
+    if options.mixup or options.cutmix:
+        mix = functools.partial(augmentation.mixup, key, x, alpha=options.mixup)
+        if options.cutmix:
+            mix = functools.partial(
+                augmentation.cutmix, key, x, alpha=options.cutmix, mixup_alpha=options.mixup
+            )
         if labels.ndim == 2:  # A mixture with an unknown label is unknown, as with nan.
-            labels = jnp.where(labels < 0, jnp.nan, labels.astype(x.dtype))
-            x, labels = augmentation.mixup(key, x, labels, options.mixup)
+            x, labels = mix(jnp.where(labels < 0, jnp.nan, labels.astype(x.dtype)))
             return x, jnp.nan_to_num(labels, nan=-1)
-        one_hot = jax.nn.one_hot(labels, num_classes)
-        return augmentation.mixup(key, x, one_hot.astype(x.dtype), options.mixup)
+        return mix(jax.nn.one_hot(labels, num_classes).astype(x.dtype))
     return x, labels
+
+
+def _pad(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
+    """Zeros around images, half of them, rounded down, above and on the left."""
+    missing = [size - side for side in x.shape[1:3]]
+    if min(missing) < 0:
+        raise ConfigError(
+            f"config.data.resize = pad, but images of {x.shape[1]} x {x.shape[2]} pixels are "
+            f"larger than config.data.image_size = {size}: lower config.data.size, or resize them"
+        )
+    around = [(n // 2, n - n // 2) for n in missing]
+    return jnp.pad(x, ((0, 0), *around, (0, 0)))
 
 
 def _resize_nearest(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, "b s s c"]:

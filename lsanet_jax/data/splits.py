@@ -334,6 +334,15 @@ def join_units(
     return units
 
 
+def number_groups(records: Sequence[Record]) -> tuple[int, ...]:
+    """Number the groups of images from 0, those without one each for itself; () without groups."""
+    if not any(record.group for record in records):
+        return ()
+    keys = [(_spelling(r.group), "") if r.group else ("", r.file) for r in records]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return tuple(numbers[key] for key in keys)
+
+
 def _spelling(group: str) -> str:
     """Return a group's name without case, runs of blanks, leading zeros or a spreadsheet's '.0'."""
     text = "-".join(unicodedata.normalize("NFKC", group).casefold().replace("_", " ").split())
@@ -361,7 +370,12 @@ def _draw(
     free = np.array([record.split == "train" for record in records])
     splits = np.array([record.split for record in records], dtype="<U5")
     if options.folds:
-        fold_of = draw_folds(present[free], units[free], options.folds, options.seed)
+        given = [record.fold for record in records if record.split == "train"]
+        if any(given):
+            order = sorted(set(given), key=lambda fold: (fold.zfill(9), fold))
+            fold_of = np.array([order.index(fold) for fold in given])
+        else:
+            fold_of = draw_folds(present[free], units[free], options.folds, options.seed)
         rotating = "test" if "test" in missing else "val"
         places = np.flatnonzero(free)
         splits[places[fold_of == options.fold]] = rotating
@@ -426,7 +440,7 @@ def _describe(
         if not (options.folds and split == ("test" if "test" in missing else "val"))
     }
     table = [
-        (record.file, record.label, record.split, int(unit))
+        (record.file, record.label, record.split, int(unit), *filter(None, [record.fold]))
         for record, unit in zip(records, units, strict=True)
     ]
     digest = hashlib.sha256(json.dumps([settings, table]).encode()).hexdigest()[:8]

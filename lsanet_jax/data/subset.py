@@ -11,7 +11,9 @@ from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.errors import ConfigError
 
 
-def train_subset(dataset: Dataset, *, fraction: float, per_class: int, seed: int) -> Dataset:
+def train_subset(
+    dataset: Dataset, *, fraction: float, per_class: int, seed: int, keep_rest: bool = False
+) -> Dataset:
     """The dataset with only some of its training images; validation and test stay whole.
 
     Args:
@@ -20,6 +22,7 @@ def train_subset(dataset: Dataset, *, fraction: float, per_class: int, seed: int
             of each combination of labels, up to one image more or less; at least one in all.
         per_class: images of each class, as far as there are so many; 0 for no limit.
         seed: which images. For one seed a smaller subset lies inside every larger one.
+        keep_rest: keep the other images too, without their labels.
 
     Raises:
         ConfigError: both are given, or `per_class` for a multi-label set.
@@ -52,6 +55,10 @@ def train_subset(dataset: Dataset, *, fraction: float, per_class: int, seed: int
         kept = place < max(fraction, np.nextafter(place.min(), 1))
     else:
         kept = rank < np.maximum(np.round(fraction * size), 1)
+    if keep_rest:
+        known = kept[:, None] if labels.ndim == 2 else kept
+        train = dataclasses.replace(dataset.train, labels=np.where(known, labels, np.int32(-1)))
+        return dataclasses.replace(dataset, train=train, unlabelled=int(np.sum(~kept)))
     return dataclasses.replace(dataset, train=dataset.train.select(kept))
 
 

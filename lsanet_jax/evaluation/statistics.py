@@ -1,6 +1,7 @@
 """Statistics for comparing classifiers on one test split: NumPy in float64, no I/O.
 
-Differences are b - a throughout: a positive one means that b scores higher.
+Differences are b - a throughout: a positive one means that b scores higher. Labels of multi-label
+may be -1 (unknown): they are left out of every score, as in `lsanet_jax.metrics`.
 
 References: DeLong et al., "Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics 1988; Sun & Xu, "Fast implementation of DeLong's algorithm",
@@ -8,6 +9,7 @@ IEEE SPL 2014; Guo et al., "On calibration of modern neural networks", ICML 2017
 Tibshirani, "An introduction to the bootstrap", 1993.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -52,20 +54,30 @@ class Bootstrap(NamedTuple):
     dropped: int  # resamples in which the statistic is undefined; they do not enter the interval
 
 
+class Interval(NamedTuple):
+    """A score and its percentile interval; nan if it is undefined."""
+
+    value: float  # on the split itself, averaged over all seeds
+    low: float
+    high: float
+    dropped: int  # resamples in which the score is undefined; they do not enter the interval
+
+
 def recall_per_class(
     labels: Labels, probabilities: Probabilities, task: str
 ) -> Float[np.ndarray, " k"]:
     """Compute the fraction of each class (multi-label: of each label's positives) that is found.
 
     Args:
-        labels: class indices [n]; for multi-label 0 or 1 per label [n, k].
+        labels: class indices [n]; for multi-label 0, 1 or -1 (unknown) per label [n, k].
         probabilities: of each class or label, in [0, 1]; they predict as in `metrics.accuracy`.
         task: one of `lsanet_jax.data.dataset.TASKS`.
 
     Returns:
         The recall of each class, in [0, 1]; nan if it has no samples.
     """
-    return _recall(*_truth_and_prediction(labels, probabilities, task))
+    truth, predicted, _ = _truth_and_prediction(labels, probabilities, task)
+    return _recall(truth, predicted)
 
 
 def confusion_matrix(
@@ -73,7 +85,7 @@ def confusion_matrix(
 ) -> Int[np.ndarray, "k k"]:
     """Count the samples of each class (row) by predicted class (column); not for multi-label."""
     _expect(task != "multi-label", f"task {task!r}", "one in which each sample has one class")
-    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    truth, predicted, _ = _truth_and_prediction(labels, probabilities, task)
     return truth.T.astype(int) @ predicted.astype(int)
 
 
@@ -85,10 +97,10 @@ def balanced_accuracy(labels: Labels, probabilities: Probabilities, task: str) -
     Multi-label: the mean over labels of (sensitivity + specificity) / 2; labels that are positive
     everywhere or nowhere are left out (nan if all are).
     """
-    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    truth, predicted, known = _truth_and_prediction(labels, probabilities, task)
     recall = _recall(truth, predicted)
     if task == "multi-label":
-        recall = (recall + _recall(~truth, ~predicted)) / 2
+        recall = (recall + _recall(known & ~truth, ~predicted)) / 2
     recall = recall[~np.isnan(recall)]
     return float(recall.mean()) if len(recall) else math.nan
 
@@ -103,11 +115,11 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = 15) ->
     """
     _expect(bins >= 1, f"bins={bins}", "at least 1")
     task = "multi-label" if np.ndim(labels) == 2 else "multi-class"
-    truth, predicted = _truth_and_prediction(labels, probabilities, task)
+    truth, predicted, known = _truth_and_prediction(labels, probabilities, task)
     probabilities = np.asarray(probabilities, np.float64)
     if task == "multi-label":
-        right = (predicted == truth).ravel()
-        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
+        right = (predicted == truth)[known]
+        confidence = np.maximum(probabilities, 1 - probabilities)[known]
     else:
         right, confidence = (predicted & truth).any(axis=1), probabilities.max(axis=1)
     index = np.searchsorted(np.arange(1, bins) / bins, confidence)
@@ -126,6 +138,8 @@ def expected_calibration_error(
     split with the same number of bins.
     """
     counts, confidence, accuracy = reliability(labels, probabilities, bins)
+    if not counts.sum():
+        return math.nan
     return float(np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum())
 
 
@@ -145,7 +159,8 @@ def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tup
       variance = \sum_i (1/C \sum_c u_ic)^2.
 
     For one class this is DeLong's S10 / m + S01 / n; and so it is for two classes with p0 = 1 - p1,
-    where u_i0 = u_i1. V is found by binary search, in O(n log n) as Sun & Xu's midranks.
+    where u_i0 = u_i1. V is found by binary search, in O(n log n) as Sun & Xu's midranks. A sample
+    whose label c is unknown has no influence on A_c: u_ic = 0.
 
     Arguments are those of `recall_per_class`, but any finite scores are allowed.
 
@@ -237,9 +252,78 @@ def paired_bootstrap_auc(
     """
 
     def prepare(run):
-        return _resampled_auc(labels, run, task)
+        of_counts = _resampled_auc(labels, run, task)
+        return lambda rows: of_counts(_counts(rows))
 
     return _paired_bootstrap(prepare, np.asarray(labels), a, b, resamples, seed, level)
+
+
+def bootstrap_scores(
+    labels: Labels,
+    runs: Sequence[Probabilities],
+    task: str,
+    *,
+    baseline: Sequence[Probabilities] = (),
+    groups: Sequence[int] | Int[np.ndarray, " n"] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Compute ACC and AUC with percentile intervals: of one run, or the mean of several seeds.
+
+    Each resample draws groups with replacement, all samples of a group at once since they depend on
+    each other, and seeds as `paired_bootstrap` does. It scores what was drawn, by the runs and by
+    the baseline alike.
+
+    Args:
+        labels: as for `recall_per_class`.
+        runs: the probabilities [n, k] of each seed.
+        task: one of `lsanet_jax.data.dataset.TASKS`.
+        baseline: the same of as many seeds of another network, whose scores are taken off.
+        groups: number of each sample's group, such as its patient; None: each is its own.
+        resamples: how many.
+        seed: of the draws.
+        level: probability with which an interval should cover its score, in (0, 1).
+
+    Returns:
+        `acc` and `auc`, as `lsanet_jax.metrics` defines them, in [0, 1].
+    """
+    _expect(len(runs), "no run", "at least one")
+    given = f"{len(runs)} runs and {len(baseline)} of the baseline"
+    _expect(len(baseline) in (0, len(runs)), given, "equally many, or no baseline")
+    _expect(resamples >= 1, f"resamples={resamples}", "at least 1")
+    _expect(0 < level < 1, f"level={level}", "a number between 0 and 1")
+    n = len(labels)
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    _expect(units.shape == (n,), f"groups of shape {units.shape}", f"shape {(n,)}")
+    num_units = int(units.max()) + 1
+    scorers = {}
+    for name, resampled in (("acc", _resampled_acc), ("auc", _resampled_auc)):
+        of_runs = [resampled(labels, run, task) for run in runs]
+        of_baseline = [resampled(labels, run, task) for run in baseline]
+        scorers[name] = [
+            (lambda counts, a=a, b=b: a(counts) - b(counts)) if b else a
+            for a, b in itertools.zip_longest(of_runs, of_baseline)
+        ]
+    rng = np.random.Generator(np.random.PCG64(seed))
+    found: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
+    for start in range(0, resamples, _CHUNK):
+        num = min(_CHUNK, resamples - start)
+        counts = _counts(rng.integers(num_units, size=(num, num_units)))[units]
+        drawn = rng.integers(len(runs), size=(num, len(runs)))
+        times = np.stack([(drawn == i).mean(axis=1) for i in range(len(runs))])
+        for name, of in scorers.items():
+            values = np.stack([scorer(counts) for scorer in of])
+            found[name].append(np.where(times > 0, times * values, 0).sum(axis=0))
+    intervals = {}
+    tail = (1 - level) / 2
+    for name, of in scorers.items():
+        value = float(np.mean([scorer(np.ones((n, 1))) for scorer in of]))
+        all_drawn = np.concatenate(found[name])
+        defined = all_drawn[~np.isnan(all_drawn)]
+        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
+        intervals[name] = Interval(value, float(low), float(high), resamples - len(defined))
+    return intervals
 
 
 def majority_p_value(tests: Sequence[Difference]) -> float:
@@ -310,21 +394,43 @@ def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstra
     return Bootstrap(float(observed), float(low), float(high), resamples - len(defined))
 
 
+def _counts(rows: Int[np.ndarray, "r n"]) -> Float[np.ndarray, "n r"]:
+    """Count how often each of r resamples has each sample."""
+    num, n = rows.shape
+    counts = np.bincount((rows + n * np.arange(num)[:, None]).ravel(), minlength=num * n)
+    return np.ascontiguousarray(counts.reshape(num, n).T, dtype=np.float64)
+
+
+def _resampled_acc(labels, probabilities, task) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from the `_counts` [n, r] of r resamples to the accuracy of each."""
+    truth, predicted, known = _truth_and_prediction(labels, probabilities, task)
+    if task == "multi-label":
+        right, asked = ((predicted == truth) & known).sum(axis=1), known.sum(axis=1)
+    else:
+        right, asked = (predicted & truth).any(axis=1), np.ones(len(truth))
+
+    def accuracies(counts):
+        total = asked @ counts
+        return np.divide(right @ counts, total, out=np.full(len(total), math.nan), where=total > 0)
+
+    return accuracies
+
+
 def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from the rows [r, n] of r resamples to the AUC of each."""
-    truth, scores = _checked(labels, scores, task)
+    """Return a function from the `_counts` [n, r] of r resamples to the AUC of each."""
+    truth, scores, known = _checked(labels, scores, task)
     rankings = []
-    for k in _classes(truth, task):
-        positives, negatives = np.flatnonzero(truth[:, k]), np.flatnonzero(~truth[:, k])
+    for k in _classes(truth, known, task):
+        positives, negatives = (
+            np.flatnonzero(known[:, k] & side) for side in (truth[:, k], ~truth[:, k])
+        )
         negatives = negatives[np.argsort(scores[negatives, k])]
         found = (scores[negatives, k], scores[positives, k])
         below, not_above = (np.searchsorted(*found, side) for side in ("left", "right"))
         rankings.append((positives, negatives, below, not_above))
 
-    def aucs(rows):
-        num, n = rows.shape
-        counts = np.bincount((rows + n * np.arange(num)[:, None]).ravel(), minlength=num * n)
-        counts = np.ascontiguousarray(counts.reshape(num, n).T, dtype=np.float64)
+    def aucs(counts):
+        num = counts.shape[1]
         total, defined = np.zeros(num), np.zeros(num)
         for positives, negatives, below, not_above in rankings:
             drawn = counts[positives]
@@ -339,19 +445,19 @@ def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
     return aucs
 
 
-def _classes(truth, task) -> list[int]:
+def _classes(truth, known, task) -> list[int]:
     """List the classes that have an AUC and enter the mean."""
     classes = [1] if task == "binary-class" else range(truth.shape[1])
-    return [k for k in classes if truth[:, k].any() and not truth[:, k].all()]
+    return [k for k in classes if truth[:, k].any() and (known & ~truth)[:, k].any()]
 
 
 def _truth_and_prediction(labels, probabilities, task):
-    truth, probabilities = _checked(labels, probabilities, task, unit_interval=True)
+    truth, probabilities, known = _checked(labels, probabilities, task, unit_interval=True)
     if task == "multi-label":
-        return truth, probabilities > 0.5
+        return truth, probabilities > 0.5, known
     binary = task == "binary-class"
     predicted = probabilities[:, 1] > 0.5 if binary else np.argmax(probabilities, axis=1)
-    return truth, predicted[:, None] == np.arange(truth.shape[1])
+    return truth, predicted[:, None] == np.arange(truth.shape[1]), known
 
 
 def _recall(truth, predicted):
@@ -361,10 +467,11 @@ def _recall(truth, predicted):
 
 def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, " n"]]:
     """Compute the mean AUC, and each sample's influence on it: see `auc_variance`."""
-    truth, scores = _checked(labels, scores, task)
+    truth, scores, known = _checked(labels, scores, task)
     aucs, influences = [], []
-    for k in _classes(truth, task):
-        order = np.argsort(scores[:, k])  # searching for sorted numbers takes half the time
+    for k in _classes(truth, known, task):
+        rows = np.flatnonzero(known[:, k])
+        order = rows[np.argsort(scores[rows, k])]  # searching for sorted numbers: half the time
         positive, score = truth[order, k], scores[order, k]
         component = np.empty(len(score))
         component[positive] = _share_below(score[positive], score[~positive])
@@ -372,7 +479,7 @@ def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, "
         group = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
         group[group == 1] = math.nan  # a single sample does not tell how its group varies
         aucs.append(component[positive].mean())
-        influences.append(np.empty(len(score)))
+        influences.append(np.zeros(len(truth)))
         influences[-1][order] = (component - aucs[-1]) / np.sqrt(group * (group - 1))
     if not aucs:
         return math.nan, np.full(len(truth), math.nan)
@@ -386,25 +493,33 @@ def _share_below(scores, others):
 
 
 def _checked(labels, probabilities, task, unit_interval=False):
-    """Check the arguments; return labels as booleans [n, k], and probabilities in float64."""
+    """Check the arguments.
+
+    Returns:
+        Booleans [n, k], whether a label is there; the probabilities in float64; and booleans
+        [n, k], whether a label is known.
+    """
     _expect(task in TASKS, f"task {task!r}", f"one of {', '.join(TASKS)}")
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     shape = probabilities.shape
     wanted = "[n, 2]" if task == "binary-class" else "[n, k]"
     ok = len(shape) == 2 and probabilities.size and (wanted == "[n, k]" or shape[1] == 2)
     _expect(ok, f"probabilities of shape {shape} for {task}", f"{wanted}, not empty")
-    wanted, highest = (shape, 1) if task == "multi-label" else (shape[:1], shape[1] - 1)
+    multilabel = task == "multi-label"
+    wanted, lowest, highest = (shape, -1, 1) if multilabel else (shape[:1], 0, shape[1] - 1)
     found = f"labels of shape {labels.shape} with probabilities of shape {shape} for {task}"
     _expect(labels.shape == wanted, found, f"labels of shape {wanted}")
     found = f"labels from {labels.min()} to {labels.max()} for {task}"
-    _expect(np.isin(labels, np.arange(highest + 1)).all(), found, f"integers from 0 to {highest}")
+    allowed = np.isin(labels, np.arange(lowest, highest + 1))
+    _expect(allowed.all(), found, f"integers from {lowest} to {highest}")
     low, high = probabilities.min(), probabilities.max()
     found = f"probabilities from {low} to {high}"
     _expect(np.isfinite([low, high]).all(), found, "finite numbers")
     # Rounding can leave a probability above 1 by a few units in the last place.
     _expect(not unit_interval or (low >= 0 and high <= 1 + 1e-6), found, "0 to 1")
-    multilabel = task == "multi-label"
-    return labels == 1 if multilabel else labels[:, None] == np.arange(shape[1]), probabilities
+    truth = labels == 1 if multilabel else labels[:, None] == np.arange(shape[1])
+    known = labels >= 0 if multilabel else np.ones(shape, bool)
+    return truth, probabilities, known
 
 
 def _expect(condition, found: str, expected: str):

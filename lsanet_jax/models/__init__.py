@@ -42,9 +42,9 @@ def create_model(
     """
     backbone = create_backbone(config, image_shape[-1], rngs)
     objective, taps = config.objective, tuple(sorted(set(config.taps)))
-    projected = {"selfcon": taps, "contrastive": taps[:-1]}.get(objective, ())
+    projected = {"selfcon": taps, "vicreg": taps, "contrastive": taps[:-1]}.get(objective, ())
     dks = objective in ("dks", "dhm")
-    if objective == "baseline" or projected:
+    if objective in ("baseline", "selfcon", "contrastive"):
         taps = taps[-1:]
     elif dks:  # it has no classifier at Conv2_x (DKS; paper, section 4.1)
         taps = tuple(tap for tap in taps if tap > 1)
@@ -58,6 +58,7 @@ def create_model(
         hints=objective == "byot",
         projected=projected,
         projection_channels=config.projection_channels,
+        self_supervised=objective == "vicreg",
         image_shape=image_shape,
         dtype=jnp.dtype(config.dtype),
         rngs=rngs,

@@ -29,30 +29,25 @@ def conv2d(
     padding: int,
     groups: int = 1,
 ) -> Float[Array, "n h2 w2 c2"]:
-    """2-D convolution (cross-correlation, as in PyTorch).
-
-    Patches side by side (kernel = stride > 1, as in LSANet's embeddings) are a matrix product on
-    any backend: on GPU, XLA would compute the kernel's gradient as a convolution with a window as
-    large as the map, 41 % of all FLOP of an LSANet-ResNet-50 at 224 pixels.
+    """2-D convolution (cross-correlation, as in PyTorch), in the precision of `x`.
 
     Raises:
       VanishedMapError: the map is smaller than the kernel.
     """
-    k = kernel.shape[0]
-    output_size(x.shape[1], x.shape[2], k, stride, padding)
-    if k == stride > 1 and padding == 0 and groups == 1:
-        return _patches(x, k) @ kernel.reshape(-1, kernel.shape[-1])
+    output_size(x.shape[1], x.shape[2], kernel.shape[0], stride, padding)
     if formulation.is_for_cpu():
-        return cast(Array, _conv2d_on_cpu(x, kernel, stride, padding, groups))
-    if groups > 1 and (mesh := formulation.mesh_over(len(x))):
-        # XLA does not split a grouped convolution over the batch: it would gather all maps on all
-        # devices. So each device convolves its own part of the batch.
-        batch = PartitionSpec("data")
-        plain = functools.partial(_plain, stride=stride, padding=padding, groups=groups)
-        return jax.shard_map(plain, mesh=mesh, in_specs=(batch, PartitionSpec()), out_specs=batch)(
-            x, kernel
-        )
-    return _plain(x, kernel, stride, padding, groups)
+        return cast(Array, _on_cpu(x, kernel.astype(x.dtype), stride, padding, groups))
+    on_gpu = lambda x, kernel: _on_gpu(x, kernel.astype(x.dtype), stride, padding, groups)
+    if not (mesh := formulation.mesh_over(len(x))):
+        return on_gpu(x, kernel)
+    # Each device convolves its own part of the batch: XLA would not split a grouped convolution,
+    # but gather all maps on all devices. The kernel's gradient is summed over the devices where
+    # the kernel begins to be each device's own: in its precision, not in the 16 bits of `x`.
+    own = lambda x, kernel: on_gpu(x, jax.lax.pcast(kernel, "data", to="varying"))
+    batch = PartitionSpec("data")
+    return jax.shard_map(own, mesh=mesh, in_specs=(batch, PartitionSpec()), out_specs=batch)(
+        x, kernel
+    )
 
 
 def output_size(h: int, w: int, k: int, stride: int, padding: int) -> tuple[int, int]:
@@ -92,7 +87,18 @@ def _patches(x, k: int):
     return patches.reshape(n, h2, w2, k * k * c)
 
 
-def _conv2d_on_cpu(x, kernel, stride: int, padding: int, groups: int):
+def _on_gpu(x, kernel, stride: int, padding: int, groups: int):
+    """Convolve as XLA does, but for patches side by side (LSANet's embeddings).
+
+    XLA would compute their kernel's gradient as a convolution with a window as large as the map,
+    41 % of all FLOP of an LSANet-ResNet-50 at 224 pixels.
+    """
+    if kernel.shape[0] == stride > 1 and padding == 0 and groups == 1:
+        return _patches(x, stride) @ kernel.reshape(-1, kernel.shape[-1])
+    return _plain(x, kernel, stride, padding, groups)
+
+
+def _on_cpu(x, kernel, stride: int, padding: int, groups: int):
     """Convolve as matrix products wherever XLA's convolution is slow on CPU.
 
     These are 1x1 kernels (15 to 35 GFLOP/s against 100 to 180 of a product) and output maps of at
@@ -101,6 +107,8 @@ def _conv2d_on_cpu(x, kernel, stride: int, padding: int, groups: int):
     n, h, w, c = x.shape
     k, out = kernel.shape[0], kernel.shape[-1]
     h2, w2 = output_size(h, w, k, stride, padding)
+    if k == stride > 1 and padding == 0 and groups == 1:
+        return _patches(x, k) @ kernel.reshape(-1, out)
     if groups > 1:
         return _merge_groups(x, kernel, stride, padding, groups)
     if k == 1 and padding == 0:

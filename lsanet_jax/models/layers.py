@@ -61,7 +61,7 @@ class Conv(nnx.Module):
         Raises:
           VanishedMapError: the map is smaller than the kernel.
         """
-        y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
+        y = conv2d(x, self.kernel[...], self.stride, self.padding, self.groups)
         return y if self.bias is None else add_bias(y, self.bias[...].astype(x.dtype))
 
 

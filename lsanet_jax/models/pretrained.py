@@ -109,44 +109,80 @@ def load_torchvision(
 
 
 def init_from(model: nnx.Module, file: str | pathlib.Path) -> list[str]:
-    """Start from the weights in a safetensors file, in place.
+    """Start from the weights in a safetensors file, in place; see `start_from`.
+
+    Raises:
+      DataError: the file cannot be read, or does not fit.
+    """
+    return start_from(model, read_safetensors(file), source=str(file))
+
+
+def start_from(model: nnx.Module, tensors: Mapping[str, np.ndarray], *, source: str) -> list[str]:
+    """Start from weights, in place.
 
     The backbone is loaded strictly. The classifier is loaded if it has as many classes, and
-    attention modules if the file has any; otherwise they stay as they were initialised.
+    attention modules if there are any; otherwise they stay as they were initialised.
 
     Args:
       model: a `DeeplySupervised`.
-      file: tensors by torchvision name.
+      tensors: by torchvision name; a VGG's may have timm's name for its classifier.
+      source: where they come from, for messages.
 
     Returns:
       What was left at its initialisation and why, a sentence each.
 
     Raises:
-      DataError: the file cannot be read, or a tensor of the backbone is missing, left over or of
-        another shape.
+      DataError: a tensor of the backbone is missing, left over or of another shape.
     """
-    tensors = read_safetensors(file)
     variables = inference_variables(model)
     keep, notes = set(), []
 
     prefix = classifier_name(model) + "."
     ours = {k: to_torchvision(np.empty(v.shape, bool)).shape for k, v in variables.items()}
     head = {k: v for k, v in ours.items() if k.startswith(prefix)}
-    theirs = {k: v.shape for k, v in tensors.items() if k.startswith(prefix)}
+    heads = (prefix, "pre_logits.", "head.") if prefix == "classifier." else (prefix,)
+    theirs = {k: v.shape for k, v in tensors.items() if k.startswith(heads)}
     if theirs != head:
         keep |= head.keys() | theirs.keys()
         shape = theirs.get(prefix + "weight")
         found = "no classifier of one layer" if shape is None else f"one of {shape[0]} classes"
         wanted = head[prefix + "weight"][0]
-        notes.append(f"the classifier is new: {file} has {found}, this network {wanted} classes")
+        notes.append(f"the classifier is new: {source} has {found}, this network {wanted} classes")
 
     attention = {k for k in variables if ".attention." in f".{k}"}
     if attention and not attention & tensors.keys():
         keep |= attention
-        notes.append(f"the attention modules are new: {file} has none")
+        notes.append(f"the attention modules are new: {source} has none")
 
-    load_torchvision(model, tensors, keep=frozenset(keep), source=str(file))
+    load_torchvision(model, tensors, keep=frozenset(keep), source=source)
     return notes
+
+
+def take_training_parts(model: nnx.Module, parent: nnx.Module, *, source: str) -> list[str]:
+    """Take what serves training only, such as auxiliary classifiers, from another network.
+
+    Args:
+      model: a `DeeplySupervised`, changed in place: each part that `parent` has in the same shape.
+      parent: another one.
+      source: where it comes from, for messages.
+
+    Returns:
+      What was left at its initialisation, a sentence.
+    """
+    parts = lambda network: {
+        path: variable
+        for path, variable in nnx.to_flat_state(
+            nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
+        )
+        if path[0] not in ("backbone", "fc")
+    }
+    ours, theirs, new = parts(model), parts(parent), set()
+    for path, variable in ours.items():
+        if path in theirs and theirs[path].shape == variable.shape:
+            variable.set_value(theirs[path][...])
+        else:
+            new.add(path[0])
+    return [f"new, for {source} has none that fit: {', '.join(sorted(new))}"] if new else []
 
 
 def read_safetensors(file: str | pathlib.Path) -> dict[str, np.ndarray]:

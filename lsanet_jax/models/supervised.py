@@ -17,7 +17,7 @@ from lsanet_jax.models.lsa import (
     FeatureEmbedding,
     make_lsa,
 )
-from lsanet_jax.models.projection import Projection
+from lsanet_jax.models.projection import Expander, Projection
 
 
 class Backbone(Protocol):
@@ -64,6 +64,7 @@ class DeeplySupervised(nnx.Module):
         hints: bool = False,
         projected: Sequence[int] = (),
         projection_channels: int = 128,
+        self_supervised: bool = False,
         image_shape: tuple[int, int, int] = (224, 224, 3),
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -84,6 +85,8 @@ class DeeplySupervised(nnx.Module):
             `losses.hint`.
           projected: stages to project, for `losses.exit_contrast` and `view_contrast`.
           projection_channels: length of their projections.
+          self_supervised: project by `Expander`, and keep the gradients of all classifiers off the
+            backbone.
           image_shape: (height, width, channels) of the images to train on. It sets the kernel
             sizes of the embeddings.
           dtype: precision of the feature maps. Parameters, statistics, classifiers and beta are
@@ -105,6 +108,7 @@ class DeeplySupervised(nnx.Module):
             )
         self.dtype = dtype
         self.probe = probe
+        self.self_supervised = self_supervised
         self.backbone = backbone
         self.fc = Classifier(backbone.stage_channels[-1], num_classes, rngs=rngs)
         if dks and not hasattr(backbone, "make_stage"):
@@ -132,7 +136,9 @@ class DeeplySupervised(nnx.Module):
         self.lsa = None if lsa is None else make_lsa(len(self.taps), lsa, rngs=rngs)
         self.projected = tuple(projected)
         self.projections = nnx.List(
-            Projection(backbone.stage_channels[tap - 1], projection_channels, rngs=rngs)
+            (Expander if self_supervised else Projection)(
+                backbone.stage_channels[tap - 1], projection_channels, rngs=rngs
+            )
             for tap in self.projected
         )
 
@@ -155,7 +161,10 @@ class DeeplySupervised(nnx.Module):
         all_maps = self.backbone(x.astype(self.dtype))
         maps = [all_maps[tap - 1] for tap in self.taps]
         heads = [*self.auxiliary, self.fc]
-        seen = [jax.lax.stop_gradient(m) for m in maps[:-1]] + maps[-1:] if self.probe else maps
+        seen = maps
+        if self.probe or self.self_supervised:
+            stopped = jax.lax.stop_gradient(maps)
+            seen = stopped if self.self_supervised else [*stopped[:-1], maps[-1]]
         logits = jnp.stack([head(m) for head, m in zip(heads, seen, strict=True)])
         if self.projected:
             seen = [all_maps[tap - 1] for tap in self.projected]

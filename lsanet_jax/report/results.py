@@ -28,6 +28,8 @@ class Predictions(NamedTuple):
 
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
     probabilities: Float[np.ndarray, "l n k"]  # shallow to deep; the last is the network's own
+    names: tuple[str, ...] = ()  # of the images, if they were files
+    groups: tuple[int, ...] = ()  # numbers of their patients or other groups, if they are known
 
 
 class Trained(NamedTuple):
@@ -178,13 +180,16 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
             )
     labels, task = first.labels, first.result["task"]
 
-    def terms(each: Trained) -> Float[np.ndarray, "n 1"]:
-        right = metrics.right(labels, each.own, task)
-        return right.reshape(len(labels), -1).mean(axis=1, keepdims=True)
+    known = (labels >= 0).reshape(len(labels), -1)
+
+    def terms(each: Trained) -> Float[np.ndarray, "n 2"]:
+        """How many of each image's known labels are right, and how many are known."""
+        right = metrics.right(labels, each.own, task).reshape(len(labels), -1) & known
+        return np.stack([right.sum(axis=1), known.sum(axis=1)], axis=1).astype(np.float64)
 
     a, b = zip(*pairs, strict=True)
     acc = statistics.paired_bootstrap(
-        lambda _, values: values.mean(),
+        lambda _, values: np.divide(*values.sum(axis=0)) if values[:, 1].any() else math.nan,
         labels,
         [terms(each) for each in a],
         [terms(each) for each in b],
@@ -317,16 +322,24 @@ def _read_predictions(job: spec.Job, result: dict) -> Predictions | None:
         with np.load(file, allow_pickle=False) as arrays:
             labels, probabilities = arrays["labels"], arrays["probabilities"]
             epoch = int(arrays["epoch"])
+            names, groups = (
+                tuple(arrays[name].tolist()) if name in arrays else ()
+                for name in ("names", "groups")
+            )
     except KeyError as error:
         raise _damaged(job, PREDICTIONS, error.args[0]) from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(job, PREDICTIONS, error) from error
     task, shape = result["task"], probabilities.shape
-    names = len(result["classifiers"])
+    count = len(result["classifiers"])
     wanted = shape[1:] if task == "multi-label" else shape[1:2]
-    if len(shape) != 3 or 0 in shape or shape[0] != names or labels.shape != wanted:
+    if len(shape) != 3 or 0 in shape or shape[0] != count or labels.shape != wanted:
         found = f"labels of shape {labels.shape} and probabilities of shape {shape}"
-        raise _damaged(job, PREDICTIONS, f"{found} for {names} classifiers and {task}")
+        raise _damaged(job, PREDICTIONS, f"{found} for {count} classifiers and {task}")
+    for name, values in (("names", names), ("groups", groups)):
+        if len(values) not in (0, len(labels)):
+            found = f"{len(values)} {name} for {len(labels)} labels"
+            raise _damaged(job, PREDICTIONS, found)
     if epoch != result["best_epoch"]:
         found = f"they are for epoch {epoch}, {RESULT} for epoch {result['best_epoch']}"
         raise _damaged(job, PREDICTIONS, found)
@@ -347,7 +360,7 @@ def _read_predictions(job: spec.Job, result: dict) -> Predictions | None:
                     f"{there:.6f} in {RESULT}"
                 )
                 raise _damaged(job, PREDICTIONS, found)
-    return Predictions(labels, probabilities)
+    return Predictions(labels, probabilities, names, groups)
 
 
 def _damaged(job: spec.Job, name: str, found: object) -> WorkdirError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lsanet_jax.config import default_config, flatten
-from lsanet_jax.report import results, templates, words
+from lsanet_jax.report import folds, results, templates, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.results import Cell, Comparison
 from lsanet_jax.report.tables import Table, dataset_title
@@ -39,6 +39,7 @@ class Report(NamedTuple):
     cells: list[Cell]
     comparisons: dict[str, Comparison]  # by the run's name
     words: list[str]  # paragraphs
+    joined: list[folds.Joined]  # of a cross-validation
 
 
 def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) -> Report:
@@ -55,17 +56,20 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
     cells = results.collect(swept, workdir)
     by_name = {cell.run.name: cell for cell in cells}
     comparisons = {}
+    joined = folds.join(cells)  # whose folds are not compared one by one
     for cell in cells:
-        if cell.run.baseline is not None:
+        if cell.run.baseline is not None and cell.run.fold_of is None:
             found = results.compare(cell, by_name[cell.run.baseline], resamples=resamples)
             if found is not None:
                 comparisons[cell.run.name] = found
-    tables = [report_tables.main_table(cells)]
-    if any(cell.run.baseline is not None for cell in cells):
+    tables = [folds.table(joined)] if joined else []
+    tables.append(report_tables.main_table(cells))
+    if any(cell.run.baseline is not None and cell.run.fold_of is None for cell in cells):
         tables.append(report_tables.differences(cells, comparisons))
     tables += [*report_tables.per_class(cells), report_tables.epochs(cells)]
     old = [each.job.name for cell in cells for each in cell.trained if each.predictions is None]
-    notes = [" ".join(note.split()) for note in templates.read("sweep_notes.txt").split("\n\n")]
+    texts = ["sweep_notes.txt", "fold_notes.txt"] if joined else ["sweep_notes.txt"]
+    notes = [" ".join(n.split()) for text in texts for n in templates.read(text).split("\n\n")]
     if old:
         notes.append(f"No {PREDICTIONS}, so no intervals and no calibration: {', '.join(old)}.")
     return Report(
@@ -79,6 +83,7 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
         cells=cells,
         comparisons=comparisons,
         words=words.of(swept.name, cells, comparisons),
+        joined=joined,
     )
 
 
@@ -131,7 +136,7 @@ def _facts(swept: Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
         if cell.trained:
             first = cell.trained[0]
             shape = first.manifest["dataset"].get("image_shape", ["?"])
-            tested = f"{len(cell.predicted[0].own)} test images, " if cell.predicted else ""
+            tested = _tested(cell.predicted[0]) if cell.predicted else ""
             about = f"{first.result['task']}, {tested}{' x '.join(map(str, shape))}"
             data.append(f"{dataset_title(cell)}: {about}")
     not_paper = "" if swept.scale == "paper" else ", not the paper's protocol"
@@ -153,6 +158,12 @@ def _facts(swept: Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
             for title, of in (("Devices", _device), ("Versions", _versions), ("Code", _revision))
         ]
     return [*facts, ("Date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")]
+
+
+def _tested(each: results.Trained) -> str:
+    unknown, labels = int((each.labels < 0).sum()), each.labels.size
+    left_out = f"{unknown} of their {labels} labels unknown and in no score, " if unknown else ""
+    return f"{len(each.labels)} test images, {left_out}"
 
 
 def _device(environment: dict) -> str:

@@ -73,6 +73,13 @@ def to_csv(report: Report) -> tuple[str, str]:
                     f"{100 * t.difference:.6g}" for t in found.delong
                 )
         summary.append(row)
+    for each in report.joined:
+        for name, score in each.scores.items() if each.tested else ():
+            values = {"mean": score.value, "low": score.low, "high": score.high}
+            joined = {f"{name}_{key}": 100 * value for key, value in values.items()}
+            if name == "acc":
+                summary.append({"run": each.name, "seeds": len(each.seeds)})
+            summary[-1] |= joined
     return _csv_text(runs), _csv_text(summary)
 
 
@@ -111,7 +118,7 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}_summary.csv"] = summary
     if "tex" in formats:
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
-        if any(cell.run.baseline is not None for cell in report.cells):
+        if report.tables[1].title == report_tables.DIFFERENCES:
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
     draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
     picture = draw(report) if draw else None

@@ -13,6 +13,7 @@ from lsanet_jax.report import results
 from lsanet_jax.report.results import Cell, Comparison
 
 NONE = "–"
+DIFFERENCES = "Difference to the baseline"
 PAPERS_SETS = {
     f"{name.lower()}mnist": f"{name}MNIST" for name in ("Path", "Derma", "Retina", "Blood")
 }
@@ -166,7 +167,7 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         row += _significance(found)
         rows.append([*_labels(cells, cell), *map(Entry, row)])
     return Table(
-        title="Difference to the baseline",
+        title=DIFFERENCES,
         labels=[*_label_titles(cells), "compared with"],
         columns=["ACC [95 %]", "paper", "AUC [95 %]", "paper", "DeLong p", "p < .05"],
         rows=rows,
@@ -286,6 +287,20 @@ def _interval(found: statistics.Bootstrap | None) -> str:
     if found is None or math.isnan(found.low):
         return _signed(found.difference) if found else NONE
     return f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
+
+
+def interval(found: statistics.Interval | None) -> str:
+    """Format the difference of two scores in [0, 1], in percentage points."""
+    if found is None or math.isnan(found.value):
+        return NONE
+    value, low, high = (_signed(100 * x) for x in found[:3])
+    return f"{value} [{low}, {high}]"
+
+
+def score_interval(found: statistics.Interval) -> str:
+    """Format a score in [0, 1], in percent."""
+    value, low, high = (_number(100 * x) for x in found[:3])
+    return value if low == NONE else f"{value} [{low}, {high}]"
 
 
 # ------------------------------------------------------------------------------ text

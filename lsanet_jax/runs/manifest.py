@@ -7,6 +7,7 @@ and `result.json` that of the last, so a line that is changed later shows. `audi
 by training again.
 """
 
+import concurrent.futures
 import hashlib
 import importlib.metadata
 import json
@@ -94,16 +95,24 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def tensor_digests(tree) -> dict[str, str]:
-    """SHA-256 in hex of each array's shape, dtype and bytes, by its path in the tree."""
-    digests = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.asarray(leaf)
-        array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-        digest = hashlib.sha256(f"{array.shape} {array.dtype.str}\n".encode())
-        # NumPy's annotations know arrays as buffers from Python 3.12 on.
-        digest.update(array)  # pyright: ignore[reportArgumentType]
-        digests[jax.tree_util.keystr(path)] = digest.hexdigest()
-    return digests
+    """SHA-256 in hex of each array's shape, dtype and bytes, by its path in the tree.
+
+    All arrays are copied from the devices at once, and hashed in as many threads as there are
+    cores: the steps of the next epoch wait for it.
+    """
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    arrays = jax.device_get(jax.tree.leaves(tree))
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as threads:
+        return dict(zip(paths, threads.map(_array_digest, arrays), strict=True))
+
+
+def _array_digest(array) -> str:
+    array = np.asarray(array)
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    digest = hashlib.sha256(f"{array.shape} {array.dtype.str}\n".encode())
+    # NumPy's annotations know arrays as buffers from Python 3.12 on.
+    digest.update(array)  # pyright: ignore[reportArgumentType]
+    return digest.hexdigest()
 
 
 def part_digests(digests: dict[str, str], part: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The result of a run: what `result.json` holds, and its table."""
 
 import math
+import textwrap
 from typing import NamedTuple
 
 import ml_collections
@@ -8,6 +9,9 @@ import numpy as np
 
 from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.runs.history import History
+
+INDENTED = {"initial_indent": "  ", "subsequent_indent": "    "}
+SCORES = ("acc", "balanced_acc", "auc")
 
 
 class Scored(NamedTuple):
@@ -25,7 +29,7 @@ def make_result(
     last: Scored,
     history: History,
 ) -> dict:
-    """Return the contents of `result.json`; accuracies and AUCs in [0, 1].
+    """Return the contents of `result.json`; accuracies, AUCs and recalls in [0, 1].
 
     Args:
       config: of the run.
@@ -34,7 +38,8 @@ def make_result(
       last: the last epoch.
       history: of the run.
     """
-    score = lambda summary: {"acc": summary["acc"], "auc": summary["auc"]}
+    # A run that began with an older version has no balanced accuracy of its earlier epochs.
+    score = lambda summary: {k: summary[k] for k in SCORES if k in summary}
     classifiers = chosen.test["classifiers"]
     beta = [c["beta"] for c in classifiers if "beta" in c]
     rates = [rate for rate in history.rates if math.isfinite(rate)]
@@ -48,12 +53,13 @@ def make_result(
         "best_epoch": chosen.epoch,
         "val": score(chosen.val),
         "test": score(chosen.test),
+        "recalls": dict(zip(dataset.class_names, chosen.test["recalls"], strict=True)),
         "last_epoch": {
             "epoch": last.epoch,
             "val": score(last.val),
             "test": score(last.test),
         },
-        "classifiers": [{k: c[k] for k in ("stage", "acc", "auc")} for c in classifiers],
+        "classifiers": [{"stage": c["stage"]} | score(c) for c in classifiers],
         "beta": beta or None,
         "images_per_second": float(np.median(rates)) if rates else None,
         "seconds": history.seconds,
@@ -63,7 +69,7 @@ def make_result(
 
 def print_table(result: dict) -> None:
     """Print the result of a run as a table, accuracies and AUCs in percent as in the paper."""
-    rows = [("", "ACC %", "AUC %", "beta")]
+    rows = [("", "ACC %", "bal. %", "AUC %", "beta")]
     for i, classifier in enumerate(result["classifiers"]):
         own = i == len(result["classifiers"]) - 1
         name = f"classifier at stage {classifier['stage']}" + (
@@ -78,14 +84,19 @@ def print_table(result: dict) -> None:
     title = "{dataset}, {backbone}, {objective}, seed {seed}: test split, epoch {best_epoch}"
     print(f"\n{title.format(**result)} ({result['selected']})")
     for row in rows:
-        print(f"  {row[0]:<{width}}  {row[1]:>6}  {row[2]:>6}  {row[3]:>6}".rstrip())
+        print(f"  {row[0]:<{width}}  {'  '.join(f'{cell:>6}' for cell in row[1:])}".rstrip())
+    if recalls := result.get("recalls"):
+        found = ", ".join(f"{name} {_percent(recall)}" for name, recall in recalls.items())
+        print("\n".join(textwrap.wrap(f"Recall of each class, %: {found}", 96, **INDENTED)))
     rate = result["images_per_second"]
     speed = f"{rate:.0f} images/s, " if rate else ""
     print(f"  {speed}{result['seconds']:.0f} s of training")
 
 
-def percent(score: dict) -> tuple[str, str]:
-    """ACC and AUC of a score in percent; a dash if one is undefined."""
-    defined = lambda value: value is not None and math.isfinite(value)
-    text = lambda value: f"{100 * value:.2f}" if defined(value) else "-"
-    return text(score["acc"]), text(score["auc"])
+def percent(score: dict) -> tuple[str, ...]:
+    """ACC, balanced ACC and AUC of a score in percent; a dash if one is undefined."""
+    return tuple(_percent(score.get(name)) for name in SCORES)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"

@@ -15,7 +15,8 @@ from typing import IO, Self
 import ml_collections
 import numpy as np
 
-from lsanet_jax.config import MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.config import FIELDS, MAY_CHANGE, complete, flatten, unflatten
+from lsanet_jax.data.dataset import Split
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs.layout import (
@@ -210,7 +211,8 @@ class Workdir:
         if not self._writes:
             return
         self._append(METRICS, record)
-        val = {f"val/{k}": v for k, v in record["val"].items() if k != "classifiers"}
+        numbers = {k: v for k, v in record["val"].items() if isinstance(v, float)}
+        val = {f"val/{k}": v for k, v in numbers.items()}
         for classifier in record["val"]["classifiers"]:
             stage = f"stage{classifier['stage']}"
             val |= {f"val/{k}_{stage}": v for k, v in classifier.items() if k != "stage"}
@@ -253,19 +255,24 @@ class Workdir:
             with self._writing():
                 write_atomically(self.path / RESULT, json_text(result, indent=1))
 
-    def write_predictions(
-        self, predictions: Predictions, labels: np.ndarray, epoch: int | None
-    ) -> None:
+    def write_predictions(self, predictions: Predictions, tested: Split, epoch: int | None) -> None:
         """Write `predictions.npz`: what every classifier says of the test split, for `report`.
 
         Its arrays: `labels` [n] or [n, k], `probabilities` [l, n, k], `beta` [n, l] if there is
-        attention, and `epoch`, the one that is reported.
+        attention, and `epoch`, the one that is reported; of a folder, `names` [n] of the files, and
+        `groups` [n], numbers of the patients or other groups, if they are known.
         """
         if not self._writes:
             return
-        arrays = {"labels": labels, "probabilities": predictions.probabilities, "epoch": epoch}
+        arrays = {
+            "labels": tested.labels,
+            "probabilities": predictions.probabilities,
+            "epoch": epoch,
+        }
         if predictions.beta is not None:
             arrays["beta"] = predictions.beta
+        of_files = {"names": tested.names, "groups": tested.groups}
+        arrays |= {name: np.array(values) for name, values in of_files.items() if values}
         with (
             self._writing(),
             replacing(self.path / PREDICTIONS) as temporary,
@@ -305,6 +312,11 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     """
     found = json.loads(json.dumps(complete(read_json(path / CONFIG))))
     wanted = _as_json(config)
+    if wanted["model.init_from"] and wanted["model.init_from"] == found["model.init_from"]:
+        # What is at its default may have been set to what the weights want: see `weights`.
+        for name in ("data.mean", "data.std"):
+            if wanted[name] == list(FIELDS[name].default):
+                wanted[name] = found[name]
     fixed = lambda config: {k: v for k, v in config.items() if k not in MAY_CHANGE}
     if changed := differences(fixed(found), fixed(wanted)):
         raise WorkdirError(

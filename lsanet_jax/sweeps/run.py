@@ -5,6 +5,7 @@ Examples:
   lsanet sweep --sweep=table3 --workdir=sweeps/table3
   lsanet sweep --sweep=my_sweep.py --workdir=sweeps/mine --scale=28px \
       --config.data.name=npz --config.data.path=mine.npz
+  lsanet sweep --sweep=crossval --workdir=sweeps/folds --config.data.path=my_images
 
 Each run is a process of its own, in WORKDIR/RUN/seedN. Ray distributes them over the GPUs or cores
 of this machine, or, with --address, of a cluster. However the command ended, the same command
@@ -70,6 +71,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--workdir", required=True, help="folder of the sweep; on a cluster, one that all see")
     add("--scale", default="paper", help="paper (default), or 28px: 28 pixels, 30 epochs")
     add("--seeds", type=_seeds, help="such as 0,1,2; default: the sweep's own")
+    add(
+        "--folds",
+        type=_count(0),
+        metavar="N",
+        help="cross-validation: train each run once for each of N folds of a folder of images "
+        "(config.data.folds); default: the sweep's own, if any",
+    )
     add("--dry_run", action="store_true", help="list the runs, their state and time; start nothing")
     add("--job", type=_count(0), metavar="N", help="only train run N, from 0, without Ray")
     add(
@@ -120,7 +128,9 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     overrides = spec.parse_overrides(rest)
-    sweep = spec.load(args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds)
+    sweep = spec.load(
+        args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
+    )
     jobs = _select(spec.jobs(sweep, args.workdir), args.filter)
     if args.count:
         print(len(jobs))

@@ -35,6 +35,7 @@ from lsanet_jax.runtime.files import json_text, read_json, write_atomically
 
 SCALES = ("paper", "28px")
 SWEEP = "sweep.json"
+FOLD = "Fold"  # title of the column that tells folds apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Run:
         row: what the table shows of it on the left, by the column's title.
         paper: the paper's `acc` and `auc` in percent, and their `dataset`; or None.
         baseline: name of the run that it is compared with, if any.
+        fold_of: in a cross-validation, name of the run that this is one fold of.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Run:
     row: Mapping[str, str] = dataclasses.field(hash=False)
     paper: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
     baseline: str | None = None
+    fold_of: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Sweep:
         scale: one of `SCALES`. Only "paper" is the paper's protocol.
         seeds: each run is trained once with each.
         overrides: values of config fields for all runs, given on the command line.
+        folds: of a cross-validation, in which each run is trained once for each fold; 0 for none.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Sweep:
     scale: str = "paper"
     seeds: tuple[int, ...] = (0, 1, 2)
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folds: int = 0
 
 
 class Job(NamedTuple):
@@ -108,6 +113,7 @@ def load(
     scale: str = "paper",
     overrides: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
+    folds: int | None = None,
 ) -> Sweep:
     """Load a sweep and check the config of each of its runs.
 
@@ -116,6 +122,7 @@ def load(
         scale: one of `SCALES`.
         overrides: values of config fields for all runs; they take precedence over the runs' own.
         seeds: instead of the sweep's.
+        folds: instead of the sweep's; 0 for no cross-validation.
 
     Raises:
         ConfigError: the file is not a sweep, or fails; two runs have the same name; a field is
@@ -129,6 +136,9 @@ def load(
     sweep = dataclasses.replace(_get_sweep(module, file, scale), overrides=dict(overrides or {}))
     if seeds:
         sweep = dataclasses.replace(sweep, seeds=tuple(seeds))
+    if folds is not None:
+        sweep = dataclasses.replace(sweep, folds=folds)
+    sweep = _in_folds(sweep)
     names = [run.name for run in sweep.runs]
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -175,6 +185,31 @@ def _get_sweep(module: types.ModuleType, file: str | pathlib.Path, scale: str) -
             "lsanet_jax.sweeps.spec.Sweep"
         )
     return sweep
+
+
+def _in_folds(sweep: Sweep) -> Sweep:
+    """Replace each run of a cross-validation by one for each fold."""
+    if not sweep.folds:
+        return sweep
+    if sweep.folds < 2:
+        raise ConfigError(f"--folds={sweep.folds}: expected an integer >= 2, or 0 for none")
+    for name in ("data.folds", "data.fold"):
+        if name in sweep.overrides:
+            raise ConfigError(f"config.{name}: leave it out; --folds={sweep.folds} sets it")
+    runs = [
+        dataclasses.replace(
+            run,
+            name=f"{run.name}-fold{fold}",
+            overrides={**run.overrides, "data.folds": sweep.folds, "data.fold": fold},
+            row={**run.row, FOLD: f"{fold + 1} of {sweep.folds}"},
+            paper=None,
+            baseline=run.baseline and f"{run.baseline}-fold{fold}",
+            fold_of=run.name,
+        )
+        for run in sweep.runs
+        for fold in range(sweep.folds)
+    ]
+    return dataclasses.replace(sweep, runs=tuple(runs))
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -320,7 +355,7 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
         given = {key: found[key] for key in ("scale", "overrides", "seeds")}
     except KeyError as error:
         raise WorkdirError(f"{path / SWEEP} is damaged: {error} is missing") from error
-    sweep = load(file, **given)
+    sweep = load(file, **given, folds=found.get("folds", 0))
     _check_same(sweep, path)
     return sweep
 
@@ -352,6 +387,7 @@ def _description(sweep: Sweep) -> dict:
         "scale": sweep.scale,
         "overrides": dict(sweep.overrides),
         "seeds": sweep.seeds,
+        **({"folds": sweep.folds} if sweep.folds else {}),  # older sweeps have none
         "runs": runs,
     }
     return json.loads(json.dumps(description))

@@ -32,6 +32,7 @@ EVERYTHING = Augmentation(
     hue=0.2,
     cutout=0.3,
     mixup=0.4,
+    cutmix=1.0,
 )
 APPLY = {
     "hflip": lambda images, drawn: aug.flip(images, drawn, axis=2),
@@ -54,6 +55,8 @@ augment = jax.jit(aug.augment, static_argnums=2)
 draw = jax.jit(aug.draw, static_argnums=(1, 2))
 draw_mixup = jax.jit(aug.draw_mixup, static_argnums=(1, 2))
 mixup = jax.jit(aug.mixup, static_argnums=3)
+cutmix = jax.jit(aug.cutmix, static_argnums=(3, 4))
+draw_cutmix = jax.jit(aug.draw_cutmix, static_argnums=(1, 2))
 warp = jax.jit(aug.warp)
 
 
@@ -428,3 +431,33 @@ def test_mixup_weights_have_the_moments_of_beta(alpha):
 def test_mixup_weights_depend_on_the_key_and_the_position_only():
     np.testing.assert_array_equal(draw_mixup(KEY, 4, 0.2), draw_mixup(KEY, MANY, 0.2)[:4])
     assert not np.array_equal(draw_mixup(KEY, 4, 0.2), draw_mixup(jax.random.key(1), 4, 0.2))
+
+
+def test_cutmix_boxes_have_their_area_around_their_centre_as_far_as_they_lie_inside():
+    rng = np.random.default_rng(0)
+    stays, centres = rng.uniform(size=6), rng.uniform(size=(6, 2))
+    found = aug.boxes(jnp.float32(stays), jnp.float32(centres), (10, 20))
+    for i in range(6):
+        expected = np.zeros((10, 20), bool)
+        rows, columns = (int(n * np.sqrt(1 - stays[i])) for n in (10, 20))
+        top = int(centres[i, 0] * 10) - rows // 2
+        left = int(centres[i, 1] * 20) - columns // 2
+        expected[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)] = True
+        np.testing.assert_array_equal(found[i], expected)
+
+
+def test_with_cutmix_and_mixup_each_sample_gets_one_of_the_two():
+    images, labels = random_images(8, 6, 6, 3), np.eye(8, dtype=np.float32)
+    stays, centres, blended = draw_cutmix(KEY, 8, 1.0)
+    weights, masks = draw_mixup(KEY, 8, 0.4), aug.boxes(stays, centres, (6, 6))
+    assert 0 < np.sum(blended) < 8
+    both, soft = cutmix(KEY, images, labels, 1.0, 0.4)
+    for i in range(8):
+        if blended[i]:
+            own = weights[i]
+            expected = own * images[i] + (1 - own) * images[i - 1]
+        else:
+            own = 1 - np.mean(masks[i])
+            expected = np.where(masks[i][..., None], images[i - 1], images[i])
+        np.testing.assert_allclose(both[i], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(soft[i], own * labels[i] + (1 - own) * labels[i - 1], atol=1e-6)

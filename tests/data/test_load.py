@@ -121,3 +121,13 @@ def test_loading_an_npz_file_imports_no_heavy_packages(tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("ham10000_28", "252232a3"), ("retinamnist", "524d27c5")]
+)
+def test_published_sets_are_read_to_the_bit_as_ever(shared, name, start):
+    dataset = data.load(
+        config(name="npz", path=str(shared / f"data/{name}.npz"), duplicates="warn")
+    )
+    assert dataset.fingerprint.startswith(start)

@@ -81,7 +81,10 @@ def test_normalisation_per_channel():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"resize": "lanczos"}, "data.resize is 'lanczos', expected nearest, bilinear or bicubic"),
+        (
+            {"resize": "lanczos"},
+            "data.resize is 'lanczos', expected nearest, bilinear, bicubic or pad",
+        ),
         ({"mean": (0.1, 0.2)}, r"data.mean is \(0.1, 0.2\), expected 1 value or 3"),
         ({"std": ()}, r"data.std is \(\), expected 1 value or 3"),
         ({"std": (0.0,)}, r"data.std is \(0.0,\), expected values above 0"),
@@ -90,3 +93,15 @@ def test_normalisation_per_channel():
 def test_options_out_of_their_choices(changed, message):
     with pytest.raises(ConfigError, match=message):
         grey_levels(random_images(1, 4, 4, 3), image_size=4, **changed)
+
+
+def test_padding_puts_zeros_around_the_normalised_image():
+    images = random_images(2, 5, 4, 3)
+    found = preprocessing.preprocess(
+        jnp.asarray(images), image_size=8, resize="pad", as_rgb=True, mean=(0.4,), std=(0.2,)
+    )
+    expected = np.zeros((2, 8, 8, 3))
+    expected[:, 1:6, 2:6] = (images / 255 - 0.4) / 0.2  # 3 rows and 4 columns are missing
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(ConfigError, match="config.data.resize = pad, but images of 5 x 4 pixels"):
+        grey_levels(images, image_size=4, resize="pad")

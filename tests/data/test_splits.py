@@ -167,6 +167,64 @@ def test_folds_of_given_splits(tmp_path):
         list_folder(tmp_path, folds=3)
 
 
+def put_folds(root, folds, **columns):
+    for i in range(len(folds)):
+        put(root, f"{i:02}.png", i)
+    header = ["file", "label", "kfold", *columns]
+    rows = [
+        (f"{i:02}.png", "ab"[i % 2], fold, *(values[i] for values in columns.values()))
+        for i, fold in enumerate(folds)
+    ]
+    put_table(root, ",".join(header), [",".join(map(str, row)) for row in rows])
+
+
+def test_folds_that_a_table_gives_are_not_drawn_anew(tmp_path):
+    folds = [(7 * i) // 2 % 11 + 1 for i in range(44)]
+    put_folds(tmp_path, folds)
+    for fold in range(11):
+        listing = list_folder(tmp_path, csv="t.csv", folds=11, fold=fold)
+        assert [int(file[:2]) for file in listing.test.files] == [
+            i for i in range(44) if folds[i] == fold + 1
+        ]
+
+
+def test_given_folds_may_have_a_test_split_beside_them(tmp_path):
+    split = ["train"] * 20 + ["test"] * 4
+    put_folds(tmp_path, [i // 2 % 5 for i in range(20)] + [""] * 4, split=split)
+    listing = list_folder(tmp_path, csv="t.csv", folds=5, fold=3)
+    assert listing.val.files == ("06.png", "07.png", "16.png", "17.png")
+    assert len(listing.test.files) == 4
+
+
+def test_given_folds_that_tear_a_patient_are_refused(tmp_path):
+    put_folds(tmp_path, [i // 2 % 5 for i in range(20)], patient=[i // 4 for i in range(20)])
+    with pytest.raises(DataError, match="have images in several splits"):
+        list_folder(tmp_path, csv="t.csv", folds=5, fold=0)
+
+
+def test_numbered_folds_that_are_not_asked_for(tmp_path):
+    put_folds(tmp_path, [i // 2 % 5 for i in range(20)])
+    with pytest.raises(DataError, match="set config.data.folds to 5"):
+        list_folder(tmp_path, csv="t.csv")
+    with pytest.raises(DataError, match="5 values in it, expected one column of 4"):
+        list_folder(tmp_path, csv="t.csv", folds=4)
+    list_folder(tmp_path, csv="t.csv", split_column="none", folds=4)
+
+
+def test_images_carry_the_numbers_of_their_patients(tmp_path):
+    put_patients(tmp_path, 8, 4)
+    whole = {}
+    for fold in range(2):
+        dataset = load_folder(tmp_path, size=4, csv="t.csv", folds=2, fold=fold)
+        for key in SPLITS:
+            split = dataset.split(key)
+            for name, group in zip(split.names, split.groups, strict=True):
+                assert whole.setdefault(name, group) == group
+    assert len(whole) == 32 and len(set(whole.values())) == 8
+    for name, group in whole.items():
+        assert group == whole[f"{int(name[:3]) // 4 * 4:03}.png"]
+
+
 def test_folds_are_scikit_learns():
     from sklearn.model_selection import StratifiedGroupKFold
 

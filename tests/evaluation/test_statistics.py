@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from lsanet_jax import metrics
 from lsanet_jax.errors import DataError
@@ -364,7 +364,7 @@ P = np.full((3, 2), 0.5)
         ),
         (statistics.balanced_accuracy, ([0, 1, 1], P + 1, "binary-class"), "1.5.*0 to 1"),
         (statistics.auc_variance, ([0, 1, 1], P[:, :1], "binary-class"), r"\(3, 1\).*\[n, 2\]"),
-        (statistics.auc_variance, (P, P, "multi-label"), "0.5 to 0.5 .*integers from 0 to 1"),
+        (statistics.auc_variance, (P, P, "multi-label"), "0.5 to 0.5 .*integers from -1 to 1"),
         (statistics.auc_variance, ([0, 1, 1], P * np.nan, "multi-class"), "nan.*finite"),
         (statistics.delong, ([0, 1, 1], [1, 2], [1, 2]), r"\(3,\).*\(2, 2\)"),
         (statistics.reliability, ([], P[:0]), r"\(0, 2\).*not empty"),
@@ -380,3 +380,116 @@ P = np.full((3, 2), 0.5)
 def test_bad_input_is_named(function, arguments, message):
     with pytest.raises(DataError, match=message):
         function(*arguments)
+
+
+# ------------------------------------------------------------------------------ unknown labels
+
+
+def with_unknown(n=80, k=3, seed=0):
+    """Labels of which a third are unknown, and probabilities."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, 2, size=(n, k))
+    return labels, np.clip(rng.normal(0.5 + 0.2 * labels, 0.3), 0, 1)
+
+
+def test_unknown_labels_are_in_no_score():
+    labels, p = with_unknown()
+    known = [labels[:, k] >= 0 for k in range(3)]
+    columns = [(labels[m, k], p[m, k]) for k, m in enumerate(known)]
+    recall = [np.mean(score[truth == 1] > 0.5) for truth, score in columns]
+    specificity = [np.mean(score[truth == 0] <= 0.5) for truth, score in columns]
+    task = "multi-label"
+    np.testing.assert_allclose(statistics.recall_per_class(labels, p, task), recall)
+    np.testing.assert_allclose(
+        statistics.balanced_accuracy(labels, p, task), np.mean([recall, specificity])
+    )
+    auc, variance = statistics.auc_variance(labels, p, task)
+    np.testing.assert_allclose(auc, np.mean([roc_auc_score(*column) for column in columns]))
+    # A sample whose labels are all unknown is as good as none.
+    more = np.concatenate([labels, np.full((5, 3), -1)]), np.concatenate([p, p[:5]])
+    np.testing.assert_allclose(statistics.auc_variance(*more, task), (auc, variance))
+    counts = statistics.reliability(labels, p).counts
+    assert counts.sum() == (labels >= 0).sum()
+    assert math.isnan(statistics.expected_calibration_error(np.full((4, 3), -1), p[:4]))
+
+
+def test_the_variance_of_one_label_is_that_of_its_known_samples():
+    labels, p = with_unknown(k=1)
+    known = labels[:, 0] >= 0
+    found = statistics.auc_variance(labels, p, "multi-label")
+    np.testing.assert_allclose(
+        found, statistics.auc_variance(labels[known], p[known], "multi-label")
+    )
+
+
+def test_resampled_aucs_leave_unknown_labels_out():
+    labels, p = with_unknown()
+    rng = np.random.default_rng(1)
+    better = np.clip(p + 0.1 * labels * rng.random(p.shape), 0, 1)
+    fast = statistics.paired_bootstrap_auc(labels, [p], [better], "multi-label", resamples=30)
+    slow = statistics.paired_bootstrap(
+        lambda y, q: metrics.auc(y, q, "multi-label"), labels, [p], [better], resamples=30
+    )
+    np.testing.assert_allclose(fast, slow)
+
+
+# ------------------------------------------------------------------------------ intervals
+
+
+@pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
+def test_scores_are_those_of_metrics_and_lie_in_their_intervals(task):
+    rng = np.random.default_rng(0)
+    if task == "multi-label":
+        labels, p = with_unknown()
+    else:
+        labels = rng.integers(2, size=80)
+        p = rng.dirichlet([1, 1], size=80) + 0.3 * np.eye(2)[labels]
+        p /= p.sum(axis=1, keepdims=True)
+    found = statistics.bootstrap_scores(labels, [p], task, resamples=200)
+    for name, score in (("acc", metrics.accuracy), ("auc", metrics.auc)):
+        np.testing.assert_allclose(found[name].value, score(labels, p, task))
+        assert found[name].low < found[name].value < found[name].high
+
+
+def test_the_interval_of_the_accuracy_has_the_binomials_width():
+    labels = np.repeat([0, 1], 200)
+    right = np.tile([1, 1, 1, 0], 100).astype(bool)
+    p = np.eye(2)[np.where(right, labels, 1 - labels)]
+    acc = statistics.bootstrap_scores(labels, [p], "binary-class", resamples=4000)["acc"]
+    np.testing.assert_allclose(
+        [acc.low, acc.high],
+        0.75 + np.array([-1.96, 1.96]) * math.sqrt(0.75 * 0.25 / 400),
+        atol=4e-3,
+    )
+
+
+def test_images_of_one_patient_count_as_one():
+    """Each of 40 patients 10 times: as uncertain as 40 images, not as 400."""
+    labels, right = np.arange(40) % 2, np.arange(40) % 4 > 0
+    p = np.eye(2)[np.where(right, labels, 1 - labels)]
+    one = statistics.bootstrap_scores(labels, [p], "binary-class")
+    many = [np.repeat(array, 10, axis=0) for array in (labels, p, np.arange(40))]
+    grouped = statistics.bootstrap_scores(many[0], [many[1]], "binary-class", groups=many[2])
+    for name in ("acc", "auc"):
+        np.testing.assert_allclose(grouped[name], one[name])
+    images = statistics.bootstrap_scores(many[0], [many[1]], "binary-class")["acc"]
+    assert images.high - images.low < 0.5 * (grouped["acc"].high - grouped["acc"].low)
+
+
+def test_a_difference_to_a_baseline_is_paired():
+    labels, p = with_unknown()
+    q = np.clip(p + 0.05 * labels, 0, 1)
+    same = statistics.bootstrap_scores(labels, [p], "multi-label", baseline=[p], resamples=20)
+    assert same["auc"][:3] == same["acc"][:3] == (0, 0, 0)
+    found = statistics.bootstrap_scores(labels, [q], "multi-label", baseline=[p], resamples=20)
+    expected = metrics.auc(labels, q, "multi-label") - metrics.auc(labels, p, "multi-label")
+    np.testing.assert_allclose(found["auc"].value, expected)
+    with pytest.raises(DataError, match="2 runs and 1 of the baseline"):
+        statistics.bootstrap_scores(labels, [p, q], "multi-label", baseline=[p])
+
+
+def test_a_score_that_is_undefined_has_no_interval():
+    p = np.full((6, 2), 0.5)
+    found = statistics.bootstrap_scores(np.zeros(6, int), [p], "binary-class", resamples=9)
+    assert math.isnan(found["auc"].value) and math.isnan(found["auc"].low)
+    assert found["auc"].dropped == 9 and found["acc"].value == 1

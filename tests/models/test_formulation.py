@@ -125,16 +125,19 @@ def loss_and_gradients(backbone):
     return jax.device_get(run(params, stats, x))
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_a_step_in_the_gpus_formulation_splits_over_devices_and_is_deterministic(backbone):
-    command = [sys.executable, "-m", "tests.models.test_formulation", backbone]
+@pytest.mark.parametrize(
+    ("backbone", "dtype"),
+    [*((backbone, "float32") for backbone in FAMILIES), ("resnet18", "bfloat16")],
+)
+def test_a_step_in_the_gpus_formulation_splits_over_devices_and_is_deterministic(backbone, dtype):
+    command = [sys.executable, "-m", "tests.models.test_formulation", backbone, dtype]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def check_step(backbone):
+def check_step(backbone, dtype):
     """Compile LSANet's step for all devices, and look at what it consists of."""
-    model = abstract_model(3, (SIZE, SIZE, 3), backbone=backbone)
+    model = abstract_model(3, (SIZE, SIZE, 3), backbone=backbone, dtype=dtype)
     model.train()
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     tx, objective = optax.adam(1e-3), Objective("lsanet", (1, 2, 3, 4))
@@ -154,13 +157,15 @@ def check_step(backbone):
 
     operations = set(re.findall(r"stablehlo\.(\w+)", lowered.as_text()))
     assert not operations & {"scatter", "select_and_scatter", "sort"}
+    sums_ = re.findall(r"(?s)all_reduce.*?\}\) : \(tensor<(?:\d+x)*(\w+)>", lowered.as_text())
+    assert sums_ and set(sums_) == {"f32"}  # XLA for CPU sums in 32 bits in any case
     program = lowered.compile(QUICK).as_text()
     assert "f64[" not in program
     moved = collections.Counter()
     kinds = "all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce"
     for types, kind in re.findall(rf"(?m)^ +\S+ = (.*?) ({kinds})(?:-start)?\(", program):
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", types):
-            moved[kind] += BYTES[dtype] * math.prod(int(d) for d in dims.split(",") if d)
+        for name, dims in re.findall(r"(\w+)\[([\d,]*)\]", types):
+            moved[kind] += BYTES[name] * math.prod(int(d) for d in dims.split(",") if d)
     assert set(moved) == {"all-reduce"}, moved
     held = sum(
         a.size * a.dtype.itemsize for a in jax.tree.leaves((state.params, state.batch_stats))
@@ -173,4 +178,4 @@ if __name__ == "__main__":  # In a process of its own, because it needs four dev
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(formulation.VARIABLE, "gpu")
         shrink_families(patch)
-        check_step(sys.argv[1])
+        check_step(*sys.argv[1:])

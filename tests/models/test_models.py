@@ -145,6 +145,7 @@ def test_each_objective_adds_its_parts_only():
         "byot": {"auxiliary", "embeddings"},
         "selfcon": {"projections"},
         "contrastive": {"projections"},
+        "vicreg": {"auxiliary", "projections"},
     }
 
 

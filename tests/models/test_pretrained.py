@@ -104,6 +104,23 @@ def test_torchvisions_own_vgg_file_gives_its_features(tmp_path, small_families):
     assert "no classifier of one layer" in note
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_a_file_of_imagenets_shapes_loads_into_every_family(tmp_path, backbone):
+    tensors = filled_like(make(backbone, classes=1000), 3)
+    if backbone == "vgg16":  # as timm has it: a convolution in front of the classifier
+        tensors = {k: v for k, v in tensors.items() if k.startswith("features.")}
+        tensors |= {"pre_logits.fc1.weight": np.zeros((8, 512, 7, 7)), "head.fc.bias": np.zeros(9)}
+    model = make(backbone, classes=7, objective="lsanet")
+    (note,) = pretrained.init_from(model, write(tensors, tmp_path / "w.safetensors"))
+    assert note.startswith("the classifier is new")
+    found = pretrained.torchvision_tensors(model)
+    prefix = pretrained.classifier_name(model) + "."
+    for name in tensors.keys() & found.keys():
+        same = np.array_equal(found[name], np.float32(tensors[name]))
+        assert same != name.startswith(prefix), name
+
+
 def test_a_file_without_attention_leaves_the_modules_new(tmp_path, small_families):
     tensors = filled_like(make(), 3)
     model = make(attention="se")

@@ -100,6 +100,26 @@ def test_numbers_are_those_of_the_predictions(tmp_path):
         np.testing.assert_allclose(found, np.outer([1, 0.9], expected).ravel(), rtol=1e-6)
 
 
+def test_unknown_labels_are_in_no_score_and_it_says_how_many(tmp_path):
+    swept = make_sweep(*PAIR, seeds=(0,))
+    labels = draw_labels("multi-label")
+    found = {}
+    for run, skill in zip(swept.runs, (0.5, 1.0), strict=True):
+        found[run.name] = draw_probabilities(labels, "multi-label", skill=skill)
+    labels[::3, 0] = -1
+    for name, p in found.items():
+        finish(swept, tmp_path, name, 0, labels, p, task="multi-label")
+    made = report.make(swept, tmp_path, resamples=50)
+    a, b = (found[name][-1] for name in ("plain", "ours"))
+    acc = statistics.paired_bootstrap(
+        lambda y, p: metrics.accuracy(y, p, "multi-label"), labels, [a], [b], resamples=50
+    )
+    assert made.comparisons["ours"].acc[:3] == pytest.approx(100 * np.array(acc[:3]))
+    assert (
+        "60 test images, 20 of their 180 labels unknown and in no score" in dict(made.facts)["Data"]
+    )
+
+
 @pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
 def test_intervals_are_those_of_the_statistics(tmp_path, task):
     swept, labels, found = finish_pair(tmp_path, task=task)

@@ -285,10 +285,59 @@ def test_a_config_may_take_an_argument(tmp_path):
 def test_every_shipped_sweep_loads():
     assert set(named.names("sweeps")) == {
         *TABLES,
-        *("figure2", "label_efficiency", "compare", "ablation"),
+        *("figure2", "label_efficiency", "compare", "ablation", "crossval", "medmnistplus"),
     }
     for name in named.names("sweeps"):
         assert load(name).name == name
+
+
+# ------------------------------------------------------------------------------ folds
+
+
+def test_a_cross_validation_trains_each_run_once_for_each_fold(file):
+    whole = sweep_lib.load(file, overrides={"data.name": "folder"})
+    swept = sweep_lib.load(file, overrides={"data.name": "folder"}, folds=3)
+    assert len(swept.runs) == 3 * len(whole.runs)
+    for i, run in enumerate(swept.runs):
+        of, fold = whole.runs[i // 3], i % 3
+        assert run.name == f"{of.name}-fold{fold}" and run.fold_of == of.name
+        data = sweep_lib.resolve(swept, run, 0).data
+        assert (data.folds, data.fold) == (3, fold)
+        assert run.baseline == (of.baseline and f"{of.baseline}-fold{fold}")
+        assert run.row == {**of.row, "Fold": f"{fold + 1} of 3"}
+
+
+def test_a_folder_remembers_its_folds(file, tmp_path):
+    given = {"overrides": {"data.name": "folder"}}
+    swept = sweep_lib.load(file, **given, folds=3)
+    sweep_lib.claim(swept, tmp_path / "sweep")
+    assert sweep_lib.reopen(file, tmp_path / "sweep") == swept
+    with pytest.raises(WorkdirError, match="its folds is 3, expected 4"):
+        sweep_lib.claim(sweep_lib.load(file, **given, folds=4), tmp_path / "sweep")
+
+
+def test_the_sweeps_own_folds_may_be_changed():
+    folds = lambda swept: {run.overrides.get("data.folds", 0) for run in swept.runs}
+    assert folds(load("crossval")) == {5}
+    assert folds(load("crossval", folds=10)) == {10}
+    assert folds(load("crossval", folds=0)) == {0}
+
+
+@pytest.mark.parametrize(
+    ("folds", "overrides", "message"),
+    [
+        (1, {"data.name": "folder"}, "--folds=1: expected an integer >= 2"),
+        (3, {"data.name": "folder", "data.fold": 1}, r"config\.data\.fold: leave it out"),
+        (
+            3,
+            {},
+            "config.data.folds = 3 draws the folds of a folder of images, but config.data.name",
+        ),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(file, folds, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep_lib.load(file, overrides=overrides, folds=folds)
 
 
 # ------------------------------------------------------------------------------ the folder

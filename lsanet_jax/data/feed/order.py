@@ -27,6 +27,34 @@ def epoch_order(
     return np.resize(permutation, (steps, batch_size)).astype(np.int32)
 
 
+def balanced_order(
+    seed: int, epoch: int, labels: Int32[np.ndarray, " n"], batch_size: int
+) -> Int32[np.ndarray, "steps batch"]:
+    """Like `epoch_order`, of as many batches, with each class as often as any other.
+
+    If its part of the epoch does not divide evenly, the classes that have one more sample change
+    from epoch to epoch. A class with fewer images than its part has them again and again, in the
+    same order; of a larger one, each epoch has others. Classes without images are left out.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 1.
+        labels: the class of each sample.
+        batch_size: samples per step.
+    """
+    plain = epoch_order(seed, epoch, len(labels), batch_size)
+    classes = np.unique(labels)
+    parts = np.full(len(classes), plain.size // len(classes))
+    parts[(np.arange(plain.size % len(classes)) + epoch) % len(classes)] += 1
+    shuffled = plain.ravel()[: len(labels)]
+    members = [shuffled[labels[shuffled] == k] for k in classes]
+    drawn = np.concatenate([np.resize(m, n) for m, n in zip(members, parts, strict=True)])
+    with jax.threefry_partitionable(True):
+        key = jax.random.fold_in(jax.random.fold_in(keys.stream(seed, "order"), epoch), 1)
+        places = np.asarray(jax.random.permutation(key, plain.size))
+    return drawn[places].reshape(plain.shape).astype(np.int32)
+
+
 def eval_batches(num_samples: int, batch_size: int) -> Int32[np.ndarray, "steps batch"]:
     """All sample indices in order; the last batch is padded with the last index.
 
@@ -37,7 +65,7 @@ def eval_batches(num_samples: int, batch_size: int) -> Int32[np.ndarray, "steps 
     return np.minimum(indices, num_samples - 1).reshape(steps, batch_size)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """The batches of a whole run: dispatch i of all its epochs, and evaluation batches.
 
@@ -51,6 +79,7 @@ class Plan:
         batch_size: samples per step, over all devices.
         eval_batch_size: samples per evaluation step, over all devices.
         steps_per_dispatch: steps in one call of the training step.
+        balance: the class of each training sample, if all classes are to come equally often.
     """
 
     seed: int
@@ -59,6 +88,7 @@ class Plan:
     batch_size: int
     eval_batch_size: int
     steps_per_dispatch: int = 1
+    balance: Int32[np.ndarray, " n"] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,7 +113,7 @@ class Plan:
         """The sample indices of a dispatch."""
         epoch, place = divmod(position, self.dispatches_per_epoch)
         first = place * self.steps_per_dispatch
-        order = _epoch_order(self.seed, epoch + 1, self.num_train, self.batch_size)
+        order = _order(self, epoch + 1)
         return order[first : first + self.steps_per_dispatch]
 
     def evaluation(self, num_samples: int) -> Int32[np.ndarray, "steps batch"]:
@@ -91,5 +121,8 @@ class Plan:
         return eval_batches(num_samples, self.eval_batch_size)
 
 
-# Every worker, and every thread, meets an epoch many times.
-_epoch_order = functools.lru_cache(maxsize=2)(epoch_order)
+@functools.lru_cache(maxsize=2)  # Every worker, and every thread, meets an epoch many times.
+def _order(plan: Plan, epoch: int) -> Int32[np.ndarray, "steps batch"]:
+    if plan.balance is None:
+        return epoch_order(plan.seed, epoch, plan.num_train, plan.batch_size)
+    return balanced_order(plan.seed, epoch, plan.balance, plan.batch_size)

@@ -18,6 +18,7 @@ Row = Mapping[str, str]
 
 NONE = "none"  # As config.data.split_column or group_column: there is no such column.
 MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>", "nat", "?", "-"}
+MISSING |= {"#n/a", "#na", "#null!", "nil", ".", "--"}
 UNCERTAIN = {"-1", "-1.0"}
 ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 NO_FINDING = {"nofinding", "nofindings"}
@@ -57,6 +58,10 @@ _SPLIT_NAMES = (
     *("split", "splits", "set", "subset", "partition", "datasplit", "datasetsplit", "phase"),
     *("usage", "traintest", "traintestsplit", "trainvaltest", "setname", "splitname", "dataset"),
 )
+_SPLIT_FLAGS = (
+    *("train", "istrain", "intrain", "trainset", "istraining", "training", "test", "istest"),
+    *("intest", "testset", "istesting", "testing", "val", "isval", "valid", "isvalid", "holdout"),
+)
 _FOLDS = ("fold", "folds", "foldid", "kfold", "cvfold")
 _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
     *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
@@ -68,6 +73,7 @@ _GROUP = re.compile(
     "(?:s|id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
     "|anon|anonymized|anonymised)*"
 )
+_LIKE_GROUP = re.compile(".+(patient|subject)(?:id|no|nr|number|num|code|key|uid)")
 _NOT_LABELS = {
     *(
         "age",
@@ -111,6 +117,7 @@ class Chosen:
         split: of the splits, or ''.
         group: of patients or the like, whose images stay together, or ''.
         no_split: whether the user says that splits are not given.
+        fold: numbers the parts of a cross-validation, or ''.
     """
 
     file: str
@@ -118,6 +125,7 @@ class Chosen:
     split: str
     group: str
     no_split: bool = False
+    fold: str = ""
 
 
 def key(name: str) -> str:
@@ -137,6 +145,7 @@ def choose(
     is_file: Callable[[str], bool],
     *,
     task: str | None = None,
+    folds: int = 0,
     file_column: str = "",
     label_column: str = "",
     split_column: str = "",
@@ -150,6 +159,7 @@ def choose(
         rows: the cells.
         is_file: whether a cell leads to an image.
         task: 'multi-label' wants columns of 0 and 1, even one.
+        folds: config.data.folds; if it is not 0, a column may number the folds.
         file_column: config.data.file_column.
         label_column: config.data.label_column; several names, with commas, for columns of 0 and 1.
         split_column: config.data.split_column; 'none' for no such column.
@@ -175,13 +185,15 @@ def choose(
                 )
     file = file_column or _file_column(where, header, rows, is_file)
     others = [name for name in header if name not in (file, *labels)]
+    fold = "" if split_column == NONE or not folds else _fold_column(where, others, rows, folds)
+    others = [name for name in others if name != fold]
     split = "" if split_column == NONE else split_column or _split_column(where, others, rows)
     group = "" if group_column == NONE else group_column or _group_column(where, others, rows)
     if not labels:
         rest = [name for name in others if name not in (split, group)]
         rest = [name for name in rest if _group_rank(name, rows) is None]
         labels = _label_columns(where, rest, rows, task)
-    return Chosen(file, labels, split, group, split_column == NONE)
+    return Chosen(file, labels, split, group, split_column == NONE, fold)
 
 
 def _file_column(
@@ -218,6 +230,13 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
     found = found or [name for name in names if _split_words(name, rows) == {*SPLITS}]
     found = found or [name for name in folds if _split_words(name, rows)]
     found = found or [name for name in names if _only_splits(name, rows)]
+    flags = [name for name in names if key(name) in _SPLIT_FLAGS and _is_binary(name, rows)]
+    if flags and not found:
+        raise DataError(
+            f"{where} column {flags[0]!r} looks like one of splits, but holds 0 and 1, expected one"
+            " column of train, val and test: replace the values, or, if the column is not to be"
+            " used, set config.data.split_column to 'none'."
+        )
     if len(found) > 1:
         raise DataError(
             f"{where} found several columns of splits, {_listed(found)}: name the right one in"
@@ -230,12 +249,35 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
                 f"{where} column {name!r} looks like one of splits, but holds {_listed(values)},"
                 " expected train, val and test: replace the values, or, if the column is not to be"
                 " used, set config.data.split_column to 'none'."
+                + (
+                    f" For a cross-validation by it, set config.data.folds to {len(values)}, and"
+                    " config.data.fold to the part to test."
+                    if name in folds
+                    else ""
+                )
             )
         if len(values) > 1:
             log.warning("%s column %r (%s) is not used.", where, name, _listed(values))
     if found and found != exact:
         log.info("%s column %r holds the splits.", where, found[0])
     return found[0] if found else ""
+
+
+def _fold_column(where: object, names: Sequence[str], rows: Sequence[Row], folds: int) -> str:
+    """Find a column that numbers the folds; a given assignment is never drawn anew."""
+    found = [name for name in names if key(name) in _FOLDS and not _split_words(name, rows)]
+    if not found:
+        return ""
+    values = {row[found[0]].strip() for row in rows} - {""}
+    if len(found) > 1 or len(values) != folds:
+        what = f"columns {_listed(found)}" if len(found) > 1 else f"{len(values)} values in it"
+        raise DataError(
+            f"{where} column {found[0]!r} numbers folds, but there are {what}, expected one column"
+            f" of {folds} values, as config.data.folds says: set that to {len(values)}, or, if the"
+            " column is not to be used, config.data.split_column to 'none'."
+        )
+    log.info("%s column %r says which image is in which fold.", where, found[0])
+    return found[0]
 
 
 def _split_words(name: str, rows: Sequence[Row]) -> set[str]:
@@ -250,7 +292,7 @@ def _only_splits(name: str, rows: Sequence[Row]) -> bool:
 
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
     """Return a small number for coarse groups; None for a column that is not one of groups."""
-    match = _GROUP.fullmatch(key(name))
+    match = _GROUP.fullmatch(key(name)) or _LIKE_GROUP.fullmatch(key(name))
     if not match or ("id" not in key(name) and len(rows) > 4 and _is_binary(name, rows)):
         return None  # A column 'case' or 'lesion' of 0 and 1 is a label.
     return _GROUPS.index(match[1])

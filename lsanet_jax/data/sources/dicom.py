@@ -7,6 +7,7 @@ References:
     DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT).
 """
 
+import concurrent.futures
 import hashlib
 import math
 import os
@@ -18,9 +19,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from lsanet_jax.errors import DataError
+from lsanet_jax.runtime.cores import usable_cores
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER = ("PatientID", "StudyInstanceUID", "Rows", "PhotometricInterpretation")
+
+
+NO_IMAGE = "DICOM without an image"
+"""What lists of files that are left out call reports, plans and the like."""
 
 
 class Header(NamedTuple):
@@ -63,6 +69,12 @@ def read_header(file: str | os.PathLike) -> Header | None:
         )
     except Exception:  # noqa: BLE001 - decoding says what is wrong.
         return None
+
+
+def read_headers(files: Sequence[str | os.PathLike]) -> list[Header | None]:
+    """`read_header` of each of many files."""
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(read_header, files))
 
 
 def read(

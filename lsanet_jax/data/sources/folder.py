@@ -21,6 +21,7 @@ import operator
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,6 +56,10 @@ log = logging.getLogger(__name__)
 
 _MOST_CLASSES = 10_000  # Beyond it, a table of images and classes may not fit into memory.
 _SAME_FORMAT = dict.fromkeys((".jpeg", ".jpe", ".jfif"), ".jpg") | {".tiff": ".tif"}
+_NOT_HELD = (
+    "; they do not fit into memory, so it was looked {}for blank images and for equal pixels in"
+    " different files (lsanet data check does)"
+)
 _FEW = 10  # Images; of more, each being a class of its own is a mistake.
 _PERSON = re.compile(
     r"(?:^|[/_ .-])((?:patient|subject|person|participant)[ _-]?[0-9]+)(?=$|[/_ .-])", re.IGNORECASE
@@ -67,10 +72,30 @@ class Files(NamedTuple):
     Attributes:
         files: POSIX paths relative to the listing's root.
         labels: [n] class indices, or for multi-label [n, k] of 0 and 1, or -1 if unknown.
+        groups: as in `Split`.
     """
 
     files: tuple[str, ...]
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n k"]
+    groups: tuple[int, ...] = ()
+
+
+class Found(NamedTuple):
+    """The labelled images of a folder, before they are split.
+
+    Attributes:
+        root: the folder.
+        source: the folder, or the table: what messages name.
+        table: the images, sorted by file.
+        left_out: files that are not images, by kind.
+        guessed: whether the groups were guessed from names.
+    """
+
+    root: pathlib.Path
+    source: pathlib.Path
+    table: Table
+    left_out: collections.Counter[str]
+    guessed: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,7 +200,9 @@ def load_folder(
         listing.root,
         *(len(made[key]) for key in SPLITS),
         dataset.num_classes,
-        "" if held else "; blank and equal images were not looked for (lsanet_jax.data check does)",
+        ""
+        if held
+        else _NOT_HELD.format("" if how == "allow" else "only for identical files, not "),
     )
     splits.write(listing.drawn)
     return dataset
@@ -228,12 +255,18 @@ def list_folder(
             empty, or a class has no image, or none in train.
     """
     options = splits.Options(val_fraction, test_fraction, seed, folds, fold)
-    _check_listing(csv, task, uncertain, duplicates, leaks)
+    how = duplicates_lib.CHOICES
+    _check_choices(duplicates=(duplicates, how), leaks=(leaks, how))
     options.check()
-    root = _root(path)
-    source = root / os.path.expanduser(csv) if csv else root
-    read = functools.partial(read_table, source, root, task=task, uncertain=uncertain)
-    table, left_out, guessed = _read(root, source, read if csv else None, column_names)
+    root, source, table, left_out, guessed = find_records(
+        path,
+        csv=csv,
+        task=task,
+        uncertain=uncertain,
+        folds=folds,
+        training=True,
+        **column_names,
+    )
     if not any(record.split == "train" for record in table.records):
         raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
     records = table.records
@@ -258,10 +291,57 @@ def list_folder(
     splits.check(source, drawn, classes=not table.label_names)
     torn = splits.torn_groups(drawn.records)
     splits.check_groups(source, torn, leaks, guessed)
-    parts = {key: _files(names, labels, split_of == key) for key in SPLITS}
+    groups = splits.number_groups(records)
+    parts = {key: _files(names, labels, groups, split_of == key) for key in SPLITS}
     name = root.resolve().name or str(root)
     found = {"drawn": drawn, "identical": identical, "left_out": left_out, "torn": torn}
     return Listing(name, task, class_names, root, **parts, **found)
+
+
+def find_records(
+    path: str | os.PathLike,
+    *,
+    csv: str = "",
+    task: str | None = None,
+    uncertain: str = "ignore",
+    folds: int = 0,
+    training: bool = True,
+    **column_names: str,
+) -> Found:
+    """Find a folder's images and what is said of each: label, split and group.
+
+    Arguments and errors are those of `list_folder`; but unless they are for `training`, the splits
+    need not include one called train, nor have the same classes.
+    """
+    if task and task not in TASKS:
+        raise ConfigError(
+            f"config.data.task is {task!r}, expected '' or one of {', '.join(TASKS)}."
+        )
+    if task == "multi-label" and not csv:
+        raise ConfigError(
+            "config.data.task is 'multi-label', but class folders give each image one class: name a"
+            " table with columns of 0 and 1 in config.data.csv."
+        )
+    _check_choices(uncertain=(uncertain, UNCERTAIN_CHOICES))
+    root = _root(path)
+    source = root / os.path.expanduser(csv) if csv else root
+    if csv:
+        table = read_table(
+            source, root, task=task, uncertain=uncertain, folds=folds, **column_names
+        )
+        left_out = _outside_table(root, source, table.records)
+    else:
+        records, left_out = _walk_classes(root, training)
+        table = Table(records)
+    guessed = False
+    if column_names.get("group_column", "") != columns.NONE:
+        records, guessed = _with_groups(root, table.records, left_out)
+        table = table._replace(records=records)
+    report_left_out(root, left_out)
+    records = sorted(table.records, key=operator.attrgetter("file"))
+    if training:
+        _warn_of_formats(root, records)
+    return Found(root, source, table._replace(records=records), left_out, guessed)
 
 
 def _root(path: str | os.PathLike) -> pathlib.Path:
@@ -282,35 +362,14 @@ def _labels(table: Table, class_names: Sequence[str]) -> Int32[np.ndarray, "..."
     return np.array([label(record) for record in table.records], np.int32)
 
 
-def _files(names: Sequence[str], labels: np.ndarray, kept: Bool[np.ndarray, " n"]) -> Files:
-    return Files(tuple(itertools.compress(names, kept)), labels[kept])
-
-
-def _read(
-    root: pathlib.Path,
-    source: pathlib.Path,
-    read: Callable[..., Table] | None,
-    column_names: dict[str, str],
-) -> tuple[Table, collections.Counter[str], bool]:
-    """Read a table, or class folders if there is none; sort and group the images.
-
-    Returns:
-        The images; what was left out, by kind; and whether groups are a guess.
-    """
-    if read:
-        table = read(**column_names)
-        left_out = _outside_table(root, source, table.records)
-    else:
-        records, left_out = _walk_classes(root)
-        table = Table(records)
-    guessed = False
-    if column_names.get("group_column", "") != columns.NONE:
-        records, guessed = _with_groups(root, table.records, left_out)
-        table = table._replace(records=records)
-    report_left_out(root, left_out)
-    records = sorted(table.records, key=operator.attrgetter("file"))
-    _warn_of_formats(root, records)
-    return table._replace(records=records), left_out, guessed
+def _files(
+    names: Sequence[str],
+    labels: np.ndarray,
+    groups: tuple[int, ...],
+    kept: Bool[np.ndarray, " n"],
+) -> Files:
+    files = tuple(itertools.compress(names, kept))
+    return Files(files, labels[kept], tuple(itertools.compress(groups, kept)))
 
 
 def _warn_of_formats(root: pathlib.Path, records: Sequence[Record]) -> None:
@@ -392,7 +451,7 @@ def _load_split(
             f"{listing.root}: found no sound image of {what}, expected at least one though"
             f" config.data.skip_broken is set; the first broken one: {errors[0]}"
         )
-    split = Split(images, labels, listing.split(key).files)
+    split = Split(images, labels, listing.split(key).files, listing.split(key).groups)
     return (split if kept.all() else split.select(kept)), errors
 
 
@@ -434,11 +493,14 @@ def _decode_all(
     return kept, [error for error in errors if error]
 
 
-def _walk_classes(root: pathlib.Path) -> tuple[list[Record], collections.Counter[str]]:
+def _walk_classes(
+    root: pathlib.Path, training: bool
+) -> tuple[list[Record], collections.Counter[str]]:
     """List the class folders of all splits, or of the folder itself."""
     top = entries(root)
     left_out = collections.Counter()
-    parts = _split_folders(root, [folder.name for folder in top.folders]) or {"train": root}
+    names = [folder.name for folder in top.folders]
+    parts = _split_folders(root, names, training) or {"train": root}
     records, classes = [], {}
     for key, part in parts.items():
         folders, loose, others = entries(part)
@@ -461,21 +523,23 @@ def _walk_classes(root: pathlib.Path) -> tuple[list[Record], collections.Counter
                 + (f", or no folder {key!r}, to have it drawn." if key != "train" else ".")
             )
         records += found
-        for name in sorted(classes[key] ^ classes["train"]):
+        for name in sorted(classes[key] ^ classes["train"]) if training else ():
             has, lacks = (key, "train") if name in classes[key] else ("train", key)
             raise DataError(
                 f"{root}: found class {name!r} in {has} but not in {lacks}, expected the same class"
                 f" folders: rename it, or, if {key} has no such images, make an empty folder."
             )
-    empty = classes["train"] - {record.label for record in records}
-    if empty:
+    empty = set().union(*classes.values()) - {record.label for record in records}
+    if empty and training:
         raise DataError(
             f"{root}: class folder {min(empty)!r} is empty: remove it, or add images of the class."
         )
     return records, left_out
 
 
-def _split_folders(root: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
+def _split_folders(
+    root: pathlib.Path, names: Sequence[str], training: bool
+) -> dict[str, pathlib.Path]:
     """Find the folders of splits, whatever they are called; none if there are only classes."""
     known = {name: split for name in names if (split := columns.split_of(name))}
     found = {split: root / name for name, split in known.items()}
@@ -490,7 +554,7 @@ def _split_folders(root: pathlib.Path, names: Sequence[str]) -> dict[str, pathli
             f"{root}: found {twice[0]!r} and {found[split].name!r}, both folders of {split},"
             " expected one: rename one of them."
         )
-    if strange or "train" not in found:
+    if strange or (training and "train" not in found):
         what = f"found folder {strange[0]!r}" if strange else "found no folder 'train'"
         raise DataError(
             f"{root}: {what} next to {splits_found}, expected train, perhaps val and test, and no"
@@ -552,28 +616,25 @@ def _with_groups(
     """
     if any(record.group for record in records):
         return records, False
-    likely = [os.path.splitext(r.file)[1].lower() not in SUFFIXES[:-3] for r in records]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        headers = list(
-            pool.map(
-                lambda item: dicom.read_header(root / item[0].file) if item[1] else None,
-                zip(records, likely, strict=True),
-            )
-        )
-    patients = {header.patient for header in headers if header}
-    if any(patients):
-        one = len(patients) == 1 and sum(header is not None for header in headers) > 1
-        if one:
+    headers = dicom.read_headers([root / record.file for record in records])
+    patients = {header.patient for header in headers if header} - {""}
+    by_study = len(patients) < 2
+    grouped = []
+    for record, header in zip(records, headers, strict=True):
+        if header is None:
+            grouped.append(record)
+        elif header.has_pixels:
+            group = header.study if by_study else header.patient or header.study
+            grouped.append(record._replace(group=group))
+        else:
+            left_out[dicom.NO_IMAGE] += 1
+    records = grouped
+    if any(record.group for record in records):
+        if by_study and patients and len(records) > 1:
             log.warning("%s: all DICOM files have one PatientID; grouped by study instead.", root)
-        grouped = []
-        for record, header in zip(records, headers, strict=True):
-            if header and not header.has_pixels:
-                left_out["DICOM without an image"] += 1
-                continue
-            group = "" if header is None else header.study if one else header.patient
-            grouped.append(record._replace(group=group or (header.study if header else "")))
-        log.info("%s: images of one DICOM patient stay in one split.", root)
-        return grouped, False
+        what = "study" if by_study else "patient"
+        log.info("%s: images of one DICOM %s stay in one split.", root, what)
+        return records, False
     found = [_PERSON.search(record.file) for record in records]
     persons = [match[1].lower() if match else "" for match in found]
     counts = collections.Counter(filter(None, persons))
@@ -602,9 +663,7 @@ def _infer_classes(
     task = task or ("binary-class" if len(class_names) == 2 else "multi-class")
     spellings = collections.defaultdict(list)
     for name in class_names:
-        spellings[" ".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(
-            name
-        )
+        spellings[spelling(name)].append(name)
     for same in spellings.values():
         if len(same) > 1:
             raise DataError(
@@ -632,6 +691,14 @@ def _infer_classes(
     return task, class_names
 
 
+def spelling(name: str) -> str | float:
+    """Return a class's name without case, underscores and hyphens; of a number, its value."""
+    if _is_number(name):
+        return float(name)
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(text.replace("_", " ").replace("-", " ").split())
+
+
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Sort, by value if all are numbers: '10' comes after '9'."""
     if all(map(_is_number, names)):
@@ -647,21 +714,8 @@ def _present(labels: np.ndarray, num_classes: int) -> Bool[np.ndarray, "n classe
     return labels == 1 if labels.ndim == 2 else np.eye(num_classes, dtype=bool)[labels]
 
 
-def _check_listing(csv: str, task: str | None, uncertain: str, duplicates: str, leaks: str) -> None:
-    if task and task not in TASKS:
-        raise ConfigError(
-            f"config.data.task is {task!r}, expected '' or one of {', '.join(TASKS)}."
-        )
-    if task == "multi-label" and not csv:
-        raise ConfigError(
-            "config.data.task is 'multi-label', but class folders give each image one class: name a"
-            " table with columns of 0 and 1 in config.data.csv."
-        )
-    for field, value, choices in (
-        ("uncertain", uncertain, UNCERTAIN_CHOICES),
-        ("duplicates", duplicates, duplicates_lib.CHOICES),
-        ("leaks", leaks, duplicates_lib.CHOICES),
-    ):
+def _check_choices(**given: tuple[str, Sequence[str]]) -> None:
+    for field, (value, choices) in given.items():
         if value not in choices:
             raise ConfigError(
                 f"config.data.{field} is {value!r}, expected one of {', '.join(choices)}."

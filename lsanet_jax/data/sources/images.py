@@ -222,6 +222,12 @@ def list_images(path: pathlib.Path) -> list[str]:
     for found in walk(path):
         names += [image.relative_to(path).as_posix() for image in found.images]
         left_out += found.left_out
+    headers = dicom.read_headers([path / name for name in names])
+    names = [
+        name for name, header in zip(names, headers, strict=True) if not header or header.has_pixels
+    ]
+    left_out[dicom.NO_IMAGE] += len(headers) - len(names)
+    left_out = +left_out
     if not names:
         raise DataError(
             f"{path}: found no images in it ({', '.join(SUFFIXES)})"

@@ -65,6 +65,18 @@ def read_splits(path: str | os.PathLike) -> tuple[dict[str, Split], tuple[str, .
     return splits, _as_class_names(path, arrays.get("class_names"))
 
 
+def read_split(path: str | os.PathLike, split: str) -> tuple[Split, tuple[str, ...] | None]:
+    """One split of an npz file, which need not hold others, and its `class_names` or None.
+
+    Raises:
+        DataError: as `read_splits`.
+    """
+    images, labels = f"{split}_images", f"{split}_labels"
+    arrays = _read_arrays(pathlib.Path(path), (images, labels))
+    found = Split(as_images(path, images, arrays[images]), as_labels(path, labels, arrays[labels]))
+    return found, _as_class_names(path, arrays.get("class_names"))
+
+
 def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w c"]:
     """The images of one split of an npz file, which need not hold labels or other splits.
 

@@ -44,12 +44,14 @@ class Record(NamedTuple):
         label: a class's name, or 0, 1 or `UNKNOWN` for each label.
         split: 'train' too where nothing is said.
         group: of which all images stay in one split; '' for none.
+        fold: of a cross-validation, if it is given; else ''.
     """
 
     file: str
     label: str | tuple[int, ...]
     split: str
     group: str = ""
+    fold: str = ""
 
 
 class Table(NamedTuple):
@@ -72,6 +74,7 @@ def read_table(
     *,
     task: str | None = None,
     uncertain: str = "ignore",
+    folds: int = 0,
     **given: str,
 ) -> Table:
     """Read a table of images.
@@ -82,6 +85,7 @@ def read_table(
         task: one of `TASKS`, or None to infer whether it is multi-label.
         uncertain: what blank cells and -1 mean in columns of labels: 'error', 'ignore' (known
             neither way), 'zero', or 'one' (-1 is 1, blank is 0).
+        folds: parts of a cross-validation, which a column may give; 0 for none.
         **given: the names of columns, as `columns.choose` takes them.
 
     Raises:
@@ -93,7 +97,13 @@ def read_table(
     files = _Files(root)
     where = f"{file}: line {header.line}:"
     cells = [row for _, row in rows]
-    chosen = choose(where, header.names, cells, files.exists, task=task, **given)
+    for name in header.names:
+        if files.exists(name):
+            raise DataError(
+                f"{where} {name!r} is an image, so the table has no header: put a line with the"
+                " names of the columns, such as file,label, at its top."
+            )
+    chosen = choose(where, header.names, cells, files.exists, task=task, folds=folds, **given)
     names = list(chosen.labels)
     several = len(names) > 1 or (task == "multi-label" and not _joint(names[0], cells, task))
     if several:
@@ -203,7 +213,9 @@ def _text(file: pathlib.Path) -> str:
     kind = content_kind(data[:512])
     if kind not in ("", "text"):
         raise DataError(f"{file}: is {kind}, expected a CSV file: export the table as CSV.")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        encoding = "utf-32"
+    elif data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif len(data) > 3 and len(data) % 2 == 0 and 0 not in data[::2] and not any(data[1::2]):
         encoding = "utf-16-le"
@@ -321,8 +333,10 @@ def _records(
                 " move the others away."
             )
         split = _split(where, row, chosen.split) if chosen.split else "train"
-        group = _filled(where, row, chosen.group) if chosen.group else ""
-        record = Record(found[0], label, split, group)
+        group = _filled(where, row, chosen.group, "group_column") if chosen.group else ""
+        has_fold = chosen.fold and split == "train"
+        fold = _filled(where, row, chosen.fold, "split_column") if has_fold else ""
+        record = Record(found[0], label, split, group, fold)
         line_of_first, first = records.setdefault(found[0], (line, record))
         if first != record:
             raise DataError(
@@ -347,12 +361,12 @@ def _split(where: str, row: Mapping[str, str], column: str) -> str:
     return split
 
 
-def _filled(where: str, row: Mapping[str, str], column: str) -> str:
+def _filled(where: str, row: Mapping[str, str], column: str, field: str) -> str:
     value = row[column].strip()
     if value.lower() in MISSING:
         raise DataError(
             f"{where} {column!r} is {row[column]!r}, expected a value, since images with the same"
-            " one stay in one split: correct the cell, or set config.data.group_column."
+            f" one stay in one split: correct the cell, or set config.data.{field}."
         )
     return value
 
@@ -362,15 +376,19 @@ def _classes(
 ) -> list[str]:
     """Read the classes; a missing one is an error."""
     values = [row[column].strip() for _, row in rows]
-    missing = [i for i, value in enumerate(values) if value.lower() in MISSING]
+    counting = all(value in UNCERTAIN or value.removesuffix(".0").isdecimal() for value in values)
+    no_class = MISSING | UNCERTAIN if counting else MISSING  # -1 beside 0, 1, ...
+    missing = [i for i, value in enumerate(values) if value.lower() in no_class]
     if missing:
         line, row = rows[missing[0]]
         raise DataError(
             f"{file}: line {line}: {column!r} is {row[column]!r}, expected a value: it is missing"
             f" in {len(missing)} row(s); fill them or take them out (a class may not be called so)."
         )
-    for separator in ";,":
-        if any(separator in value for value in values):
+    names = set(values)
+    joined = lambda mark: any(mark in name and {*name.split(mark)} <= names for name in names)
+    for separator in ";,/+&":
+        if any(separator in name for name in names) if separator in ";," else joined(separator):
             log.warning(
                 "%s: labels hold %r, which is read as part of a class's name; if it joins several"
                 " labels, set config.data.task to 'multi-label'.",

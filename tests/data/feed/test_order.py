@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from lsanet_jax.data.feed.order import Plan, epoch_order, eval_batches
+from lsanet_jax.data.feed.order import Plan, balanced_order, epoch_order, eval_batches
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (12, 4), (1, 1), (3, 8), (5, 2)])
@@ -76,3 +76,27 @@ def test_a_plan_has_each_epoch_in_dispatches():
         4,
     ]
     np.testing.assert_array_equal(plan.evaluation(7), eval_batches(7, 5))
+
+
+def test_a_balanced_epoch_has_every_class_as_often_and_is_as_long():
+    labels = np.repeat(np.int32([0, 1, 3]), [30, 8, 3])  # 41 in 11 batches of 4
+    orders = [balanced_order(5, epoch, labels, 4) for epoch in (1, 2, 3, 1)]
+    assert orders[0].shape == epoch_order(5, 1, 41, 4).shape and orders[0].dtype == np.int32
+    counts = [np.bincount(labels[order.ravel()]) for order in orders]
+    assert all(sorted(count) == [0, 14, 15, 15] and count[2] == 0 for count in counts)
+    np.testing.assert_array_equal(sum(counts[:3])[[0, 1, 3]], 44)
+    np.testing.assert_array_equal(orders[0], orders[3])
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], balanced_order(6, 1, labels, 4))
+    for order in orders:
+        times = np.bincount(order.ravel(), minlength=41)
+        assert times[:30].max() == 1  # a large class: no image twice
+        assert set(times[30:38]) <= {1, 2} and set(times[38:]) <= {4, 5}
+    assert set(orders[0].ravel()[:30]) != set(orders[1].ravel()[:30])
+
+
+def test_a_plan_can_be_balanced():
+    labels = np.repeat(np.int32([0, 1]), [18, 3])
+    plan = Plan(3, 2, num_train=21, batch_size=4, eval_batch_size=5, balance=labels)
+    found = np.concatenate(list(plan.epoch(2)))
+    np.testing.assert_array_equal(found, balanced_order(3, 2, labels, 4))

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import os
 import pathlib
@@ -172,3 +173,14 @@ def test_workers_end_with_a_process_that_was_killed(tmp_path):
     while any(map(is_running, workers)):
         assert time.time() < deadline, "the workers outlived the training process"
         time.sleep(0.1)
+
+
+def test_both_feeds_follow_a_balanced_plan():
+    dataset = make_dataset()
+    feeds = [
+        make_feed(dataset, name, balance=(np.arange(37) > 30).astype(np.int32))
+        for name in ("device", "grain")
+    ]
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(contextlib.closing(each)) for each in feeds)
+        assert_same(ours.train(2), theirs.train(2))

@@ -1,5 +1,6 @@
 """DICOM files against pydicom's own pipeline and the standard's formulas."""
 
+import csv
 import io
 import logging
 import pathlib
@@ -373,3 +374,49 @@ def test_without_pydicom_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(DataError, match="pip install pydicom pylibjpeg"):
         decode(file, size=4)
+
+
+# A whole set of them
+
+
+@pytest.mark.slow
+def test_a_set_of_every_kind_trains_and_predicts_and_is_scored(tmp_path):
+    from configs import folder
+    from lsanet_jax import evaluate, predict, train
+
+    kinds = [
+        *((*GREYS[name], None) for name in ("12 bits", "monochrome 1", "window", "ct")),
+        *((*GREYS[name], None) for name in ("signed", "signed ct, monochrome 1", "VOI LUT")),
+        (TWELVE, {}, RLELossless),
+        (TWELVE, {}, JPEG2000Lossless),
+        (COLOUR, {}, None),
+    ]
+    for label in (0, 1):
+        for patient in range(12):
+            for i, (pixels, elements, compress) in enumerate(kinds):
+                made = make(np.roll(pixels, 12 * label + patient, axis=0), **elements)
+                made.PatientID = f"{label}-{patient}"
+                suffix = ".dcm" if i % 2 else ""
+                save(made, tmp_path / f"scans/{'ab'[label]}/{patient}-{i}{suffix}", compress)
+    config = folder.get_config()
+    config.data.update(path=str(tmp_path / "scans"), size=28, image_size=28)
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    config.train.update(epochs=1, batch_size=16)
+    result = train.train_and_evaluate(config, tmp_path / "run")
+    file = predict.predict_to_file(
+        tmp_path / "run", input=str(tmp_path / "scans"), output=tmp_path / "p.csv"
+    )
+    with file.open(newline="") as stream:
+        rows = {row["file"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == 240
+    own = predict.predict_to_file(tmp_path / "run", output=tmp_path / "own.csv")
+    with own.open(newline="") as stream:
+        tested = list(csv.DictReader(stream))
+    assert tested and all(row == rows[row["file"]] for row in tested)
+    kept = tmp_path / "test"
+    for row in tested:
+        (kept / row["file"]).parent.mkdir(parents=True, exist_ok=True)
+        (kept / row["file"]).write_bytes((tmp_path / "scans" / row["file"]).read_bytes())
+    scores = evaluate.evaluate(tmp_path / "run", input=str(kept))
+    assert scores.patients == len({row["file"].partition("-")[0] for row in tested})
+    np.testing.assert_allclose(scores.classifiers[-1].acc.value, result["test"]["acc"])

@@ -57,7 +57,7 @@ def splits_of(listing):
 def labels_of(listing):
     pairs = {}
     for key in SPLITS:
-        files, labels = listing.split(key)
+        files, labels, _ = listing.split(key)
         pairs |= dict(zip(files, labels.tolist(), strict=True))
     return pairs
 

@@ -36,7 +36,7 @@ def read(root, *lines, **options):
 def labels_of(listing):
     found = {}
     for key in SPLITS:
-        files, labels = listing.split(key)
+        files, labels, _ = listing.split(key)
         found |= dict(zip(files, labels.tolist(), strict=True))
     return found
 
@@ -489,3 +489,52 @@ def test_what_is_not_a_table_is_named(tmp_path, start, kind):
     (tmp_path / "t.csv").write_bytes(start)
     with pytest.raises(DataError, match=f"t.csv: is {kind}.*: export the table as CSV"):
         list_folder(tmp_path, csv="t.csv")
+
+
+@pytest.mark.parametrize("column", ["is_test", "Train", "test", "isTrain", "valid"])
+def test_a_split_given_by_0_and_1_is_not_ignored(jpegs, column):
+    rows = [f"ISIC_{i:04}.jpg,{'ab'[i % 2]},{int(i > 9)}" for i in range(12)]
+    (jpegs / "t.csv").write_text("\n".join([f"file,label,{column}", *rows]))
+    with pytest.raises(DataError, match=f"column '{column}' looks like one of splits, but holds 0"):
+        list_folder(jpegs, csv="t.csv")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("0", "0.0"), ("n\u00e9vus", "ne\u0301vus"), ("1", "01.0")]
+)
+def test_numbers_and_accents_have_one_spelling(jpegs, first, second):
+    rows = [f"ISIC_{i:04}.jpg,{(first, second, 'x')[i % 3]}" for i in range(12)]
+    (jpegs / "t.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(DataError, match="expected one spelling"):
+        list_folder(jpegs, csv="t.csv")
+
+
+@pytest.mark.parametrize(
+    ("mark", "labels"), [("-1", "01"), ("-1.0", "01"), ("#N/A", "ab"), (".", "ab"), ("nil", "ab")]
+)
+def test_a_mark_for_a_missing_class_is_not_a_class(jpegs, mark, labels):
+    rows = [f"ISIC_{i:04}.jpg,{mark if i == 3 else labels[i % 2]}" for i in range(12)]
+    (jpegs / "t.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(DataError, match="line 5: 'label' is .* missing in 1 row"):
+        list_folder(jpegs, csv="t.csv")
+
+
+def test_a_table_without_a_header_is_an_error(jpegs):
+    (jpegs / "t.csv").write_text("\n".join(f"ISIC_{i:04}.jpg,{'ab'[i % 2]}" for i in range(12)))
+    with pytest.raises(DataError, match="'ISIC_0000.jpg' is an image, so the table has no header"):
+        list_folder(jpegs, csv="t.csv")
+
+
+def test_classes_that_may_be_joined_are_told_of(jpegs, caplog):
+    rows = [f"ISIC_{i:04}.jpg,{('a', 'b', 'a/b')[i % 3]}" for i in range(12)]
+    (jpegs / "t.csv").write_text("\n".join(["file,label", *rows]))
+    list_folder(jpegs, csv="t.csv")
+    assert "labels hold '/'" in caplog.text
+
+
+def test_a_longer_name_of_a_patients_number_is_taken(jpegs):
+    rows = [f"ISIC_{i:04}.jpg,{'ab'[i // 3 % 2]},{i // 3}" for i in range(12)]
+    (jpegs / "t.csv").write_text("\n".join(["file,label,hospital_patient_id", *rows]))
+    listing = list_folder(jpegs, csv="t.csv")
+    assert len(set(listing.train.groups) & set(listing.test.groups)) == 0
+    assert len({*listing.train.groups, *listing.val.groups, *listing.test.groups}) == 4

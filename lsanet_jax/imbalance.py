@@ -1,0 +1,91 @@
+"""What the numbers of images say about how to weigh classes: pure functions of counts.
+
+`positives` [K] counts the training images of each class, or in a multi-label task those that have a
+label; `negatives` [K] the others, unknown ones left out.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+RARE = 0.02
+"""A class with a smaller share of the images is one that a network may never predict."""
+
+
+class Counts(NamedTuple):
+    """How many training images each class has; see the module."""
+
+    positives: Int[np.ndarray, " k"]
+    negatives: Int[np.ndarray, " k"]
+
+    @property
+    def shares(self) -> Float[np.ndarray, " k"]:
+        """The part of the images that each class has, in [0, 1]."""
+        return self.positives / np.maximum(self.positives + self.negatives, 1)
+
+
+def count(labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"], num_classes: int) -> Counts:
+    """Count the images of each class.
+
+    Args:
+        labels: class indices [n], or -1 (unknown); of a multi-label task likewise for each label.
+        num_classes: k.
+    """
+    if labels.ndim == 2:
+        return Counts(np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0))
+    labels = labels[labels >= 0]
+    positives = np.bincount(labels, minlength=num_classes)
+    return Counts(positives, len(labels) - positives)
+
+
+def balanced_weights(counts: Counts, *, multilabel: bool) -> Float[np.ndarray, " k"]:
+    """Weights with which all classes count alike, as scikit-learn's "balanced".
+
+    A class weighs N / (K n_k), so that the mean over the images is 1; the positives of a label as
+    PyTorch's `pos_weight` has it, negatives / positives.
+    """
+    if multilabel:
+        return counts.negatives / counts.positives
+    return counts.positives.sum() / (len(counts.positives) * counts.positives)
+
+
+def effective_weights(counts: Counts, beta: float, *, multilabel: bool) -> Float[np.ndarray, " k"]:
+    """Weights by the effective number of samples, E_n = (1 - beta^n) / (1 - beta).
+
+    A class weighs 1 / E_n, scaled so that the mean over the images is 1; the positives of a label
+    E_negatives / E_positives. They lie between no weights (beta = 0) and the balanced ones (1).
+
+    References:
+        Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, Eq. 3.
+    """
+    number = lambda n: -np.expm1(n * np.log(beta)) / (1 - beta)
+    if multilabel:
+        return number(counts.negatives) / number(counts.positives)
+    weights = 1 / number(counts.positives)
+    return weights * counts.positives.sum() / np.sum(weights * counts.positives)
+
+
+def logit_offsets(counts: Counts, tau: float, *, multilabel: bool) -> Float[np.ndarray, " k"]:
+    """What logit adjustment adds to the logits in training: tau times the log prior; see `losses`.
+
+    The prior of a class is its share of the images; of a label it is the odds, positives /
+    negatives, since the logit of a label is that of a log odds.
+    """
+    prior = counts.positives / counts.negatives if multilabel else counts.shares
+    return tau * np.log(prior)
+
+
+def adjusted(
+    probabilities: Float[np.ndarray, "n k"], counts: Counts, tau: float, *, multilabel: bool
+) -> Float[np.ndarray, "n k"]:
+    """Predictions of a network that was trained without adjustment, adjusted afterwards.
+
+    Proportional to p / prior^tau (Menon et al., Eq. 9, with a softmax over the adjusted logits); of
+    each label the odds are divided.
+    """
+    divisor = np.exp(logit_offsets(counts, tau, multilabel=multilabel))
+    if multilabel:
+        return probabilities / (probabilities + (1 - probabilities) * divisor)
+    scaled = probabilities / divisor
+    return scaled / scaled.sum(axis=1, keepdims=True)

@@ -1,0 +1,111 @@
+"""Scores of a run on labelled images from elsewhere."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lsanet_jax import data, evaluate
+from lsanet_jax.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def outside(run, tmp_path_factory):
+    """The run's own test images as class folders, as a folder with a table, and as npz."""
+    dataset = data.load(run[0].data, run[0].seed)
+    root = tmp_path_factory.mktemp("outside")
+    test, rows = dataset.test, ["image,dx,patient"]
+    (root / "flat").mkdir()
+    for i, (image, label) in enumerate(zip(test.images, test.labels, strict=True)):
+        name = dataset.class_names[label]
+        (root / "folders" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze()).save(root / "folders" / name / f"{i:02}.png")
+        Image.fromarray(image.squeeze()).save(root / "flat" / f"{i:02}.png")
+        rows.append(f"{i:02},{name.upper()},{i // 2}")
+    (root / "flat/labels.csv").write_text("\n".join(rows))
+    np.savez(root / "test.npz", test_images=test.images, test_labels=test.labels)
+    return root
+
+
+def trained_scores(run):
+    """ACC and AUC at the end of training."""
+    return json.loads((run[1] / "result.json").read_text())["classifiers"]
+
+
+@pytest.mark.parametrize(
+    ("input", "csv"),
+    [(None, ""), ("folders", ""), ("flat", "labels.csv"), ("test.npz", "")],
+)
+def test_the_runs_own_test_images_have_its_scores(run, outside, input, csv):
+    given = {"input": str(outside / input)} if input else {}
+    scores = evaluate.evaluate(run[1], batch_size=7, csv=csv, **given)
+    assert scores.images == 20 and scores.patients == (10 if csv else 0)
+    for found, expected in zip(scores.classifiers, trained_scores(run), strict=True):
+        assert found.stage == expected["stage"]
+        for name in ("acc", "auc"):
+            score = getattr(found, name)
+            np.testing.assert_allclose(score.value, expected[name], atol=1e-6)
+            assert score.low <= score.value <= score.high
+    beta = json.loads((run[1] / "result.json").read_text())["beta"]
+    np.testing.assert_allclose([c.beta for c in scores.classifiers], beta, rtol=1e-3)
+
+
+def test_the_table_and_the_files_say_the_same(run, outside, tmp_path):
+    before = sorted(path.name for path in run[1].iterdir())
+    inside = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+    scores = evaluate.evaluate(
+        run[1], input=str(outside / "flat"), csv="labels.csv", output=str(tmp_path / "s.json")
+    )
+    table = evaluate.text(scores).splitlines()
+    assert "20 images of 10 patients or other groups" in table[0]
+    own = scores.classifiers[-1]
+    numbers = "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * x for x in own.acc[:3]))
+    assert f"(the network's own)  {numbers}" in table[-1]
+    stored = json.loads((tmp_path / "s.json").read_text())
+    assert stored["images"] == 20
+    assert stored["classifiers"][-1]["auc_low"] == own.auc.low
+    evaluate.evaluate(run[1], output=str(tmp_path / "s.csv"))
+    with open(tmp_path / "s.csv", newline="") as stream:
+        assert [row["stage"] for row in csv.DictReader(stream)] == ["1", "2"]
+    assert sorted(path.name for path in run[1].iterdir()) == before
+    assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == inside
+
+
+def test_broken_images_are_left_out_with_their_labels_if_asked(run, outside, tmp_path):
+    for file in (outside / "flat").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "00.png").write_bytes((tmp_path / "00.png").read_bytes()[:60])
+    options = {"input": str(tmp_path), "csv": "labels.csv"}
+    with pytest.raises(DataError, match=r"00\.png: cannot be read .*--skip_broken"):
+        evaluate.evaluate(run[1], **options)
+    scores = evaluate.evaluate(run[1], skip_broken=True, **options)
+    assert (scores.images, scores.left_out) == (19, 1)
+    assert "19 images of 10 patients or other groups, 1 left out" in evaluate.text(scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"output": "x.txt"}, ConfigError, r"--output=x\.txt: expected .*\.json or \.csv"),
+        ({"csv": "t.csv"}, ConfigError, "--csv goes with --input"),
+        ({"split": "all"}, ConfigError, "--split=all goes with --input"),
+        ({"input": "x.npz", "csv": "t.csv"}, ConfigError, r"--csv is for a folder"),
+        ({"input": "nowhere"}, DataError, "nowhere: found no folder"),
+        ({"batch_size": 0}, ConfigError, "--batch_size=0"),
+    ],
+)
+def test_what_does_not_go_together(run, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate.evaluate(run[1], **options)
+
+
+def test_the_command_prints_a_table_or_one_error(run, outside, tmp_path):
+    command = [sys.executable, "-m", "lsanet_jax", "evaluate", f"--workdir={run[1]}"]
+    command.append(f"--input={outside / 'flat'}")
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr

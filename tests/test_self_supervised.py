@@ -1,0 +1,214 @@
+"""Pretraining without labels: its loss against PyTorch, its images, its collapse, its use."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+from PIL import Image
+
+from configs import quickstart
+from lsanet_jax import audit, data, losses, metrics, models, steps, train
+from lsanet_jax.data import unlabelled
+from lsanet_jax.data.augment import Augmentation, self_supervised_view
+from lsanet_jax.data.dataset import Dataset, Split
+from lsanet_jax.errors import ConfigError, DataError, TrainingError
+from lsanet_jax.models import pretrained
+from lsanet_jax.runs import trained
+from lsanet_jax.runs.workdir import read_config
+from tests.networks import TinyNet  # noqa: F401  (imported by its name in configs)
+
+
+def in_torch(z):
+    """VICReg of one stage, [2, b, c], as its paper defines it, with the paper's weights."""
+    torch = pytest.importorskip("torch")
+    total = 25 * torch.nn.functional.mse_loss(z[0], z[1])
+    for view in z:
+        std = torch.sqrt(view.var(dim=0) + 1e-4)
+        total = total + 25 * torch.relu(1 - std).mean() / 2
+        cov = torch.cov(view.T)
+        total = total + (cov - torch.diag(torch.diag(cov))).pow(2).sum() / z.shape[2]
+    return total
+
+
+def test_its_loss_and_gradient_are_pytorchs_and_the_classifiers_stand_apart():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    features, logits = rng.normal(0, 0.7, (3, 12, 5)), rng.normal(size=(3, 6, 4))
+    labels = np.array([0, -1, 3, -1, 2, 1])
+    theirs = torch.tensor(features.reshape(3, 2, 6, 5), requires_grad=True)
+    expected = sum(in_torch(z) for z in theirs)
+    expected.backward()
+    with jax.enable_x64(True):
+        objective = losses.Objective("vicreg", (1, 2, 3))
+        loss = lambda f: objective(jnp.asarray(logits), jnp.asarray(labels), None, f)
+        compute = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (value, parts), gradient = compute(jnp.asarray(features))
+    known = labels >= 0
+    log_p = torch.log_softmax(torch.tensor(logits), -1).numpy()
+    ce = -log_p[:, known, labels[known]].sum(axis=1) / 6
+    np.testing.assert_allclose(parts["ce"], ce, rtol=1e-9)
+    np.testing.assert_allclose(value, expected.item() + ce.sum(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().reshape(3, 12, 5), rtol=1e-5)
+    spread = torch.sqrt(theirs.var(dim=2) + 1e-4).mean(dim=(1, 2)).min().item()
+    np.testing.assert_allclose(parts["spread"], spread, rtol=1e-6)
+
+
+def test_a_collapse_is_named():
+    train.check_collapse({"spread": 0.9}, 1)
+    train.check_collapse({"loss": 1.0}, 1)
+    with pytest.raises(TrainingError, match=r"collapsed in epoch 3: .* 0.012 .*learning_rate"):
+        train.check_collapse({"spread": 0.012}, 3)
+
+
+def small_config(**model):
+    config = quickstart.get_config()
+    config.model.update(backbone="tests.networks:TinyNet", taps=(1, 2), **model)
+    config.data.size = config.data.image_size = 16
+    config.data.synthetic.update(num_train=32, num_val=16, num_test=16, num_classes=2)
+    config.train.update(epochs=2, batch_size=16)
+    config.eval.batch_size = 16
+    return config
+
+
+def test_both_views_are_changed_by_at_least_what_it_takes():
+    found = self_supervised_view(Augmentation(hflip=True, brightness=0.8, mixup=0.2))
+    assert (found.hflip, found.vflip, found.brightness) == (True, False, 0.8)
+    assert (found.crop, found.hue, found.mixup) == (0.6, 0.1, 0)
+
+
+def test_labels_move_the_classifiers_only():
+    config = small_config(objective="vicreg", projection_channels=8)
+    mesh = Mesh(jax.devices()[:1], ("data",))
+    create = lambda rngs: models.create_model(config.model, 2, (16, 16, 3), rngs)
+    tx = optax.sgd(0.1)
+    graphdef, start = steps.init(create, tx, jax.random.key(0), mesh)
+    objective = losses.Objective("vicreg", (1, 2))
+    prepare = lambda images: images / 255.0
+    twice = lambda step, x, labels: (jnp.concatenate([x, jnp.flip(x, 2)]) / 255.0, labels)
+    update = jax.jit(steps.TrainStep(graphdef, tx, prepare, objective, twice).update)
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    means = metrics.training_means(objective.part_names).empty()
+    ends = []
+    for labels in (np.arange(8) % 2, (np.arange(8) + 1) % 2, np.full(8, -1)):
+        state, _, parts = update(start, means, images, labels.astype(np.int32))
+        ends.append(state.params)
+        assert set(parts) == set(objective.part_names)
+    moved = lambda a, b, part: any(
+        np.any(np.asarray(x) != np.asarray(y))
+        for x, y in zip(jax.tree.leaves(a[part]), jax.tree.leaves(b[part]), strict=True)
+    )
+    for part in ("backbone", "projections"):
+        assert not moved(ends[0], ends[1], part) and not moved(ends[0], ends[2], part)
+        assert moved(start.params, ends[0], part)
+    for part in ("fc", "auxiliary"):
+        assert moved(ends[0], ends[1], part)
+        assert not moved(start.params, ends[2], part)
+
+
+@pytest.fixture
+def made():
+    """Six training images of two classes, and two images in each other split."""
+    rng = np.random.default_rng(0)
+    split = lambda n: Split(
+        rng.integers(0, 256, (n, 8, 8, 3), np.uint8), (np.arange(n) % 2).astype(np.int32)
+    )
+    return Dataset("cells", "multi-class", ("a", "b"), split(6), split(2), split(2))
+
+
+def test_images_of_a_folder_are_added_without_labels(made, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lsanet_jax")
+    (tmp_path / "inner").mkdir()
+    Image.fromarray(made.test.images[0]).save(tmp_path / "known.png")
+    Image.new("L", (20, 10), 100).save(tmp_path / "inner" / "grey.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="broken.png.*config.data.skip_broken"):
+        unlabelled.with_folder(made, str(tmp_path), {}, skip_broken=False)
+    found = unlabelled.with_folder(made, str(tmp_path), {}, skip_broken=True)
+    assert (len(found.train), found.unlabelled) == (8, 2)
+    np.testing.assert_array_equal(found.train.labels, [0, 1, 0, 1, 0, 1, -1, -1])
+    np.testing.assert_array_equal(found.train.images[:6], made.train.images)
+    assert np.all(found.train.images[6] == 100)
+    assert "left out 1 broken image" in caplog.text
+    assert "1 of the images in config.data.unlabelled" in caplog.text
+    assert found.fingerprint != made.fingerprint
+    with pytest.raises(DataError, match="found no folder there"):
+        unlabelled.with_folder(made, str(tmp_path / "none"), {}, skip_broken=True)
+
+
+def test_labels_are_unknown_only_in_the_training_split_and_if_it_says_so(made):
+    unknown = dataclasses.replace(made.train, labels=np.full(6, -1, np.int32))
+    with pytest.raises(DataError, match="train_labels holds 6 value"):
+        dataclasses.replace(made, train=unknown)
+    dataclasses.replace(made, train=unknown, unlabelled=6)
+    with pytest.raises(DataError, match="val_labels holds 6 value"):
+        dataclasses.replace(made, val=unknown, unlabelled=6)
+
+
+def test_the_images_that_a_subset_leaves_out_keep_their_places():
+    config = small_config().data
+    whole = data.load(config).train
+    config.update(train_fraction=0.25, unlabelled="rest")
+    rest, config.unlabelled = data.load(config), ""
+    known = rest.train.labels >= 0
+    assert rest.unlabelled == 32 - known.sum() == 24
+    np.testing.assert_array_equal(rest.train.images, whole.images)
+    np.testing.assert_array_equal(rest.train.labels[known], whole.labels[known])
+    np.testing.assert_array_equal(rest.train.images[known], data.load(config).train.images)
+    config.update(train_fraction=1.0, unlabelled="rest")
+    with pytest.raises(ConfigError, match="unlabelled = rest, but all training images keep their"):
+        data.load(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.unlabelled": "rest"}, "config.data.unlabelled = 'rest' is of no use for config."),
+        (
+            {"model.objective": "vicreg", "data.augment.cutmix": 1.0},
+            "config.data.augment.cutmix = 1.0 blends images",
+        ),
+    ],
+)
+def test_what_contradicts_pretraining_is_named(fields, message):
+    from lsanet_jax import config as config_lib
+
+    values = dict(config_lib.flatten(quickstart.get_config())) | fields
+    with pytest.raises(ConfigError, match=message):
+        config_lib.validate(config_lib.unflatten(values))
+
+
+@pytest.mark.slow
+def test_a_network_starts_from_a_pretrained_run_and_names_its_parent(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lsanet_jax")
+    config = small_config(objective="vicreg", projection_channels=8)
+    config.data.update(train_fraction=0.25, unlabelled="rest", mean=(0.4,), std=(0.3,))
+    config.eval.select = "last"
+    parent = train.train_and_evaluate(config, tmp_path / "parent")
+    assert parent["objective"] == "vicreg" and parent["best_epoch"] == 2
+
+    child = small_config(objective="dsn", init_from=str(tmp_path / "parent"))
+    child.data.train_fraction = 0.25
+    train.train_and_evaluate(child, tmp_path / "child", epochs=1)
+    settled = read_config(tmp_path / "child")
+    assert (settled.data.mean, settled.data.std) == ((0.4,), (0.3,))
+    assert "images are normalised as the weights want it" in caplog.text
+    about = trained.read_manifest(tmp_path / "child")
+    assert about["weights_from"]["last_digest"] == parent["last_digest"]
+    assert about["weights_from"]["parent"] == str(tmp_path / "parent")
+    assert train.train_and_evaluate(child, tmp_path / "child")["last_epoch"]["epoch"] == 2
+    assert audit.audit(tmp_path / "child", epochs=1)["identical"]
+
+    frozen = child.copy_and_resolve_references()
+    frozen.train.update(epochs=1, freeze="backbone")
+    train.train_and_evaluate(frozen, tmp_path / "frozen")
+    ours, theirs = (
+        pretrained.torchvision_tensors(trained.load(tmp_path / name).model)
+        for name in ("frozen", "parent")
+    )
+    changed = {name for name in ours if not np.array_equal(ours[name], theirs[name])}
+    assert changed == {"fc.weight", "fc.bias"}
