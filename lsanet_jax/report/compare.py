@@ -25,7 +25,7 @@ from lsanet_jax.report import sweep as report_sweep
 from lsanet_jax.report import sweep_files
 from lsanet_jax.runtime import cli
 from lsanet_jax.sweeps import run, spec
-from lsanet_jax.sweeps.spec import Sweep
+from lsanet_jax.sweeps.spec import Run, Sweep
 
 # In the order in which a budget is spent, with the time of a training step in that of the plain
 # network: ResNet-18, 28 pixels, batch 64, on a CPU.
@@ -81,7 +81,9 @@ def _methods(text: str) -> tuple[str, ...]:
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     overrides = with_data(spec.parse_overrides(rest), args.scale)
-    swept = spec.load("compare", scale=args.scale, overrides=overrides, seeds=args.seeds)
+    swept = spec.load(
+        "compare", scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
+    )
     if args.budget is None or args.dry_run:
         code = train(swept, args.methods, args)
     else:
@@ -123,7 +125,7 @@ def with_data(overrides: dict[str, Any], scale: str) -> dict[str, Any]:
 
 def train(swept: Sweep, methods: Sequence[str], args: argparse.Namespace) -> int:
     """Train some methods with all seeds; returns the exit code."""
-    jobs = [job for job in spec.jobs(swept, args.workdir) if job.run.name in methods]
+    jobs = [job for job in spec.jobs(swept, args.workdir) if _method(job.run) in methods]
     return run.train(swept, jobs, args)
 
 
@@ -149,14 +151,18 @@ def train_within(swept: Sweep, methods: Sequence[str], args: argparse.Namespace)
     return max(codes)
 
 
+def _method(each: Run) -> str:
+    return each.fold_of or each.name
+
+
 def only_started(swept: Sweep, workdir: str | pathlib.Path) -> Sweep:
     """Leave out the methods of which nothing was trained: they were not asked for."""
     started = {
-        job.run.name
+        _method(job.run)
         for job in spec.jobs(swept, workdir)
         if job.workdir.exists() or job.error.exists()
     }
-    runs = tuple(r for r in swept.runs if r.name in started or r.baseline is None)
+    runs = tuple(r for r in swept.runs if _method(r) in started or r.baseline is None)
     return dataclasses.replace(swept, runs=runs)
 
 

@@ -87,7 +87,7 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
         problems=_problems(swept, cells),
         cells=cells,
         comparisons=comparisons,
-        words=words.of(swept.name, cells, comparisons),
+        words=words.of(swept.name, cells, comparisons, joined),
         joined=joined,
     )
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsanet_jax.evaluation import comparison, learning_curve
+from lsanet_jax.evaluation import comparison, learning_curve, statistics
 from lsanet_jax.evaluation.statistics import Difference
+from lsanet_jax.report.folds import Joined
 from lsanet_jax.report.results import Cell, Comparison
 from lsanet_jax.report.tables import dataset_title
 from lsanet_jax.sweeps.estimate import training_images
@@ -15,16 +16,29 @@ from lsanet_jax.sweeps.estimate import training_images
 _LEVEL = 0.05
 
 
-def of(name: str, cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> list[str]:
+def of(
+    name: str,
+    cells: Sequence[Cell],
+    comparisons: Mapping[str, Comparison],
+    joined: Sequence[Joined] = (),
+) -> list[str]:
     """Return the paragraphs of a sweep; none but for compare and label_efficiency."""
     if name == "compare":
-        return [which_to_take(cells, comparisons)]
+        return [which_to_take(cells, comparisons, joined)]
     if name == "label_efficiency":
         return list(more_labels(cells))
     return []
 
 
 # ------------------------------------------------------------------------------ which method
+
+
+class Tests(NamedTuple):
+    """What tells whether a method differs from the plain network."""
+
+    title: str
+    of_seeds: Sequence[Difference]  # in AUC
+    seconds: float  # of training
 
 
 class Verdict(NamedTuple):
@@ -47,10 +61,15 @@ class Verdict(NamedTuple):
         return f"{self.title} ({points}, {p}, {self.time:.1f} times the training time)"
 
 
-def which_to_take(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> str:
+def which_to_take(
+    cells: Sequence[Cell],
+    comparisons: Mapping[str, Comparison],
+    joined: Sequence[Joined] = (),
+) -> str:
     """Say which methods differ from the plain network by more than chance, and which to take."""
     baseline = next(cell for cell in cells if cell.run.baseline is None)
-    verdicts = list(_verdicts(cells, baseline, comparisons))
+    tests = _tests_in_folds(joined) if joined else _tests(cells, comparisons)
+    verdicts = list(_verdicts(tests, _seconds([c for c in cells if c.run.baseline is None])))
     if not verdicts:
         return (
             "Nothing can be compared yet: it takes the plain network and another method, each "
@@ -59,7 +78,8 @@ def which_to_take(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) 
     better = [v for v in verdicts if v.differs and v.difference.difference > 0]
     worse = [v for v in verdicts if v.differs and v.difference.difference < 0]
     others = [v for v in verdicts if not v.differs]
-    says = [_the_plain_network(baseline, len(verdicts))]
+    plain = next((each for each in joined if each.baseline is None), baseline)
+    says = [_the_plain_network(plain, dataset_title(baseline), len(verdicts))]
     if better:
         says.append(f"Better than it by more than chance: {_joined(better)}.")
     if worse:
@@ -77,42 +97,74 @@ def which_to_take(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) 
         "All methods end in a network of the same size and speed; only training takes longer."
     )
     says.append(_advice(better))
-    untested = [
-        cell.run.row["Method"]
-        for cell in cells
-        if cell is not baseline and cell.run.row["Method"] not in {v.title for v in verdicts}
-    ]
+    titles = {baseline.run.row["Method"], *(v.title for v in verdicts)}
+    methods = dict.fromkeys(cell.run.row["Method"] for cell in cells)
+    untested = [method for method in methods if method not in titles]
     if untested:
         says.append(f"Not compared, for want of finished runs: {', '.join(untested)}.")
     return " ".join(says)
 
 
-def _verdicts(
-    cells: Sequence[Cell], baseline: Cell, comparisons: Mapping[str, Comparison]
-) -> Iterator[Verdict]:
-    found = {}
-    for cell in cells:
-        compared = comparisons.get(cell.run.name)
-        if compared is not None and len(compared.delong) > 1:
-            joined = comparison.over_seeds(compared.delong)
-            points = Difference(*(100 * x for x in joined[:4]), joined.p_value)
-            found[cell.run.name] = cell, points
-    corrected = comparison.holm([points.p_value for _, points in found.values()])
-    plain = np.median([each.result["seconds"] for each in baseline.trained] or [math.nan])
-    for (cell, points), p_value in zip(found.values(), corrected, strict=True):
-        seconds = np.median([each.result["seconds"] for each in cell.trained])
-        yield Verdict(cell.run.row["Method"], points, p_value, float(seconds / plain))
+def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
+    found = [comparison.over_seeds(each.of_seeds) for each in tests]
+    corrected = comparison.holm([each.p_value for each in found])
+    for each, of, p_value in zip(tests, found, corrected, strict=True):
+        points = Difference(*(100 * x for x in of[:4]), of.p_value)
+        yield Verdict(each.title, points, p_value, each.seconds / plain)
 
 
-def _the_plain_network(baseline: Cell, methods: int) -> str:
-    scores = baseline.percent("test", "auc")
-    count = len(baseline.predicted[0].labels)
+def _tests(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> list[Tests]:
+    return [
+        Tests(cell.run.row["Method"], comparisons[cell.run.name].delong, _seconds([cell]))
+        for cell in cells
+        if cell.run.name in comparisons and len(comparisons[cell.run.name].delong) > 1
+    ]
+
+
+def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
+    """Test each method on the images of all folds; images of a patient are drawn together."""
+    plain = next(each for each in joined if each.baseline is None)
+    before = dict(zip(plain.seeds, plain.tested, strict=True))
+    found = []
+    for each in joined:
+        pairs = zip(each.seeds, each.tested, strict=True)
+        same = [(before[seed], after) for seed, after in pairs if seed in before]
+        if each is plain or len(same) < 2:
+            continue
+        tests = []
+        for old, new in same:
+            auc = statistics.bootstrap_scores(
+                new.labels,
+                [new.probabilities[-1]],
+                each.task,
+                baseline=[old.probabilities[-1]],
+                groups=new.groups or None,
+            )["auc"]
+            error = (auc.high - auc.low) / (2 * 1.959964)
+            tests.append(Difference(auc.value, error, auc.low, auc.high, math.nan))
+        found.append(Tests(each.cells[0].run.row["Method"], tests, _seconds(each.cells)))
+    return found
+
+
+def _seconds(cells: Sequence[Cell]) -> float:
+    """Median time of training, in seconds; nan without a finished run."""
+    found = [each.result["seconds"] for cell in cells for each in cell.trained]
+    return float(np.median(found)) if found else math.nan
+
+
+def _the_plain_network(plain: Cell | Joined, data: str, methods: int) -> str:
+    if isinstance(plain, Joined):
+        count, auc = len(plain.tested[0].labels), 100 * plain.scores["auc"].value
+        times = f"{len(plain.seeds)} times in each of {len(plain.cells)} folds"
+    else:
+        count, auc = len(plain.predicted[0].labels), float(np.mean(plain.percent("test", "auc")))
+        times = f"{len(plain.trained)} times"
     compared = "One other method was" if methods == 1 else f"{methods} other methods were"
     return (
-        f"On the {count} test images of {dataset_title(baseline)} the plain network reaches an AUC "
-        f"of {np.mean(scores):.1f} %: of an image with a finding and one without, it gives the "
-        f"former the higher score in {np.mean(scores):.0f} of 100 cases. {compared} compared with "
-        f"it, each trained {len(scores)} times; what follows allows for their number."
+        f"On the {count} test images of {data} the plain network reaches an AUC of {auc:.1f} %: of "
+        "an image with a finding and one without, it gives the former the higher score in "
+        f"{auc:.0f} of 100 cases. {compared} compared with it, each trained {times}; what follows "
+        "allows for their number."
     )
 
 

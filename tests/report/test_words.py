@@ -2,6 +2,7 @@
 
 import argparse
 
+import numpy as np
 import pytest
 
 from lsanet_jax.errors import ConfigError
@@ -59,6 +60,23 @@ def test_without_a_difference_the_plain_network_is_taken(tmp_path):
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
     (said,) = compared(tmp_path, {"baseline": 0.1, "lsanet": 2.0}, seeds=(0,)).words
     assert said.startswith("Nothing can be compared yet")
+
+
+def test_folds_are_compared_on_the_images_of_all(tmp_path):
+    overrides = {"data.name": "folder", "data.path": "films"}
+    swept = spec.load("compare", overrides=overrides, seeds=(0, 1), folds=2)
+    labels, halves = draw_labels("binary-class", n=200), np.arange(200).reshape(2, 100)
+    for method, skill in {"baseline": 0.1, "lsanet": 1.5}.items():
+        for seed in swept.seeds:
+            p = draw_probabilities(labels, "binary-class", skill=skill, seed=seed)
+            for fold, rows in enumerate(halves):
+                files = {"names": np.array([f"{i:03}.png" for i in rows]), "groups": rows // 2}
+                arguments = swept, tmp_path, f"{method}-fold{fold}", seed, labels[rows], p[:, rows]
+                finish(*arguments, task="binary-class", dataset="films", **files)
+    (said,) = report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5).words
+    assert said.startswith("On the 200 test images of films")
+    assert "each trained 2 times in each of 2 folds" in said
+    assert "Take LSANet" in said
 
 
 def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):
