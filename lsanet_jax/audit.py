@@ -28,8 +28,7 @@ import numpy as np
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import ConfigError, Interrupted, WorkdirError
-from lsanet_jax.evaluation import stored
-from lsanet_jax.runs import chain, checkpoint, claim, manifest, seal, trained
+from lsanet_jax.runs import chain, checkpoint, claim, manifest, seal, stored, trained
 from lsanet_jax.runs.layout import (
     CHECKPOINTS,
     CONFIG,

@@ -4,7 +4,7 @@ import collections
 import logging
 import types
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -327,7 +327,7 @@ def make_factors(config: ml_collections.ConfigDict, network: Network) -> dict[st
     if not freeze and decay == 1:
         return {}
     # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
-    rngs = types.SimpleNamespace(params=lambda: jax.random.key(0))
+    rngs = cast(nnx.Rngs, types.SimpleNamespace(params=lambda: jax.random.key(0)))
     model = nnx.eval_shape(lambda: network.creator()(rngs))
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
     found = depth.depths(graphdef, params, others, network.image_shape)

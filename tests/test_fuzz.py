@@ -28,9 +28,8 @@ from PIL import Image
 from lsanet_jax import config as config_lib
 from lsanet_jax.data.sources import download, folder, images, npz, tfds_builder
 from lsanet_jax.errors import ConfigError, DataError, LSANetError, WorkdirError
-from lsanet_jax.evaluation import stored
 from lsanet_jax.models import pretrained
-from lsanet_jax.runs import chain, claim, seal
+from lsanet_jax.runs import chain, claim, seal, stored
 from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import csv_cell, json_text, text_of_csv_cell

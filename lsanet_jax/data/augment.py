@@ -201,7 +201,8 @@ def cutmix(
         Features", ICCV 2019, https://arxiv.org/abs/1905.04899, Eq. 1 and 2.
     """
     stays, centres, blended = draw_cutmix(key, len(images), alpha)
-    mask = boxes(stays, centres, images.shape[1:3])
+    _, height, width, _ = images.shape
+    mask = boxes(stays, centres, (height, width))
     weights = 1 - jnp.mean(mask, axis=(1, 2), dtype=jnp.float32)
     pasted = jnp.where(mask[..., None], jnp.roll(images, 1, axis=0), images)
     cut = pasted, mix(labels, weights)
@@ -394,8 +395,9 @@ def cutout(images: Images, centres: Float[Array, "b 2"], side: int) -> Images:
         DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
         2017, https://arxiv.org/abs/1708.04552, section 3.2.
     """
-    sides = jnp.full((len(images), 2), side)
-    return jnp.where(_boxes(centres, sides, images.shape[1:3])[..., None], _CUTOUT_FILL, images)
+    count, height, width, _ = images.shape
+    covered = _boxes(centres, jnp.full((count, 2), side), (height, width))
+    return jnp.where(covered[..., None], _CUTOUT_FILL, images)
 
 
 def mix(samples: Float[Array, "b ..."], weights: Float[Array, " b"]) -> Float[Array, "b ..."]:

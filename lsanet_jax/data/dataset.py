@@ -54,7 +54,8 @@ class Split:
         """Only some of the samples."""
         images = self.images
         images = images.select(kept) if isinstance(images, LazyImages) else images[kept]
-        names, groups = (tuple(itertools.compress(of, kept)) for of in (self.names, self.groups))
+        names = tuple(itertools.compress(self.names, kept))
+        groups = tuple(itertools.compress(self.groups, kept))
         return Split(images, self.labels[kept], names, groups)
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import Var
 
 
 def depths(
@@ -33,7 +34,7 @@ def depths(
     follows = {v: frozenset([i]) for i, v in enumerate(traced.invars[: len(paths)])}
     nothing = frozenset()
     for equation in traced.eqns:
-        inputs = (v for v in equation.invars if isinstance(v, jax.extend.core.Var))
+        inputs = (v for v in equation.invars if isinstance(v, Var))
         found = nothing.union(*(follows.get(v, nothing) for v in inputs))
         follows |= dict.fromkeys(equation.outvars, found)
     stages = [follows.get(v, nothing) for v in traced.outvars]

@@ -98,7 +98,7 @@ def _comparison(row: Mapping[str, str]) -> Comparison:
     number = lambda key: float(row.get(key) or math.nan)
     several = lambda key: map(float, (row.get(key) or "").split())
     acc, auc = (
-        Bootstrap(*(number(f"{name}_{key}") for key in ("difference", "low", "high")), 0)
+        Bootstrap(number(f"{name}_difference"), number(f"{name}_low"), number(f"{name}_high"), 0)
         for name in ("acc", "auc")
     )
     tests = [

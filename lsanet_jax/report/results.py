@@ -15,10 +15,10 @@ from lsanet_jax import metrics
 from lsanet_jax.config import flatten
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import WorkdirError
-from lsanet_jax.evaluation import statistics, stored
-from lsanet_jax.evaluation.stored import Predictions
-from lsanet_jax.runs import seal
+from lsanet_jax.evaluation import statistics
+from lsanet_jax.runs import seal, stored
 from lsanet_jax.runs.layout import ENVIRONMENTS, MANIFEST, METRICS, PREDICTIONS, RESULT
+from lsanet_jax.runs.stored import Predictions
 from lsanet_jax.runs.workdir import read_manifest, read_result
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.strict_json import Each, Maybe

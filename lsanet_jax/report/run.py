@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -21,11 +20,12 @@ from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.decisions import Calibration
 from lsanet_jax.evaluation.resampling import Draws
 from lsanet_jax.evaluation.thresholds import Rule
+from lsanet_jax.runs import seal
 from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
 from lsanet_jax.runs.layout import METRICS, PREDICTIONS, RESULT, VALIDATION
 from lsanet_jax.runs.trained import read_manifest
-from lsanet_jax.runs.workdir import read_config
-from lsanet_jax.runtime.files import read_json
+from lsanet_jax.runs.workdir import read_config, read_result
+from lsanet_jax.runtime import strict_json
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +126,13 @@ def read(
         ConfigError: the coverage is not in (0, 1), or the table has no such column.
     """
     path = pathlib.Path(workdir).absolute()
-    config, result = read_config(path), path / RESULT
-    if not result.exists():
+    config = read_config(path)
+    if not strict_json.exists(path / RESULT):
         raise WorkdirError(f"--workdir={path} holds no {RESULT}: the run is not finished")
+    seal.check(path)
+    seal.note_if_old(path)
+    there = strict_json.exists(path / METRICS)
+    epochs = strict_json.read_json_lines(path / METRICS) if there else []
     test, problems = read_predictions(path / PREDICTIONS), []
     calibration = read_calibration(path, rule, coverage)
     if calibration is None:
@@ -144,8 +148,8 @@ def read(
         path,
         config,
         read_manifest(path),
-        read_json(result),
-        _read_epochs(path / METRICS),
+        read_result(path),
+        epochs,
         test,
         val,
         calibration,
@@ -162,15 +166,6 @@ def _load(config: ml_collections.ConfigDict, test: Saved) -> Dataset:
     if not np.array_equal(dataset.test.labels, test.labels):
         raise DataError(f"the labels of the test split differ from those in {PREDICTIONS}")
     return dataset
-
-
-def _read_epochs(file: pathlib.Path) -> list[dict[str, Any]]:
-    if not file.exists():
-        return []
-    try:
-        return [json.loads(line) for line in file.read_text().splitlines()]
-    except ValueError as error:
-        raise WorkdirError(f"{file} is damaged ({error}); restore it") from error
 
 
 def _columns(

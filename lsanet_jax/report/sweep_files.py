@@ -5,7 +5,7 @@ import io
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
@@ -44,7 +44,7 @@ def to_csv(report: Report) -> tuple[str, str]:
     """Write a report as CSV: a row per run and seed, and a row per run; scores in percent."""
     runs, summary = [], []
     for cell in report.cells:
-        row = row_of(cell) | {"run": cell.run.name, "dataset": cell.dataset}
+        row: dict[str, Any] = row_of(cell) | {"run": cell.run.name, "dataset": cell.dataset}
         row["asked_dataset"] = report_tables.asked_dataset(cell)
         row |= {f"paper_{key}": value for key, value in (cell.run.paper or {}).items()}
         for i, each in enumerate(cell.trained):

@@ -109,7 +109,9 @@ def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
     found = [comparison.over_seeds(each.of_seeds) for each in tests]
     corrected = comparison.holm([each.p_value for each in found])
     for each, of, p_value in zip(tests, found, corrected, strict=True):
-        points = Difference(*(100 * x for x in of[:4]), of.p_value)
+        points = Difference(
+            100 * of.difference, 100 * of.standard_error, 100 * of.low, 100 * of.high, of.p_value
+        )
         yield Verdict(each.title, points, p_value, each.seconds / plain)
 
 

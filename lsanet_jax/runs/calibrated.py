@@ -1,8 +1,6 @@
 """What a run predicts for its own splits, and what was fitted on its validation split."""
 
 import pathlib
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +10,9 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.decisions import Calibration
 from lsanet_jax.evaluation.thresholds import Rule
+from lsanet_jax.runs import seal, stored
 from lsanet_jax.runs.layout import CALIBRATION, PREDICTIONS, VALIDATION
-from lsanet_jax.runtime.files import read_json
+from lsanet_jax.runtime.strict_json import read_json
 
 
 class Saved(NamedTuple):
@@ -41,23 +40,19 @@ def read_predictions(file: pathlib.Path) -> Saved:
     if not file.exists():
         what = "the run is not finished" if file.name == PREDICTIONS else "run lsanet calibrate"
         raise WorkdirError(f"{file} does not exist: {what}")
+    arrays = stored.read_arrays(file)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            labels, probabilities = arrays["labels"], arrays["probabilities"]
-            beta = arrays.get("beta")
-            found = Saved(labels, probabilities, beta, int(arrays["epoch"]))
+        labels, probabilities = arrays["labels"], arrays["probabilities"]
+        found = Saved(labels, probabilities, arrays.get("beta"), int(arrays["epoch"]))
         shape = probabilities.shape
         wanted = (shape[1:], shape[1:2])[labels.ndim == 1]
         if len(shape) != 3 or 0 in shape or labels.shape != wanted:
             raise ValueError(f"labels of shape {labels.shape}, probabilities of shape {shape}")
         if not np.isfinite(probabilities).all() or probabilities.min() < 0:
             raise ValueError("there are values that are not probabilities")
-        return found
-    except (
-        *(KeyError, OSError, ValueError, TypeError, EOFError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise WorkdirError(f"{file} is damaged ({error}); restore it, or train again") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise stored.damaged(file, error) from error
+    return found
 
 
 def read_calibration(
@@ -74,27 +69,28 @@ def read_calibration(
         None if nothing is stored: an unfinished run, or one of before runs were calibrated.
 
     Raises:
-        WorkdirError: a file is damaged.
+        WorkdirError: a file is damaged, or is not what was sealed.
         ConfigError: the coverage is not in (0, 1).
     """
     path = pathlib.Path(workdir).absolute()
     file = path / CALIBRATION
     if not file.exists():
         return None
+    seal.check(path, (CALIBRATION, VALIDATION))
     try:
-        stored = decisions.from_json(read_json(file))
+        found = decisions.from_json(read_json(file))
     except (KeyError, TypeError, ValueError) as error:
         raise WorkdirError(
             f"{file} is damaged ({error}); restore it, or remove it and run lsanet calibrate"
         ) from error
-    if rule in (None, stored.rule) and coverage in (None, stored.coverage):
-        return stored
+    if rule in (None, found.rule) and coverage in (None, found.coverage):
+        return found
     saved = read_predictions(path / VALIDATION)
     return decisions.fit(
         saved.labels,
         saved.probabilities,
-        stored.task,
-        stored.class_names,
-        rule=rule or stored.rule,
-        coverage=stored.coverage if coverage is None else coverage,
+        found.task,
+        found.class_names,
+        rule=rule or found.rule,
+        coverage=found.coverage if coverage is None else coverage,
     )

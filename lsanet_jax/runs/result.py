@@ -10,7 +10,6 @@ import numpy as np
 from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.runs.history import History
 
-INDENTED = {"initial_indent": "  ", "subsequent_indent": "    "}
 SCORES = ("acc", "balanced_acc", "auc")
 
 
@@ -69,7 +68,7 @@ def make_result(
 
 def print_table(result: dict) -> None:
     """Print the result of a run as a table, accuracies and AUCs in percent as in the paper."""
-    rows = [("", "ACC %", "bal. %", "AUC %", "beta")]
+    rows: list[tuple[str, ...]] = [("", "ACC %", "bal. %", "AUC %", "beta")]
     for i, classifier in enumerate(result["classifiers"]):
         own = i == len(result["classifiers"]) - 1
         name = f"classifier at stage {classifier['stage']}" + (
@@ -87,7 +86,10 @@ def print_table(result: dict) -> None:
         print(f"  {row[0]:<{width}}  {'  '.join(f'{cell:>6}' for cell in row[1:])}".rstrip())
     if recalls := result.get("recalls"):
         found = ", ".join(f"{name} {_percent(recall)}" for name, recall in recalls.items())
-        print("\n".join(textwrap.wrap(f"Recall of each class, %: {found}", 96, **INDENTED)))
+        lines = textwrap.wrap(
+            f"Recall of each class, %: {found}", 96, initial_indent="  ", subsequent_indent="    "
+        )
+        print("\n".join(lines))
     rate = result["images_per_second"]
     speed = f"{rate:.0f} images/s, " if rate else ""
     print(f"  {speed}{result['seconds']:.0f} s of training")

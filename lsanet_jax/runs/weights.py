@@ -7,7 +7,7 @@ file that `lsanet export` wrote, or of a run; `settled` puts that into the confi
 import json
 import logging
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ml_collections
 import numpy as np
@@ -135,7 +135,7 @@ def settled(
         wanted = Normalisation(*((float(np.mean(values)),) for values in wanted))
     if now == wanted:
         return config
-    default = Normalisation(*(FIELDS[f"data.{name}"].default for name in ("mean", "std")))
+    default = Normalisation(*cast(Any, [FIELDS["data.mean"].default, FIELDS["data.std"].default]))
     if now != default:
         log.warning(
             "config.data.mean = %s and config.data.std = %s, but config.model.init_from was "

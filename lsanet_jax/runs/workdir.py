@@ -10,7 +10,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import ml_collections
 import numpy as np
@@ -468,7 +468,7 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
     if wanted["model.init_from"] and wanted["model.init_from"] == found["model.init_from"]:
         # What is at its default may have been set to what the weights want: see `weights`.
         for name in ("data.mean", "data.std"):
-            if wanted[name] == list(FIELDS[name].default):
+            if wanted[name] == list(cast(tuple, FIELDS[name].default)):
                 wanted[name] = found[name]
     if changed := differences(found, wanted):
         raise WorkdirError(
