@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from PIL import Image
 from lsanet_jax import calibrate, data, predict
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.evaluation import decisions
-from lsanet_jax.runs import calibrated
+from lsanet_jax.runs import calibrated, ensemble
+from tests.sealed import as_earlier_version
 
 
 def read(file):
@@ -179,17 +182,27 @@ def test_an_ensemble_of_a_run_with_itself_answers_as_the_run(run, tmp_path, capl
     assert list(votes[0])[-3:] == list(predict.JUDGED)
     other = shutil.copytree(path, tmp_path / "other")
     (other / "calibration.json").unlink()
+    with pytest.raises(WorkdirError, match=r"calibration\.json is missing since"):
+        predict.predict_to_file(f"{path},{other}", output=tmp_path / "s.csv")
+    as_earlier_version(other)
     predict.predict_to_file(f"{path},{other}", output=tmp_path / "s.csv")
     assert "not calibrated, so nothing is decided" in caplog.text and str(other) in caplog.text
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest["dataset"]["fingerprint"] = "another"
-    (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match="on other splits of it.*name new images with --input"):
-        predict.predict_to_file(f"{path},{other}", output=tmp_path / "t.csv")
-    manifest["dataset"]["class_names"][0] = "another"
-    (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match="an ensemble needs the same"):
-        predict.predict_to_file(f"{path},{other}", output=tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"fingerprint": "b"}, "on other splits of it.*name new images with --input"),
+        ({"class_names": ["no", "perhaps"]}, "an ensemble needs the same"),
+    ],
+)
+def test_runs_of_other_data_or_classes_are_no_ensemble(monkeypatch, other, message):
+    first = {"class_names": ["no", "yes"], "task": "binary-class", "fingerprint": "a"}
+    datasets = {"first": first, "other": first | other}
+    loaded = lambda path, *_, **__: types.SimpleNamespace(dataset=datasets[path.name])
+    monkeypatch.setattr(ensemble, "load", loaded)
+    with pytest.raises(ConfigError, match=message):
+        ensemble.load_members([Path("first"), Path("other")], "selected", own_data=True)
 
 
 def test_views_of_an_image_and_its_mirror_image_are_answered_alike(run, tmp_path):
@@ -210,6 +223,7 @@ def test_an_older_run_is_calibrated_as_training_does_it(run, tmp_path):
     written = json.loads((path / "calibration.json").read_text())
     with pytest.raises(WorkdirError, match="the run is calibrated"):
         calibrate.calibrate(path)
+    as_earlier_version(path)
     (path / "calibration.json").unlink()
     (path / "validation.npz").unlink()
     again = json.loads(calibrate.calibrate(path, batch_size=16).read_text())

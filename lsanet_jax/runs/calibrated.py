@@ -74,9 +74,9 @@ def read_calibration(
     """
     path = pathlib.Path(workdir).absolute()
     file = path / CALIBRATION
+    seal.check(path, (CALIBRATION, VALIDATION))
     if not file.exists():
         return None
-    seal.check(path, (CALIBRATION, VALIDATION))
     try:
         found = decisions.from_json(read_json(file))
     except (KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,8 @@ from lsanet_jax import metrics
 from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.report import run as run_lib
 from lsanet_jax.report import run_files, run_page
+from lsanet_jax.runtime.files import json_text
+from tests.sealed import as_earlier_version
 
 
 class Elements(html.parser.HTMLParser):
@@ -68,10 +70,13 @@ def test_the_page_of_a_run_says_what_its_files_say(run):
 
 def test_a_page_is_made_without_data_or_calibration(run, tmp_path):
     path = shutil.copytree(run[1], tmp_path / "run")
+    as_earlier_version(path)
     (path / "calibration.json").unlink()
     config = json.loads((path / "config.json").read_text())
     config["data.name"], config["data.path"] = "npz", "gone.npz"
     (path / "config.json").write_text(json.dumps(config))
+    manifest = json.loads((path / "manifest.json").read_text()) | {"config": config}
+    (path / "manifest.json").write_text(json.dumps(manifest))
     file = run_files.write(path)
     text = file.read_text()
     assert file == path / "report.html" and not Elements(text).open
@@ -109,6 +114,7 @@ def test_every_task_has_a_page(run, tmp_path, task):
     from lsanet_jax.evaluation import decisions
     from tests.fake_runs import draw_labels, draw_probabilities
 
+    as_earlier_version(path)
     k = 2 if task == "binary-class" else 3
     result = json.loads((path / "result.json").read_text()) | {"task": task}
     manifest = json.loads((path / "manifest.json").read_text())
@@ -122,7 +128,7 @@ def test_every_task_has_a_page(run, tmp_path, task):
         probabilities = draw_probabilities(labels, task, stages=2, seed=seed)
         np.savez(path / f"{name}.npz", labels=labels, probabilities=probabilities, epoch=1)
         fitted = decisions.fit(labels, probabilities, task, manifest["dataset"]["class_names"])
-    (path / "calibration.json").write_text(json.dumps(decisions.to_json(fitted)))
+    (path / "calibration.json").write_text(json_text(decisions.to_json(fitted)))
     text = run_page.render(run_lib.read(path))
     assert not Elements(text).open and "<b>" not in text
     assert "the labels of the test split differ" in text
