@@ -29,9 +29,16 @@ def preprocessor(size: int):
 
 
 def our_step(objective: str, args, backbone: str = "resnet18"):
-    """Return a function that does n steps and waits for them."""
+    """Return a function that does n dispatches, as the training loop does, and waits for them.
+
+    Args:
+      objective: the config's.
+      args: `size`, `batch` and `stem`; `dtype` and `steps` of a dispatch, if they have them.
+      backbone: the config's.
+    """
     config = common.get_config()
     config.model.update(objective=objective, stem=args.stem, backbone=backbone)
+    config.model.dtype = getattr(args, "dtype", "float32")
     mesh = Mesh(jax.devices(), ("data",))
     prepare = preprocessor(args.size)
     tx = optax.adam(1e-3)
@@ -44,12 +51,14 @@ def our_step(objective: str, args, backbone: str = "resnet18"):
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(256, size=(1024, 28, 28, 3), dtype=np.uint8))
     labels = jnp.asarray(rng.integers(CLASSES, size=1024), jnp.int32)
-    box = [state, means]
+    leaves, structure = jax.tree.flatten((state, means))
+    size = (getattr(args, "steps", 1), args.batch)
 
     def run(n):
+        nonlocal leaves
         for _ in range(n):
-            indices = rng.integers(1024, size=(1, args.batch)).astype(np.int32)
-            *box[:], parts = train_step(*box, images, labels, indices)
-        jax.block_until_ready((box, parts))
+            indices = rng.integers(1024, size=size).astype(np.int32)
+            leaves, parts = train_step.on_leaves(structure, leaves, images, labels, indices)
+        jax.block_until_ready((leaves, parts))
 
     return run
