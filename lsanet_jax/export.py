@@ -12,7 +12,7 @@ strict=True. For VGG give it the classifier that ours has first:
 
 onnx and stablehlo map uint8 images [batch, height, width, channels], of the size of the training
 images and of any number, to what `predict` gives: preprocessing and calibration are inside. The
-file is tried on real images, and the largest difference is printed. onnx needs the extra of that
+file is tried on real images, and the largest difference is printed. Each needs the extra of its
 name: pip install "lsanet-jax[onnx]".
 
 The metadata say what the images must look like, what the classes are, and at which probability to
@@ -207,6 +207,12 @@ def _write_stablehlo(file: pathlib.Path, program: Program, metadata: dict) -> Ca
     import jax
     from jax import export as jax_export
 
+    try:
+        importlib.import_module("flatbuffers")
+    except ImportError as error:
+        raise ConfigError(
+            '--format=stablehlo needs the package flatbuffers: pip install "lsanet-jax[stablehlo]"'
+        ) from error
     run, spec = program
     with plain_formulation():
         exported = jax_export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(spec)

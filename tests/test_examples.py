@@ -24,6 +24,7 @@ def test_own_images_go_from_a_folder_to_predictions(tmp_path, monkeypatch, capsy
         assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_few_labels_compares_the_methods_on_a_quarter_of_the_labels(
     tmp_path, monkeypatch, capsys, small_families
 ):

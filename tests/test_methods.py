@@ -207,7 +207,7 @@ def test_contrast_is_refused_where_images_have_no_one_class(objective):
 
     config = small_config(objective)
     config.data.augment.mixup = 0.2
-    with pytest.raises(ConfigError, match=r"augment\.mixup = 0\.2 blends classes"):
+    with pytest.raises(ConfigError, match=r"augment\.mixup = 0\.2 blends images"):
         config_lib.validate(config)
     config.data.augment.mixup = 0.0
     images, _ = samples()

@@ -257,6 +257,7 @@ def test_medmnist_reads_what_is_written_for_it(shared, tmp_path):
     np.testing.assert_allclose(metrics, (test["auc"], test["acc"]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_folder_of_2000_jpegs_trains_and_predicts(shared, tmp_path):
     from configs import folder
     from lsanet_jax import train

@@ -112,6 +112,7 @@ def test_every_objective_learns(objective):
     np.testing.assert_allclose(means.compute()["loss"], np.mean(losses), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_probes_leave_the_backbone_as_it_is_without_them():
     tx = optax.sgd(1e-2)
     _, alone, _ = train("baseline", num_steps=3, tx=tx)

@@ -377,6 +377,7 @@ def test_data_larger_than_the_budget_is_refused(tiny, tmp_path):
         train.train_and_evaluate(tiny, tmp_path)
 
 
+@pytest.mark.slow
 def test_both_pipelines_end_with_the_same_bits(tiny, tmp_path):
     tiny.train.steps_per_dispatch = 2
     records = []
@@ -578,7 +579,9 @@ def test_a_run_on_other_data_is_not_resumed(tiny, tmp_path):
         train.train_and_evaluate(tiny, run)
 
 
-@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+@pytest.mark.parametrize(
+    "task", ["multi-class", pytest.param("multi-label", marks=pytest.mark.slow)]
+)
 def test_an_augmented_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatch, task):
     tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
     tiny.data.synthetic.task = task

@@ -57,6 +57,7 @@ def describe(backbone: str, num_classes: int, size: int) -> tuple[str, ...]:
             "objective": "lsanet",
             "taps": (1, 2, 3, 4),
             "lsa": {"kind": "fc", "channels": 64, "reduction": 8, "kernel_size": 3},
+            "projection_channels": 128,
             "dtype": "float32",
             "remat": False,
         }

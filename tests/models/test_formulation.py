@@ -23,6 +23,10 @@ from tests.conftest import ROOT
 from tests.networks import abstract_model, model_config, shrink_families
 
 FAMILIES = ("resnet18", "resnet50", "resnext50", "vgg16", "densenet121")
+# ResNeXt-50 has all that ResNet-50 has, and grouped convolutions.
+FAMILY_PARAMS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "resnet50" else []) for name in FAMILIES
+]
 SIZE = 32
 QUICK = {"xla_backend_optimization_level": 0}  # To compile takes longer than to run.
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
@@ -91,7 +95,7 @@ def normalised(x):
     return (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", FAMILY_PARAMS)
 def test_both_formulations_agree_in_float64(backbone, small_families, monkeypatch):
     results = {}
     with jax.enable_x64(True):
@@ -127,7 +131,10 @@ def loss_and_gradients(backbone):
 
 @pytest.mark.parametrize(
     ("backbone", "dtype"),
-    [*((backbone, "float32") for backbone in FAMILIES), ("resnet18", "bfloat16")],
+    [
+        *(pytest.param(*p.values, "float32", marks=p.marks) for p in FAMILY_PARAMS),
+        ("resnet18", "bfloat16"),
+    ],
 )
 def test_a_step_in_the_gpus_formulation_splits_over_devices_and_is_deterministic(backbone, dtype):
     command = [sys.executable, "-m", "tests.models.test_formulation", backbone, dtype]

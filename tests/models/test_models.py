@@ -21,6 +21,8 @@ from tests.networks import (
 
 TINY = resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1))
 
+LARGEST = ("resnet101", "wrn101", "resnext101", "vgg19", "densenet169", "densenet201")
+
 
 def logits_and_taps(model, x):
     """Of the inference network, under jit; `x` is NCHW."""
@@ -92,7 +94,13 @@ def test_logits_and_taps_match_pytorch(backbone):
         assert_near(tap, wanted.numpy().transpose(0, 2, 3, 1), 2e-4)
 
 
-@pytest.mark.parametrize("backbone", models.BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGEST else [])
+        for name in models.BACKBONES
+    ],
+)
 def test_without_its_branches_every_network_is_torchvisions(backbone):
     networks = {}
     dks = ("dks",) if not backbone.startswith("densenet") else ()
@@ -204,7 +212,9 @@ def test_every_input_size_is_embedded_into_the_deepest_map(backbone, stem, small
         assert outputs.beta.shape == (2, 4)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "vgg16", "densenet121"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "vgg16", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone, small_families):
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
     results, products = [], []

@@ -17,6 +17,7 @@ from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.models import pretrained
 from lsanet_jax.runs import trained as inference
 from tests.networks import abstract_model, filled_like, model_config
+from tests.sealed import as_earlier_version, as_unfinished
 
 FAMILIES = ["resnet18", "resnext50", "vgg16", "densenet121"]
 
@@ -215,6 +216,7 @@ def test_a_run_is_exported_and_comes_back(run, checkpoint, tmp_path):
 
 def test_another_epoch_than_the_selected_is_not_taken_for_it(run, tmp_path):
     path = shutil.copytree(run[1], tmp_path / "run")
+    as_earlier_version(path)
     for place in (path / "checkpoints/best").iterdir():
         shutil.rmtree(place)
     epoch = json.loads((path / "result.json").read_text())["last_epoch"]["epoch"]
@@ -243,7 +245,7 @@ def test_a_run_that_began_with_weights_resumes_without_them(run, tmp_path):
     file.write_bytes(weights)
     assert audit.audit(path)["identical"]
 
-    (path / "result.json").unlink()
+    as_unfinished(path)
     shutil.rmtree(path / "checkpoints")  # as if it was lost before its first checkpoint
     file.write_bytes(weights[:-4] + bytes(4))
     with pytest.raises(WorkdirError, match="holds a run that began with other weights"):
@@ -288,6 +290,7 @@ def test_pytorch_loads_the_exported_tensors_and_agrees(backbone, small_families)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_pytorch_loads_the_exported_file_of_a_run_and_agrees(small_families, tmp_path):
     torch = pytest.importorskip("torch")
     import safetensors.torch

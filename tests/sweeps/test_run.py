@@ -274,6 +274,7 @@ def test_a_failing_run_stands_as_failed_and_the_others_finish(tmp_path):
     assert sum(tiny.count(job_lib.STARTED).values()) == 9 + 2
 
 
+@pytest.mark.slow
 @needs_proc
 def test_no_second_process_runs_the_same_sweep(many):
     (many.folder / "run0-seed0.2").write_text("wait")

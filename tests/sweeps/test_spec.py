@@ -175,6 +175,7 @@ def test_main_reads_the_command_of_a_job_as_the_sweep_resolves_it(file, tmp_path
     command, values = sweep_lib.command(sweep, job)[1:], flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_bool("page", True, "", flag_values=values)
     values(command)
     expected = sweep_lib.resolve(sweep, job.run, job.seed)
     assert dict(flatten(holder.value)) == dict(flatten(expected))

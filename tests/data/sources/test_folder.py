@@ -968,6 +968,7 @@ IMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of strange headers.
 @ARBITRARY
 @given(mutated([*IMAGES.values(), b"no image"]))
