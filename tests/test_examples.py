@@ -8,6 +8,7 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_own_images_go_from_a_folder_to_predictions(tmp_path, monkeypatch, capsys, small_families):
     monkeypatch.chdir(tmp_path)
     program = runpy.run_path(str(EXAMPLES / "own_images.py"))

@@ -164,6 +164,7 @@ def test_several_steps_in_one_program_are_the_same_steps():
     assert int(state.step) == int(state2.step) == 4
 
 
+@pytest.mark.slow
 def test_bfloat16_and_recomputed_blocks_train_in_a_program_of_several_steps():
     wide, *_ = train("lsanet", num_steps=1)
     losses, state, _ = train("lsanet", num_steps=12, per_dispatch=4, dtype=jnp.bfloat16, remat=True)
@@ -306,6 +307,7 @@ def test_losses_follow_pytorch():
     np.testing.assert_allclose(ce[0], -np.log(chosen), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_has_the_batches_and_losses_of_one():
     command = [sys.executable, "-m", "tests.test_steps"]
     root = pathlib.Path(__file__).parents[1]
