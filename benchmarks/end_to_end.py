@@ -47,7 +47,8 @@ def commands(args, epochs: int, workdir: str) -> dict[str, list[str]]:
     ours = [f"--config.{field}={value}" for field, value in ours.items()]
     sizes = {"size": args.size, "stem": args.stem, "batch": args.batch, "epochs": epochs}
     theirs = [f"--{name}={value}" for name, value in sizes.items()]
-    main = ["lsanet_jax.main", "--config=configs/common.py", f"--workdir={workdir}", *ours]
+    flags = ["--config=configs/common.py", f"--workdir={workdir}", "--nopage"]
+    main = ["lsanet_jax.main", *flags, *ours]
     return {"pytorch": ["benchmarks.medmnist_torch", args.file, *theirs], "ours": main}
 
 
@@ -93,9 +94,8 @@ def main():
             args.file = str(folder / "synthetic.npz")
             write_synthetic(folder / "synthetic.npz")
         args.file = str(pathlib.Path(args.file).absolute())
-        environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-        if args.cache:
-            environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+        environment = os.environ | (cache if args.cache else {"LSANET_COMPILATION_CACHE": "off"})
         times = {}
         for i in range(args.rounds):
             for epochs in (1, args.epochs):

@@ -10,23 +10,55 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from lsanet_jax.models.convolution import conv2d, output_size, shifted_slices
 from lsanet_jax.models.sums import add_bias, channel_sums
 
-he_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""torchvision's initialisation of convolutions: N(0, 2 / fan_out) (He et al., 2015)."""
+DRAWN_AT_ONCE = tuple(4**i for i in range(5, 12))  # up to 4,194,304 numbers
 
-he_normal_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""The same with 2 / fan_in: torchvision's DenseNet."""
+
+def he_normal_fan_out(key, shape, dtype=jnp.float32):
+    """Initialise kernels [k, k, in, out] as torchvision: N(0, 2 / (k k out)) (He et al., 2015)."""
+    return _he_normal(key, shape, dtype, fan=math.prod(shape[:2]) * shape[3])
+
+
+def he_normal_fan_in(key, shape, dtype=jnp.float32):
+    """The same with 2 / (k k in): torchvision's DenseNet."""
+    return _he_normal(key, shape, dtype, fan=math.prod(shape[:3]))
 
 
 def uniform_fan_in(key, shape, dtype=jnp.float32):
     """PyTorch's initialisation of linear weights [in, out]: uniform in +-1/sqrt(in)."""
-    bound = 1 / math.sqrt(shape[0])
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return uniform(key, shape, dtype, bound=1 / math.sqrt(shape[0]))
+
+
+def uniform(key, shape, dtype, bound: float):
+    """Draw uniformly from +-bound."""
+    draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+    return jnp.asarray(_drawn(draw, key, shape, dtype))
+
+
+def _he_normal(key, shape, dtype, fan: int):
+    deviation = np.sqrt(np.asarray(2 / fan, dtype))
+    return jnp.asarray(_drawn(jax.random.normal, key, shape, dtype) * deviation)
+
+
+def _drawn(draw, key, shape, dtype):
+    """What `draw` gives for a shape, bit for bit, by a program that many shapes share.
+
+    JAX's random numbers follow from the key and their index alone, so a longer draw begins with the
+    same ones. A program for each shape takes XLA 0.7 s on CPU: 8 s for a ResNet-18.
+    """
+    size = math.prod(shape)
+    length = next((n for n in DRAWN_AT_ONCE if n >= size), size)
+    numbers = draw(key, (length,), dtype)
+    if not isinstance(numbers, Tracer):
+        numbers = np.asarray(numbers)  # in which slices and products need no compiling
+    return numbers[:size].reshape(shape)
 
 
 class Conv(nnx.Module):
@@ -148,9 +180,7 @@ class Linear(nnx.Linear):
             out_features,
             use_bias=use_bias,
             kernel_init=uniform_fan_in,
-            bias_init=lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-                key, shape, dtype, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features)
-            ),
+            bias_init=functools.partial(uniform, bound=1 / math.sqrt(in_features)),
             rngs=rngs,
         )
 

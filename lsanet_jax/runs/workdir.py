@@ -1,6 +1,7 @@
 """The folder of a run: who may write to it, and how its files are written; see `layout`."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -8,6 +9,7 @@ import os
 import pathlib
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Self, cast
@@ -361,10 +363,7 @@ class Workdir:
             return
         if self._track is not None:
             self._track(step, scalars)
-        # Not its SummaryWriter, whose thread dies if a disk is full, while everything waits for it.
-        from tensorboardX import event_file_writer, summary  # protobuf: half a second
-        from tensorboardX.proto import event_pb2
-
+        event_file_writer, summary, event_pb2 = _tensorboard()
         with self._writing():
             if self._scalars is None:
                 folder = self.path / TENSORBOARD
@@ -519,3 +518,21 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
       WorkdirError: there is none, or it is damaged.
     """
     return strict_json.read_json(path / RESULT, RESULT_SHAPE)
+
+
+@functools.cache
+def _tensorboard():
+    """What of tensorboardX writes numbers; imported late, as protobuf takes half a second.
+
+    It imports PyTorch where that is installed, for 2 s, and lives without. Its SummaryWriter is not
+    used: if a disk is full, its thread dies while everything waits for it.
+    """
+    torch = sys.modules.get("torch")
+    sys.modules["torch"] = torch  # pyright: ignore[reportArgumentType] (None: not to be imported)
+    try:
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+    finally:
+        if torch is None:
+            del sys.modules["torch"]
+    return event_file_writer, summary, event_pb2

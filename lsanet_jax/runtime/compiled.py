@@ -17,6 +17,8 @@ import sys
 VARIABLE = "LSANET_COMPILATION_CACHE"
 LIMIT = 2 * 2**30
 """Bytes that the folder may hold when a command starts."""
+LEAST = "0.1"
+"""Seconds that a program took to compile if it is kept; JAX's default of 1 loses 5 s a command."""
 
 
 def keep() -> pathlib.Path | None:
@@ -36,8 +38,10 @@ def keep() -> pathlib.Path | None:
         return None
     # The environment is for processes that this one starts.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    least = float(os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST))
     if jax := sys.modules.get("jax"):
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     return folder
 
 
