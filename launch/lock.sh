@@ -11,14 +11,13 @@
 #   requirements-docs.txt   what the documentation needs beside these
 #   requirements-torch.txt  PyTorch for CPU, which some tests compare with; edited by hand
 #
-# Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. One
-# version of a package serves every Python and platform (--fork-strategy=fewest), so that a result
-# does not depend on which Python a machine happens to have.
+# Each is to be installed with `pip install --no-deps -r`: what is in it is all there is. Python 3.11
+# has the newest jax and flax that still support it, Python 3.12 and later the newest there are.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 compile() {
-  uv pip compile --quiet --universal --fork-strategy=fewest --annotation-style=line \
+  uv pip compile --quiet --universal --annotation-style=line \
     --custom-compile-command=launch/lock.sh "$@"
 }
 

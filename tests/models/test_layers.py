@@ -205,6 +205,22 @@ def test_layers_under_jit_over_a_mesh_equal_those_on_one_device():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("shape", [(7, 7, 3, 64), (3, 3, 5, 32), (1, 1, 97, 3), (3, 3, 700, 800)])
+def test_initialisers_draw_what_jax_draws_for_the_shape(shape):
+    key, size = jax.random.key(5), shape[0] * shape[1]
+    fans = {layers.he_normal_fan_in: size * shape[2], layers.he_normal_fan_out: size * shape[3]}
+    for initialise, fan in fans.items():
+        normal = np.asarray(jax.random.normal(key, shape))
+        expected = normal * np.sqrt(np.float32(2 / fan))
+        np.testing.assert_array_equal(initialise(key, shape), expected)
+        traced = jax.jit(initialise, static_argnums=1)(key, shape)
+        np.testing.assert_allclose(traced, expected, rtol=1e-5)
+    expected = jax.random.uniform(
+        key, shape[2:], jnp.float32, -(shape[2] ** -0.5), shape[2] ** -0.5
+    )
+    np.testing.assert_array_equal(layers.uniform_fan_in(key, shape[2:]), expected)
+
+
 def test_initialisers_have_torchvisions_spread():
     conv = layers.Conv(64, 128, 3, rngs=nnx.Rngs(0))
     assert abs(float(conv.kernel[...].std()) / np.sqrt(2 / (9 * 128)) - 1) < 0.02
