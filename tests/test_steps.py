@@ -1,7 +1,9 @@
 """The training step: against PyTorch, on several devices, and several steps in one program."""
 
+import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import pathlib
 import subprocess
@@ -304,6 +306,26 @@ def test_classifiers_learn_from_the_first_views():
         state, _, parts = jax.jit(train_step.update)(*start, *pixels())
         found.append((state.params, parts))
     assert_same(*found, rtol=1e-6)
+
+
+def test_a_loss_leaves_the_statistics_that_it_was_given_as_they_are():
+    train_step, state, _ = linear()
+    images, labels = pixels()
+    loss = lambda x: train_step.loss(state.params, state.batch_stats, x, labels)
+    jax.eval_shape(loss, images / np.float32(255))  # A change of what is outside is an error here.
+    assert jax.tree.leaves(state.batch_stats) == [0]
+    assert inspect.signature(train_step.loss).parameters["step"].default == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "num"), [("TrainStep", 4), ("CompiledTrainStep", 1), ("EvalStep", 2)]
+)
+def test_steps_are_not_changed_and_are_told_apart_as_objects(step, num):
+    make = lambda: getattr(steps, step)(*[None] * num)
+    made = make()
+    assert made != make() and len({made, make()}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.graphdef = made.on_leaves = None
 
 
 def test_a_dispatch_of_two_batches_is_two_dispatches_of_one():
