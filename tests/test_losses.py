@@ -309,5 +309,5 @@ def test_terms_by_themselves_have_the_defaults_of_an_objective(function, paramet
     assert inspect.signature(function).parameters[parameter].default == default
 
 
-def test_objectives_are_values():
+def test_equal_objectives_have_one_hash():
     assert hash(losses.Objective("dsn", mu=2.0)) == hash(losses.Objective("dsn", mu=2.0))

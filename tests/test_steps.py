@@ -320,7 +320,7 @@ def test_a_loss_leaves_the_statistics_that_it_was_given_as_they_are():
 @pytest.mark.parametrize(
     ("step", "num"), [("TrainStep", 4), ("CompiledTrainStep", 1), ("EvalStep", 2)]
 )
-def test_steps_are_not_changed_and_are_told_apart_as_objects(step, num):
+def test_steps_are_frozen_and_compared_by_identity(step, num):
     make = lambda: getattr(steps, step)(*[None] * num)
     made = make()
     assert made != make() and len({made, make()}) == 2

@@ -72,7 +72,7 @@ def test_binary_class_has_two_classes():
     ("task", "names"),
     [("multi-class", ("a",)), ("ordinal-regression", ("a",)), ("multi-label", ())],
 )
-def test_one_class_is_none_and_a_set_without_labels_is_none(task, names):
+def test_too_few_classes_for_the_task(task, names):
     assert f"found {len(names)} class(es) for task '{task}'" in error_of(
         task=task, class_names=names
     )
@@ -83,7 +83,7 @@ def test_one_label_is_enough_for_a_multi_label_set():
     assert dataset("multi-label", ("ill",), **parts).num_classes == 1
 
 
-def test_splits_and_datasets_are_not_changed_and_are_told_apart_as_objects():
+def test_splits_and_datasets_are_frozen_and_compared_by_identity():
     for make in (split, dataset):
         made = make()
         assert made != make() and len({made, make()}) == 2
@@ -157,7 +157,7 @@ def test_labels_of_a_binary_set_are_0_and_1():
 
 @pytest.mark.parametrize("key", SPLITS)
 @pytest.mark.parametrize("task", ["multi-class", "ordinal-regression"])
-def test_only_training_images_may_lack_a_label_and_only_if_it_is_said(task, key):
+def test_only_training_images_may_be_unlabelled_and_only_if_declared(task, key):
     unknown = {key: split((0, -1, 2))}
     low = -1 if key == "train" else 0
     assert f"{key}_labels holds 1 value(s) outside 0 to 2" in error_of(task=task, **unknown)

@@ -203,8 +203,12 @@ def test_a_pickle_is_not_loaded(tmp_path):
 
 def test_a_file_that_cannot_be_opened(write, monkeypatch):
     path = write()
-    monkeypatch.setattr(np, "load", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no")))
-    assert "cannot be read (no)" in error_of(path)
+
+    def load(*_, **options):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(np, "load", load)
+    assert "cannot be read (not yours)" in error_of(path)
 
 
 def test_arrays_may_fill_the_memory_and_not_a_byte_more(write, monkeypatch):
