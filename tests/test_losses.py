@@ -1,5 +1,8 @@
 """The objectives against the reference values, independent formulas and finite differences."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -248,6 +251,27 @@ def test_logit_adjustment_is_the_formula_of_its_paper():
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
+def test_an_image_without_a_label_has_no_loss_and_no_gradient():
+    emphasis = losses.Emphasis((-0.1, -1.0, -3.0), (0.5, 1.0, 3.0), 2.0, 0.2)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(logits, labels):
+        ce = losses.cross_entropy(logits, labels, multilabel=False, emphasis=emphasis)
+        return ce.sum(), ce
+
+    logits = jnp.asarray(example()[0])
+    labels = np.array([2, -1, 0, 1, -1])
+    (_, found), gradient = loss(logits, labels)
+    (_, known), _ = loss(logits, np.where(labels < 0, 1, labels))
+    np.testing.assert_array_equal(found, np.where(labels < 0, 0, known))
+    assert (np.asarray(gradient)[:, labels < 0] == 0).all()
+
+
+def test_by_default_classes_and_samples_weigh_alike():
+    assert losses.Emphasis() == ((), (), 0, 0)
+
+
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_a_focal_loss_is_finite_and_moves_at_any_confidence(multilabel):
     emphasis = losses.Emphasis(focal_gamma=0.5, class_weights=(1.0, 2.0))
@@ -266,3 +290,24 @@ def test_unknown_labels_stay_out_of_an_emphasised_loss():
     )
     both, first, second = ce([[1, 0]]), ce([[1, -1]]), ce([[-1, 0]])
     np.testing.assert_allclose(both, first + second, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "parameter", "default"),
+    [
+        (losses.ensemble, "temperature", losses.Objective.temperature),
+        (losses.ensemble, "multilabel", losses.Objective.multilabel),
+        (losses.teacher, "temperature", losses.Objective.temperature),
+        (losses.teacher, "multilabel", losses.Objective.multilabel),
+        (losses.contrast, "temperature", losses.Objective.contrast_temperature),
+        (losses.exit_contrast, "temperature", losses.Objective.contrast_temperature),
+        (losses.view_contrast, "temperature", losses.Objective.contrast_temperature),
+        (losses.Objective.__call__, "step", 0),
+    ],
+)
+def test_terms_by_themselves_have_the_defaults_of_an_objective(function, parameter, default):
+    assert inspect.signature(function).parameters[parameter].default == default
+
+
+def test_equal_objectives_have_one_hash():
+    assert hash(losses.Objective("dsn", mu=2.0)) == hash(losses.Objective("dsn", mu=2.0))

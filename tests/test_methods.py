@@ -115,6 +115,39 @@ def test_losses_and_gradients_are_pytorchs(name, multilabel):
         np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-9)
 
 
+def vicreg_in_torch(z):
+    """VICReg of one stage, [2, b, c], as its paper defines it, with the paper's weights."""
+    total = 25 * torch.nn.functional.mse_loss(z[0], z[1])
+    for view in z:
+        std = torch.sqrt(view.var(dim=0) + 1e-4)
+        total = total + 25 * torch.relu(1 - std).mean() / 2
+        cov = torch.cov(view.T)
+        total = total + (cov - torch.diag(torch.diag(cov))).pow(2).sum() / z.shape[2]
+    return total
+
+
+def test_vicreg_and_its_gradient_are_pytorchs_and_the_classifiers_stand_apart():
+    rng = np.random.default_rng(0)
+    features, logits = rng.normal(0, 0.7, (3, 12, 5)), rng.normal(size=(3, 6, 4))
+    labels = np.array([0, -1, 3, -1, 2, 1])
+    theirs = torch.tensor(features.reshape(3, 2, 6, 5), requires_grad=True)
+    expected = sum(vicreg_in_torch(z) for z in theirs)
+    expected.backward()
+    with jax.enable_x64(True):
+        objective = losses.Objective("vicreg", (1, 2, 3))
+        loss = lambda f: objective(jnp.asarray(logits), jnp.asarray(labels), None, f)
+        compute = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (value, parts), gradient = compute(jnp.asarray(features))
+    known = labels >= 0
+    log_p = torch.log_softmax(torch.tensor(logits), -1).numpy()
+    ce = -log_p[:, known, labels[known]].sum(axis=1) / 6
+    np.testing.assert_allclose(parts["ce"], ce, rtol=1e-9)
+    np.testing.assert_allclose(value, expected.item() + ce.sum(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().reshape(3, 12, 5), rtol=1e-5)
+    spread = torch.sqrt(theirs.var(dim=2) + 1e-4).mean(dim=(1, 2)).min().item()
+    np.testing.assert_allclose(parts["spread"], spread, rtol=1e-6)
+
+
 def test_mimicking_has_the_value_of_synergy_and_another_gradient():
     logits = jnp.asarray(example()[0], jnp.float32)
     value, gradient = jax.jit(jax.value_and_grad(losses.mimicking))(logits)

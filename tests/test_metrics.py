@@ -51,6 +51,42 @@ def test_a_class_without_samples_is_left_out_of_the_auc():
     assert np.isnan(metrics.auc(np.zeros(200, int), probabilities, "multi-class"))
 
 
+def test_a_label_that_all_have_is_left_out_of_the_auc_and_one_positive_is_enough():
+    labels, probabilities = scores("multi-label", n=20, k=3)
+    labels[:, 0] = 1
+    labels[:, 1] = np.arange(20) == 7
+    expected = [evaluator.getAUC(labels[:, k], probabilities[:, k], "binary-class") for k in (1, 2)]
+    found = metrics.auc(labels, probabilities, "multi-label")
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_unknown_labels_are_in_no_score():
+    labels = np.array([[1, 0], [-1, 1], [0, -1], [1, 0]])
+    p = np.array([[0.9, 0.2], [0.1, 0.4], [0.7, 0.9], [0.6, 0.3]])
+    assert metrics.accuracy(labels, p, "multi-label") == 4 / 6
+    assert metrics.auc(labels, p, "multi-label") == np.mean([1 / 2, 1])
+
+
+def test_a_probability_of_one_half_is_a_no():
+    half = np.full((2, 2), 0.5)
+    assert metrics.right(np.array([0, 1]), half, "binary-class").tolist() == [True, False]
+    answers = metrics.right(np.array([[0, 1], [1, 0]]), half, "multi-label")
+    assert answers.tolist() == [[True, False], [False, True]]
+
+
+def test_the_networks_own_classifier_is_the_last_of_any_number():
+    labels, own = scores("multi-class", n=10, k=3)
+    other = np.roll(own, 1, axis=-1)
+    for probabilities in ([own], [other, other, own]):
+        ce = np.arange(len(probabilities))[:, None] + np.zeros(10)
+        predictions = metrics.gather([(np.stack(probabilities), ce, None)], 10)
+        assert predictions.beta is None
+        summary = metrics.summarize(predictions, labels, "multi-class", (2, 3, 4)[-len(ce) :])
+        assert summary["loss"] == len(ce) - 1
+        assert summary["acc"] == metrics.accuracy(labels, own, "multi-class")
+        assert summary["recalls"] == metrics.recalls(labels, own, "multi-class").tolist()
+
+
 def test_summary_drops_the_padding_of_the_last_batch():
     labels, own = scores("multi-class", n=10, k=3)
     shallow = np.roll(own, 1, axis=-1)
@@ -78,7 +114,9 @@ def test_training_means_average_over_steps():
     assert {k: float(v) for k, v in means.compute().items()} == {"loss": 3.0, "synergy": 6.0}
 
 
-@pytest.mark.parametrize("task", ["multi-class", "binary-class", "multi-label"])
+@pytest.mark.parametrize(
+    "task", ["multi-class", "binary-class", "ordinal-regression", "multi-label"]
+)
 def test_recalls_and_balanced_accuracy_are_scikit_learns(task):
     labels, probabilities = scores(task)
     if task == "multi-label":

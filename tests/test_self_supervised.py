@@ -1,4 +1,4 @@
-"""Pretraining without labels: its loss against PyTorch, its images, its collapse, its use."""
+"""Pretraining without labels: its images, its collapse, its use; its loss: test_methods.py."""
 
 import dataclasses
 import logging
@@ -21,41 +21,6 @@ from lsanet_jax.models import pretrained
 from lsanet_jax.runs import trained
 from lsanet_jax.runs.workdir import read_config
 from tests.networks import TinyNet  # noqa: F401  (imported by its name in configs)
-
-
-def in_torch(z):
-    """VICReg of one stage, [2, b, c], as its paper defines it, with the paper's weights."""
-    torch = pytest.importorskip("torch")
-    total = 25 * torch.nn.functional.mse_loss(z[0], z[1])
-    for view in z:
-        std = torch.sqrt(view.var(dim=0) + 1e-4)
-        total = total + 25 * torch.relu(1 - std).mean() / 2
-        cov = torch.cov(view.T)
-        total = total + (cov - torch.diag(torch.diag(cov))).pow(2).sum() / z.shape[2]
-    return total
-
-
-def test_its_loss_and_gradient_are_pytorchs_and_the_classifiers_stand_apart():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    features, logits = rng.normal(0, 0.7, (3, 12, 5)), rng.normal(size=(3, 6, 4))
-    labels = np.array([0, -1, 3, -1, 2, 1])
-    theirs = torch.tensor(features.reshape(3, 2, 6, 5), requires_grad=True)
-    expected = sum(in_torch(z) for z in theirs)
-    expected.backward()
-    with jax.enable_x64(True):
-        objective = losses.Objective("vicreg", (1, 2, 3))
-        loss = lambda f: objective(jnp.asarray(logits), jnp.asarray(labels), None, f)
-        compute = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        (value, parts), gradient = compute(jnp.asarray(features))
-    known = labels >= 0
-    log_p = torch.log_softmax(torch.tensor(logits), -1).numpy()
-    ce = -log_p[:, known, labels[known]].sum(axis=1) / 6
-    np.testing.assert_allclose(parts["ce"], ce, rtol=1e-9)
-    np.testing.assert_allclose(value, expected.item() + ce.sum(), rtol=1e-6)
-    np.testing.assert_allclose(gradient, theirs.grad.numpy().reshape(3, 12, 5), rtol=1e-5)
-    spread = torch.sqrt(theirs.var(dim=2) + 1e-4).mean(dim=(1, 2)).min().item()
-    np.testing.assert_allclose(parts["spread"], spread, rtol=1e-6)
 
 
 def test_a_collapse_is_named():

@@ -1,7 +1,9 @@
 """The training step: against PyTorch, on several devices, and several steps in one program."""
 
+import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import pathlib
 import subprocess
@@ -20,6 +22,7 @@ from lsanet_jax.data import dataset
 from lsanet_jax.data.feed.order import Plan, epoch_order
 from lsanet_jax.data.feed.resident import Resident, place
 from lsanet_jax.data.preprocess import preprocess
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.losses import OBJECTIVES, Objective
 from lsanet_jax.models import pretrained, resnet, supervised
 from tests import networks
@@ -142,6 +145,25 @@ def test_training_accuracy_counts_what_each_classifier_gets_right(soft):
     np.testing.assert_allclose(found, [0.75, 0.5])
 
 
+def test_a_label_that_is_unknown_or_undecided_is_not_counted_as_right():
+    accuracy = lambda logits, labels: steps.training_accuracy(
+        np.array(logits, np.float32)[None, :, None], np.array(labels)[:, None], multilabel=True
+    ).item()
+    assert accuracy([1, -0.5, 0, 2], [1, 1, 0, 0.5]) == 0.5  # above 1/2, the logit above 0
+    assert accuracy([1, -0.5, 3], [1, -1, -1]) == 1
+    assert accuracy([1], [-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([0, -1, 2], [0.5, 0.5]), ([-1, 1, -1], [1, 0]), ([-1, -1, -1], [0, 0])],
+)
+def test_images_without_a_label_are_in_no_accuracy(labels, expected):
+    logits = np.stack([np.eye(3)[[0, 1, 0]], np.eye(3)[[1, 2, 2]]])
+    found = steps.training_accuracy(logits, np.array(labels), multilabel=False, unlabelled=True)
+    np.testing.assert_allclose(found, expected)
+
+
 def test_multilabel_learns():
     losses, _, _ = train("lsanet", num_steps=12, multilabel=True)
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
@@ -211,6 +233,123 @@ def test_a_moving_average_is_kept_of_parameters_and_statistics():
     assert any(
         np.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(average), last, strict=True)
     )
+
+
+class Linear(nnx.Module):
+    """Two classifiers of the colour of one pixel, and a count of the batches in training."""
+
+    def __init__(self, rngs):
+        self.w = nnx.Param(jax.random.normal(rngs.params(), (2, 3, 3)))
+        self.seen = nnx.BatchStat(jnp.zeros(()))
+
+    def supervise(self, x):
+        self.seen[...] += 1
+        return (jnp.einsum("bhwc,lck->lbk", x, self.w[...]), None), None
+
+
+@functools.cache
+def start_of_linear():
+    mesh = Mesh(jax.devices()[:1], ("data",))
+    return steps.init(Linear, optax.sgd(0.1), jax.random.key(0), mesh)
+
+
+def linear(prepare=lambda images: images / 255.0, **options):
+    """(train_step, state, means) of the two classifiers."""
+    graphdef, state = start_of_linear()
+    objective = Objective("dsn", (1, 2))
+    train_step = steps.TrainStep(graphdef, optax.sgd(0.1), prepare, objective, **options)
+    return train_step, state, metrics.training_means(objective.part_names).empty()
+
+
+def pixels(num=8):
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (num, 1, 1, 3), np.uint8)
+    return images, rng.integers(3, size=num).astype(np.int32)
+
+
+def assert_same(found, expected, **tolerance):
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def test_the_average_follows_fast_at_first():
+    train_step, state, _ = linear(ema=0.9)
+    further = jax.tree.map(lambda a: a + 1, (state.params, state.batch_stats))
+    for done, kept in ((0, 1 / 10), (2, 3 / 12), (7, 8 / 17), (1000, 0.9)):
+        old = state._replace(step=jnp.int32(done))
+        new = steps.TrainState(old.step + 1, *further, state.opt_state)
+        found = train_step.averaged(old, new)
+        for a, b in zip(*map(jax.tree.leaves, (found[1:3], old[1:3])), strict=True):
+            np.testing.assert_allclose(a - b, 1 - kept, rtol=1e-4)
+        assert_same(found.opt_state, (state.opt_state, *further), rtol=0)
+        assert found.step == done + 1
+
+
+def test_a_step_that_is_not_finite_changes_only_the_number_of_steps():
+    train_step, start, nothing = linear(lambda x: jnp.log(x / 255.0), skip_nonfinite=True)
+    update = jax.jit(train_step.update)
+    images, labels = pixels()
+    state, means, parts = update(start, nothing, images, labels)
+    assert (parts["skipped"], state.step, jax.tree.leaves(state.batch_stats)) == (0, 1, [1])
+    assert (jax.tree.leaves(state.params)[0] != jax.tree.leaves(start.params)[0]).any()
+    images[3] = 0  # The logarithm is not finite.
+    after, means_after, parts = update(state, means, images, labels)
+    assert (parts["skipped"], after.step) == (1, 2)
+    assert_same((after[1:], means_after), (state[1:], means), rtol=0)
+
+
+def test_classifiers_learn_from_the_first_views():
+    twice = lambda step, images, labels: (jnp.concatenate([images, 255 - images]) / 255.0, labels)
+    found = []
+    for options in ({}, {"augment": twice}):
+        train_step, *start = linear(**options)
+        state, _, parts = jax.jit(train_step.update)(*start, *pixels())
+        found.append((state.params, parts))
+    assert_same(*found, rtol=1e-6)
+
+
+def test_a_loss_leaves_the_statistics_that_it_was_given_as_they_are():
+    train_step, state, _ = linear()
+    images, labels = pixels()
+    loss = lambda x: train_step.loss(state.params, state.batch_stats, x, labels)
+    jax.eval_shape(loss, images / np.float32(255))  # A change of what is outside is an error here.
+    assert jax.tree.leaves(state.batch_stats) == [0]
+    assert inspect.signature(train_step.loss).parameters["step"].default == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "num"), [("TrainStep", 4), ("CompiledTrainStep", 1), ("EvalStep", 2)]
+)
+def test_steps_are_frozen_and_compared_by_identity(step, num):
+    make = lambda: getattr(steps, step)(*[None] * num)
+    made = make()
+    assert made != make() and len({made, make()}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.graphdef = made.on_leaves = None
+
+
+def test_a_dispatch_of_two_batches_is_two_dispatches_of_one():
+    images, labels = (array.reshape(2, 4, *array.shape[1:]) for array in pixels())
+    train_step, *start = linear(resident=False)
+    run = jax.jit(train_step.__call__)
+    state, means, first = run(*start, images[:1], labels[:1])
+    *one_by_one, second = run(state, means, images[1:], labels[1:])
+    *together, parts = run(*start, images, labels)
+    assert together[0].step == 2
+    assert_same(together, one_by_one, rtol=1e-5)
+    for name, found in parts.items():
+        np.testing.assert_allclose(found, np.append(first[name], second[name]), rtol=1e-5)
+
+
+def test_variables_that_no_checkpoint_holds_are_refused():
+    class Counting(Linear):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.count = nnx.Cache(jnp.zeros(()))
+
+    mesh = Mesh(jax.devices()[:1], ("data",))
+    with pytest.raises(ConfigError, match="has a Cache at count, expected parameters"):
+        steps.init_model(Counting, jax.random.key(0), mesh)
 
 
 def in_torchs_layout(graphdef, state):

@@ -91,3 +91,24 @@ def test_what_cannot_be_taken_is_refused():
         take(imbalanced(), 0.5, 2)
     with pytest.raises(ConfigError, match="multi-label.*train_fraction instead"):
         take(multilabel(), per_class=2)
+
+
+def test_a_seed_names_the_same_images_in_every_version():
+    classes = dataset(np.arange(20) % 2)
+    assert sorted(members(take(classes, 0.3))) == [1, 8, 9, 11, 12, 16]
+    assert sorted(members(take(classes, per_class=2))) == [9, 11, 12, 16]
+    assert sorted(members(take(multilabel(40), 0.2))) == [4, 8, 11, 16, 18, 38, 39]
+
+
+def test_one_image_at_least_is_taken_of_a_multi_label_set():
+    assert len(members(take(multilabel(5), 1e-9))) == 1
+
+
+@pytest.mark.parametrize("whole", [imbalanced(), multilabel()], ids=["classes", "multi-label"])
+def test_the_rest_is_kept_without_its_labels_if_asked(whole):
+    taken = sorted(members(take(whole, 0.1)))
+    both = train_subset(whole, fraction=0.1, per_class=0, seed=0, keep_rest=True)
+    expected = np.full_like(whole.train.labels, -1)
+    expected[taken] = whole.train.labels[taken]
+    np.testing.assert_array_equal(both.train.labels, expected)
+    assert both.unlabelled == len(whole.train) - len(taken)

@@ -1,11 +1,17 @@
 """Statistics against scikit-learn, naive formulas, published results and simulated test splits."""
 
+import inspect
 import math
 import textwrap
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    recall_score,
+    roc_auc_score,
+)
 
 from lsanet_jax import metrics
 from lsanet_jax.errors import DataError
@@ -70,6 +76,14 @@ def test_a_class_without_samples_has_no_recall_and_does_not_count():
     recall = statistics.recall_per_class(labels, probabilities, "multi-class")
     np.testing.assert_array_equal(recall, [0.5, np.nan, 1])
     assert statistics.balanced_accuracy(labels, probabilities, "multi-class") == 0.75
+
+
+@pytest.mark.parametrize("task", SINGLE_LABEL)
+def test_the_confusion_matrix_is_scikit_learns(task):
+    labels, probabilities = draw(task)
+    expected = confusion_matrix(labels, probabilities.argmax(axis=1))
+    found = statistics.confusion_matrix(labels, probabilities, task)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_calibration_of_a_hand_worked_example():
@@ -213,6 +227,8 @@ def test_comparisons_without_an_error_estimate():
     assert statistics.delong(labels, scores, scores**3) == (0, 0, 0, 0, 1)
     reversed_ = statistics.delong(labels, labels * 1.0, 1.0 - labels)
     assert reversed_.difference == -1 and np.isnan(reversed_[1:]).all()
+    upright = statistics.delong(labels, 1.0 - labels, labels * 1.0)
+    assert upright.difference == 1 and np.isnan(upright[1:]).all()
     single = statistics.delong(np.array([0, 0, 1, 0]), scores, np.arange(4.0))
     assert single.difference == pytest.approx(1 / 3) and np.isnan(single[1:]).all()
 
@@ -241,6 +257,8 @@ def test_bootstrap_pairs_samples_and_seeds():
     a, b = ([np.full((30, 1), float(s)) for s in range(num)] for num in (2, 3))
     found = statistics.paired_bootstrap(mean, np.zeros(30, int), a, b, level=0.9999)
     assert found == (0.5, -1, 2, 0)
+    found = statistics.paired_bootstrap(mean, np.zeros(30, int), b, a, level=0.9999)
+    assert found == (-0.5, -2, 1, 0)
     # One of three seeds stands out: in 8, 12, 6, 1 of 27 cases it is 0, 1, 2, 3 of the three draws.
     a, b = ([np.full((30, 1), value) for value in values] for values in ([0.0], [0.0, 0.0, 9.0]))
     found = statistics.paired_bootstrap(mean, np.zeros(30, int), a, b, level=0.6)
@@ -346,6 +364,7 @@ def test_mean_and_sample_standard_deviation():
     assert statistics.mean_and_std([1, 2, 6]) == pytest.approx((3, math.sqrt(7)))
     alone = statistics.mean_and_std([0.5])
     assert alone[0] == 0.5 and math.isnan(alone[1])
+    assert statistics.mean_and_std([1, 3]) == pytest.approx((2, math.sqrt(2)))
 
 
 P = np.full((3, 2), 0.5)
@@ -363,7 +382,15 @@ P = np.full((3, 2), 0.5)
             "0 to 2 .*integers from 0 to 1",
         ),
         (statistics.balanced_accuracy, ([0, 1, 1], P + 1, "binary-class"), "1.5.*0 to 1"),
+        (statistics.balanced_accuracy, ([0, 1, 1], P - 1, "binary-class"), "-0.5.*0 to 1"),
+        (statistics.balanced_accuracy, ([0, -1, 1], P, "multi-class"), "from 0 to 1"),
+        (statistics.balanced_accuracy, ([[0, 2]] * 3, P, "multi-label"), "from -1 to 1"),
+        (statistics.balanced_accuracy, ([[0, -2]] * 3, P, "multi-label"), "from -1 to 1"),
+        (statistics.confusion_matrix, ([[0, 1]] * 3, P, "multi-label"), "has one class"),
+        (statistics.recall_per_class, ([0, 1, 1], P[:, 0], "multi-class"), r"\(3,\).*\[n, k\]"),
+        (statistics.recall_per_class, ([0], P[None], "multi-class"), r"\(1, 3, 2\).*\[n, k\]"),
         (statistics.auc_variance, ([0, 1, 1], P[:, :1], "binary-class"), r"\(3, 1\).*\[n, 2\]"),
+        (statistics.auc_variance, ([0, 1, 1], P[:, [0, 1, 1]], "binary-class"), r"\(3, 3\).*2\]"),
         (statistics.auc_variance, (P, P, "multi-label"), "0.5 to 0.5 .*integers from -1 to 1"),
         (statistics.auc_variance, ([0, 1, 1], P * np.nan, "multi-class"), "nan.*finite"),
         (statistics.delong, ([0, 1, 1], [1, 2], [1, 2]), r"\(3,\).*\(2, 2\)"),
@@ -373,13 +400,39 @@ P = np.full((3, 2), 0.5)
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P[:2]]), r"\(3, 2\), \(2, 2\)"),
         (statistics.paired_bootstrap, (mean, [0, 1], [P], [P]), r"labels of shape \(2,\)"),
         (statistics.paired_bootstrap, (mean, [0, 1, 1], [P], [P * np.inf]), "inf.*finite"),
+        (statistics.paired_bootstrap, (mean, [0, 1, 1], [P[:, 0]], [P[:, 0]]), r"\(3,\), \(3,\)"),
+        (statistics.paired_bootstrap, (mean, [0], [P[None]], [P[None]]), r"\(1, 3, 2\)"),
+        (statistics.paired_bootstrap, (mean, [], [P[:0]], [P[:0]]), "n at least 1"),
+        (statistics.bootstrap_scores, ([0, 1, 1], [], "multi-class"), "no run"),
         (statistics.majority_p_value, ([],), "no tests"),
         (statistics.mean_and_std, ([],), r"\(0,\).*n > 0"),
+        (statistics.mean_and_std, ([[1, 2]],), r"\(1, 2\).*n > 0"),
     ],
 )
 def test_bad_input_is_named(function, arguments, message):
     with pytest.raises(DataError, match=message):
         function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("resamples", 0), ("level", 0.0), ("level", 1.0), ("level", 1.5)]
+)
+def test_no_resamples_and_no_level_are_named(option, value):
+    labels = np.array([0, 1, 1])
+    for call in (
+        lambda **options: statistics.paired_bootstrap(mean, labels, [P], [P], **options),
+        lambda **options: statistics.bootstrap_scores(labels, [P], "multi-class", **options),
+    ):
+        call(resamples=1)
+        with pytest.raises(DataError, match=f"{option}={value}"):
+            call(**{"resamples": 1, option: value})
+
+
+@pytest.mark.parametrize("name", ["paired_bootstrap", "paired_bootstrap_auc", "bootstrap_scores"])
+def test_intervals_are_of_95_percent_and_2000_resamples_unless_asked(name):
+    parameters = inspect.signature(getattr(statistics, name)).parameters
+    defaults = {key: parameters[key].default for key in ("resamples", "seed", "level")}
+    assert defaults == {"resamples": 2000, "seed": 0, "level": 0.95}
 
 
 # ------------------------------------------------------------------------------ unknown labels
@@ -493,3 +546,35 @@ def test_a_score_that_is_undefined_has_no_interval():
     found = statistics.bootstrap_scores(np.zeros(6, int), [p], "binary-class", resamples=9)
     assert math.isnan(found["auc"].value) and math.isnan(found["auc"].low)
     assert found["auc"].dropped == 9 and found["acc"].value == 1
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_seeds_are_drawn_too(order):
+    """Of two seeds, one always right and one always wrong, a quarter of the draws has one alone."""
+    labels = np.arange(20) % 2
+    runs = [np.eye(2)[labels], np.eye(2)[1 - labels]]
+    runs = [runs[i] for i in order]
+    wide = statistics.bootstrap_scores(labels, runs, "binary-class", level=0.9)
+    narrow = statistics.bootstrap_scores(labels, runs, "binary-class", level=0.4)
+    for name in ("acc", "auc"):
+        assert wide[name][:3] == (0.5, 0, 1)
+        assert narrow[name][:3] == (0.5, 0.5, 0.5)
+    assert wide["acc"].dropped == 0
+
+
+def test_a_single_group_does_not_vary():
+    labels, p = draw("multi-class", n=9)
+    found = statistics.bootstrap_scores(
+        labels, [p], "multi-class", groups=np.full(9, 5), resamples=30
+    )
+    for score in found.values():
+        assert score == pytest.approx((score.value,) * 3 + (0,))
+
+
+def test_the_fewest_samples_have_scores():
+    p = np.array([[0.8, 0.2], [0.1, 0.9]])
+    found = statistics.bootstrap_scores(np.array([0, 1]), [p], "binary-class", resamples=60)
+    assert found["acc"] == (1, 1, 1, 0)
+    assert found["auc"][:3] == (1, 1, 1) and 15 < found["auc"].dropped < 45
+    one = statistics.bootstrap_scores(np.array([0]), [p[:1]], "binary-class", resamples=5)
+    assert one["acc"] == (1, 1, 1, 0)

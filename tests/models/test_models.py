@@ -267,11 +267,15 @@ def test_embedding_kernels_are_8_4_2_1_at_224_pixels():
     assert [embedding.patch for embedding in model.embeddings] == [8, 4, 2, 1]
 
 
-def test_embedding_is_convolution_norm_relu_convolution():
-    embed = lsa.FeatureEmbedding(3, 5, map_size=(7, 7), target_size=(2, 2), rngs=nnx.Rngs(0))
-    x = np.random.default_rng(0).normal(size=(4, 7, 7, 3))
-    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    patches = padded.reshape(4, 2, 4, 2, 4, 3)
+@pytest.mark.parametrize(
+    ("size", "target", "patch", "pad"),
+    [((7, 7), (2, 2), 4, ((0, 1), (0, 1))), ((4, 6), (3, 3), 2, ((1, 1), (0, 0)))],
+)
+def test_embedding_is_convolution_norm_relu_convolution(size, target, patch, pad):
+    embed = lsa.FeatureEmbedding(3, 5, map_size=size, target_size=target, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(4, *size, 3))
+    padded = np.pad(x, ((0, 0), *pad, (0, 0)))
+    patches = padded.reshape(4, target[0], patch, target[1], patch, 3)
     y = np.einsum("nhiwjc,ijcd->nhwd", patches, embed.conv.kernel[...])
     y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-5)
     expected = np.maximum(y, 0) @ embed.project.kernel[0, 0] + embed.project.bias[...]
@@ -305,6 +309,37 @@ def test_beta_matches_reference(reference, variant, x64):
 def test_a_reduction_that_leaves_no_hidden_unit_is_named():
     with pytest.raises(ConfigError, match=r"lsa\.reduction = 65 leaves no hidden unit.*at most 64"):
         lsa.LayerSelectiveAttention(4, 16, reduction=65, rngs=nnx.Rngs(0))
+
+
+def test_the_attentions_defaults_and_its_smallest_hidden_layer():
+    make = lambda *arguments, **options: lsa.LayerSelectiveAttention(
+        *arguments, **options, rngs=nnx.Rngs(0)
+    )
+    assert make(4, 16).w1.shape == (64, 8)
+    assert make(4, 16, kind="conv").kernel.shape == (3,)
+    assert make(2, 3, reduction=6).w1.shape == (6, 1)
+    for kind in ("conv", "gated", "self"):  # They have no hidden layer.
+        make(2, 3, kind=kind, reduction=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "beta", "expected"),
+    [
+        ("uniform", (), [0.25] * 4),
+        ("constant", (), [0.25] * 4),
+        ("frozen", (1, 2, 3, 2), [0.125, 0.25, 0.375, 0.25]),
+    ],
+)
+def test_constant_weights_are_a_distribution_for_each_sample(kind, beta, expected):
+    weights = lsa.make_lsa(4, {"kind": kind, "beta": beta, "channels": 16}, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(weights(3), [expected] * 3, rtol=1e-6)
+    assert (weights.w is not None) == (kind == "constant")
+
+
+@pytest.mark.parametrize("beta", [(), (0.2, 0.3, 0.5)])
+def test_frozen_weights_are_one_for_each_stage(beta):
+    with pytest.raises(ConfigError, match=rf"has {len(beta)} weights, expected 2"):
+        lsa.ConstantWeights(2, kind="frozen", beta=beta)
 
 
 def test_betas_gradient_reaches_embedding_and_backbone():

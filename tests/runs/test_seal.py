@@ -17,6 +17,7 @@ from lsanet_jax import config as config_lib
 from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.report import results
 from lsanet_jax.runs import chain, claim, seal, trained
+from lsanet_jax.runs.manifest import sha256
 from lsanet_jax.runs.workdir import Workdir, check_same_config, read_config
 from lsanet_jax.sweeps import spec
 from tests.sealed import as_earlier_version, as_unfinished
@@ -243,6 +244,66 @@ def test_a_look_that_gives_the_same_is_counted_once(copy, run):
         assert chain.read(copy).looks == before.looks
         folder.write_look(1, 64 * "0")
     assert len(chain.read(copy).looks) == len(before.looks) + 1
+
+
+# ------------------------------------------------------------------------------ the seal alone
+
+
+def sealable(path, best):
+    """The least of a run of four epochs that can be sealed, which looked once at the test split."""
+    end = sha256(b"{}")
+    (path / "manifest.json").write_text("{}")
+    lines = []
+    digests = ("params", "batch_stats", "opt_state")
+    for epoch in range(1, 5):
+        line = {"epoch": epoch, "step": epoch, "loss": (0.5).hex(), "tensors": {}, "previous": end}
+        lines.append(json.dumps(line | {name: f"{name} of {epoch}" for name in digests}))
+        end = sha256(lines[-1].encode())
+    look = {"split": "test", "epoch": best, "predictions": "", "previous": end}
+    lines.append(json.dumps(look))
+    end = sha256(lines[-1].encode())
+    (path / "digests.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    result = {"best_epoch": best, "test_looks": 1, "last_digest": end}
+    (path / "result.json").write_text(json.dumps(result))
+    return end
+
+
+@pytest.mark.parametrize("best", [1, 2, 3, 4])
+def test_a_seal_holds_the_weights_of_the_best_epoch(tmp_path, best):
+    end = sealable(tmp_path, best)
+    seal.write(tmp_path)
+    found = seal.check(tmp_path)
+    weights = {"params": f"params of {best}", "batch_stats": f"batch_stats of {best}"}
+    assert found["weights"] == {"epoch": best} | weights
+    assert (found["chain"], found["test_looks"]) == (end, 1)
+    names = ("manifest.json", "digests.jsonl", "result.json")
+    assert found["files"] == {name: sha256((tmp_path / name).read_bytes()) for name in names}
+
+
+def test_no_part_of_a_seal_can_be_edited(tmp_path):
+    sealable(tmp_path, 2)
+    seal.write(tmp_path)
+    whole = json.loads((tmp_path / "seal.json").read_text())
+    assert seal.own_sha256(dict(reversed(whole.items()))) == whole["sha256"]
+    edits = [{"files": {}}, {"chain": ""}, {"weights": whole["weights"] | {"epoch": 3}}]
+    edits += [{"test_looks": number} for number in (0, *range(2, 8))]
+    for edit in edits:
+        (tmp_path / "seal.json").write_text(json.dumps(whole | edit))
+        with pytest.raises(WorkdirError, match=r"seal\.json has changed since it was written"):
+            seal.check(tmp_path, ())
+
+
+def test_a_run_is_asked_for_its_seal_from_its_result_on(tmp_path, caplog):
+    assert seal.check(tmp_path) is None and not seal.is_missing(tmp_path)
+    seal.note_if_old(tmp_path)
+    sealable(tmp_path, 2)
+    assert seal.is_missing(tmp_path)
+    seal.write(tmp_path)
+    assert not seal.is_missing(tmp_path)
+    seal.note_if_old(tmp_path)
+    assert not caplog.records
+    (tmp_path / "result.json").unlink()
+    assert not seal.is_missing(tmp_path)
 
 
 # ------------------------------------------------------------------------------ resume

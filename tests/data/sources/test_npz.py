@@ -1,6 +1,7 @@
 import collections
 import io
 import pathlib
+import pickle
 import random
 import tempfile
 import warnings
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lsanet_jax.data.dataset import SPLITS, TASKS
+from lsanet_jax.data.sources import npz
 from lsanet_jax.data.sources.npz import KEYS, load_npz
 from lsanet_jax.errors import ConfigError, DataError
 
@@ -190,6 +192,43 @@ def test_pickled_objects_are_not_loaded(write):
     )
 
 
+def test_a_pickle_is_not_loaded(tmp_path):
+    path = tmp_path / "own.npz"
+    path.write_bytes(pickle.dumps(Pickled()))
+    assert "not an npz file" in error_of(path)
+    with path.open("wb") as file:
+        np.save(file, np.array([Pickled()]))
+    assert "not an npz file" in error_of(path)
+
+
+def test_a_file_that_cannot_be_opened(write, monkeypatch):
+    path = write()
+
+    def load(*_, **options):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(np, "load", load)
+    assert "cannot be read (not yours)" in error_of(path)
+
+
+def test_arrays_may_fill_the_memory_and_not_a_byte_more(write, monkeypatch):
+    path = write()
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+    monkeypatch.setattr(npz.memory, "physical_bytes", lambda: size)
+    load_npz(path)
+    monkeypatch.setattr(npz.memory, "physical_bytes", lambda: size - 1)
+    assert "its arrays take 0.0 GB, this machine has 0.0 GB" in error_of(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(write):
+    path = write()
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("val_labels.npy", file.read("val_labels.npy"))
+    assert "holds two arrays of one name" in error_of(path)
+
+
 def test_header_that_claims_more_than_memory(write, tmp_path):
     path = write()
     header = io.BytesIO()
@@ -201,7 +240,7 @@ def test_header_that_claims_more_than_memory(write, tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         for name, data in members.items():
             file.writestr(name, data)
-    assert "train_images" in error_of(path)
+    assert "train_images does not fit into memory" in error_of(path)
 
 
 def test_header_that_says_less_than_the_file_holds(write):
@@ -294,9 +333,12 @@ def test_class_names_of_another_count(write):
     assert "found 2 class_names (a, b) for 3 classes" in message
 
 
-def test_class_names_that_are_no_strings(write):
-    message = error_of(write(class_names=np.arange(3)))
-    assert "class_names is of dtype int64 and shape (3,), expected a one-dimensional" in message
+@pytest.mark.parametrize(
+    "names", [np.arange(3), np.array([*"abc"], "S1"), np.array("abc"), np.array([[*"abc"]])]
+)
+def test_class_names_that_are_no_row_of_strings(write, names):
+    found = f"class_names is of dtype {names.dtype} and shape {names.shape}"
+    assert f"{found}, expected a one-dimensional" in error_of(write(class_names=names))
 
 
 def test_multi_label_values_other_than_0_and_1(write):
