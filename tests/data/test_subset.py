@@ -85,6 +85,12 @@ def test_a_multi_label_subset_has_each_label_as_often_as_the_whole():
     np.testing.assert_allclose(subset.mean(0), whole.train.labels.mean(0), atol=0.02)
 
 
+def test_a_share_of_the_rare_combinations_is_taken_not_all_or_none_of_them():
+    combinations = np.arange(1, 1025)[:, None] >> np.arange(10) & 1  # each label set occurs once
+    subset = take(dataset(combinations, "multi-label"), 0.2)
+    assert 150 < len(members(subset)) < 260
+
+
 def test_what_cannot_be_taken_is_refused():
     message = r"train_fraction = 0\.5 and config\.data\.train_per_class = 2"
     with pytest.raises(ConfigError, match=message):
