@@ -458,8 +458,8 @@ def _epochs(text: str) -> int | None:
     """Parse --epochs: None means all."""
     if text == "all":
         return None
-    if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"--epochs={text}: expected all, or a number from 0")
+    if not text.isascii() or not text.isdigit() or len(text) > strict_json.MAX_DIGITS:
+        raise ConfigError(f"--epochs={text[:40]}: expected all, or a number from 0")
     return int(text)
 
 

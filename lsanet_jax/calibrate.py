@@ -18,9 +18,9 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs import trained as trained_lib
-from lsanet_jax.runs.layout import CALIBRATION, VALIDATION
+from lsanet_jax.runs.layout import CALIBRATION, SEAL, VALIDATION
 from lsanet_jax.runs.workdir import save_predictions
-from lsanet_jax.runtime import cli
+from lsanet_jax.runtime import cli, strict_json
 from lsanet_jax.runtime.files import json_text, write_atomically
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,17 @@ def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path
     Raises:
         LSANetError: the run or its data cannot be read, or it is calibrated already.
     """
+    predict.check_batch_size(batch_size)
     path = pathlib.Path(workdir).absolute()
     file = path / CALIBRATION
-    if file.exists():
+    if strict_json.exists(file):
         raise WorkdirError(
             f"{file} exists: the run is calibrated. predict, report and export take --sensitivity, "
             "--specificity and --coverage"
+        )
+    if strict_json.exists(path / SEAL):
+        raise WorkdirError(
+            f"{path} is sealed without {CALIBRATION}: a new file would break its {SEAL}"
         )
     trained = trained_lib.load(path)
     val = predict.own_data(trained, "val")

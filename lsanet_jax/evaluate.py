@@ -89,8 +89,7 @@ def evaluate(
       LSANetError: the run or the images cannot be read, their labels are not the run's classes, or
         --output cannot be written.
     """
-    if batch_size < 1:
-        raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
+    predict.check_batch_size(batch_size)
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
     trained = load(workdir, checkpoint, trust_code=trust_code)

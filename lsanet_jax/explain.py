@@ -15,6 +15,7 @@ et al. do: the correlation with the heat maps of a network with shuffled weights
 """
 
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -190,6 +191,7 @@ def explain(
     target: str | None = None,
     per_class: int = 8,
     checkpoint: str = "selected",
+    trust_code: bool = False,
 ) -> pathlib.Path:
     """Explain some images of each predicted class; the arguments are the flags of this module.
 
@@ -201,7 +203,7 @@ def explain(
     """
     if per_class < 1:
         raise ConfigError(f"--per_class={per_class}: expected at least 1")
-    trained = load(workdir, checkpoint)
+    trained = load(workdir, checkpoint, trust_code=trust_code)
     names = trained.dataset["class_names"]
     if target is not None and target not in names:
         near = near_matches(target, names)
@@ -244,15 +246,15 @@ class Pictures:
         if input:
             path = pathlib.Path(input)
             self.source = predict.open_source(path, trained, split)
-            if path.suffix != ".npz":
+            if path.suffix.lower() != ".npz":
                 self._root = path if path.is_dir() else path.parent
         else:
             data = trained.config.data
-            own = data_lib.load(data, trained.config.seed).split(split)
+            own = predict.own_data(trained, split)
             names = own.names or predict.numbered(split, len(own.images))
             self.source = predict.from_array(own.images, names)
             if own.names and data.name == "folder":
-                self._root = pathlib.Path(data.path).expanduser()
+                self._root = pathlib.Path(os.path.expanduser(data.path))
 
     def original(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """An image at its own size, or as it is stored if it has no file that can be read."""
@@ -342,7 +344,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)[:100]
+    return re.sub(r"[^\w.-]+", "_", text)[-100:]  # The end tells files of one folder apart.
 
 
 def _save(file: pathlib.Path, image: np.ndarray) -> None:

@@ -108,9 +108,11 @@ def export(
 def describe(trained, workdir: pathlib.Path, calibration) -> dict[str, Any]:
     """What a user of the file has to know, as JSON has it."""
     from lsanet_jax.evaluation import decisions
-    from lsanet_jax.runs.layout import RESULT
+    from lsanet_jax.runs.layout import MANIFEST, RESULT
 
     config, dataset, result = trained.config, trained.dataset, workdir / RESULT
+    if "stored_shape" not in dataset:
+        raise WorkdirError(f"{workdir / MANIFEST}: dataset.stored_shape is missing: train it again")
     found = {
         "classes": dataset["class_names"],
         "task": dataset["task"],
@@ -263,10 +265,10 @@ def _try(file: pathlib.Path, loaded: Callable, trained, calibration) -> None:
 
 def _images(trained) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     """Test images of the run, or if its data cannot be read random ones, and what they are."""
-    from lsanet_jax import data as data_lib
+    from lsanet_jax import predict
 
     try:
-        images = data_lib.load(trained.config.data, trained.config.seed).test.images
+        images = predict.own_data(trained, "test").images
         return np.asarray(images[np.arange(min(_TRIED, len(images)))]), "test images"
     except LSANetError as error:
         log.warning("the run's own data cannot be read: %s", error)

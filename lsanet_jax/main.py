@@ -128,6 +128,8 @@ def parse_flags(argv):
                 near = near_matches(name, config_lib.FIELDS)
                 cli.fail(f"config.{name}: no such field{near}")
         cli.fail(f"cannot load --config: {error}")
+    except (RecursionError, MemoryError):  # of Python's parser
+        cli.fail("a value on the command line is nested too deeply")
     except (flags.Error, TypeError, ValueError) as error:
         given = [arg.split("=")[0].lstrip("-") for arg in argv[1:]]
         if missing := [name for name in ("config", "workdir") if name not in given]:

@@ -30,7 +30,7 @@ from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
-from lsanet_jax.data.dataset import Split
+from lsanet_jax.data.dataset import Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.data.sources import npz
@@ -39,6 +39,7 @@ from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.evaluation.decisions import Judged
 from lsanet_jax.evaluation.thresholds import make_rule
 from lsanet_jax.runs.ensemble import Panel, load_members, split_workdirs
+from lsanet_jax.runs.layout import MANIFEST
 from lsanet_jax.runs.trained import TrainedModel
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import csv_cell, replacing
@@ -53,6 +54,8 @@ VIEWS = {
     "turns": (*_FLIPS, *(lambda x, f=f: f(x).swapaxes(1, 2) for f in _FLIPS)),
 }
 """For each kind of test-time augmentation the views of a batch, whose answers are averaged."""
+
+_MOST_AT_ONCE = 1 << 16  # images
 
 JUDGED = ("decision", "set", "doubt")
 """The columns that calibrated runs add; see `evaluation.decisions.Judged`."""
@@ -190,8 +193,7 @@ def predict_to_file(
     Raises:
       LSANetError: the run or the images cannot be read, or the file cannot be written.
     """
-    if batch_size < 1:
-        raise ConfigError(f"--batch_size={batch_size}: expected at least 1")
+    check_batch_size(batch_size)
     if input and split and pathlib.Path(input).suffix.lower() != ".npz":
         raise ConfigError(
             f"--split={split} is of an npz file or of the run's data, but --input={input} is "
@@ -240,6 +242,18 @@ def predict_to_file(
     return file
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Check the flag --batch_size.
+
+    Raises:
+      ConfigError: it is not a number of images that a machine can hold.
+    """
+    if not 1 <= batch_size <= _MOST_AT_ONCE:
+        raise ConfigError(
+            f"--batch_size={batch_size}: expected at least 1, at most {_MOST_AT_ONCE}"
+        )
+
+
 def own_data(trained: TrainedModel, split: str) -> Split:
     """A split of the data that a run was trained on.
 
@@ -247,11 +261,29 @@ def own_data(trained: TrainedModel, split: str) -> Split:
       DataError: they cannot be read.
     """
     try:
-        return data_lib.load(trained.config.data, trained.config.seed).split(split)
+        dataset = data_lib.load(trained.config.data, trained.config.seed)
+        check_unchanged(dataset, trained.dataset.get("fingerprint"))
+        return dataset.split(split)
     except DataError as error:
         raise DataError(
             f"{error} These are the run's own data; if they moved, name images with --input."
         ) from error
+
+
+def check_unchanged(dataset: Dataset, fingerprint: str | None) -> None:
+    """Check that a run's data are those that it was trained on, if they are in memory.
+
+    Of images that are decoded while they are used all would have to be read.
+
+    Raises:
+      DataError: they have another fingerprint than its manifest.
+    """
+    in_memory = isinstance(dataset.train.images, np.ndarray)
+    if in_memory and fingerprint not in (None, dataset.fingerprint):
+        raise DataError(
+            "the images or labels have changed since the run was trained: their fingerprint is not "
+            f"that in its {MANIFEST}."
+        )
 
 
 def predict(
@@ -395,7 +427,7 @@ def _write(file: pathlib.Path, rows: list[list]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with (
             replacing(file) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as stream,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
         ):
             csv.writer(stream).writerows(map(csv_cell, row) for row in rows)
     except OSError as error:

@@ -6,12 +6,15 @@ config and, at the end, the result.
 """
 
 import importlib
+import logging
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from lsanet_jax.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 TRACKERS = ("mlflow", "wandb", "trackio")
 _PROJECT = "lsanet"
@@ -37,6 +40,7 @@ class Tracker:
             raise ConfigError(
                 f'--track={name}: {error}; install it with pip install "lsanet-jax[{name}]"'
             ) from error
+        self._refused = False
         self._name, title = name, pathlib.Path(workdir).absolute().name
         fields = {key: str(value) for key, value in config.items()}
         try:
@@ -53,14 +57,23 @@ class Tracker:
         return self
 
     def __exit__(self, *_) -> None:
-        (self._client.end_run if self._name == "mlflow" else self._client.finish)()
+        self._send(self._client.end_run if self._name == "mlflow" else self._client.finish)
 
     def log(self, step: int | None, scalars: Mapping[str, float]) -> None:
         """Send numbers of a step, or of the last one."""
-        if self._name == "mlflow":
-            self._client.log_metrics(dict(scalars), step=step)
-        else:
-            self._client.log(dict(scalars), step=step)
+        mlflow = self._name == "mlflow"
+        self._send(
+            self._client.log_metrics if mlflow else self._client.log, dict(scalars), step=step
+        )
+
+    def _send(self, call: Callable[..., Any], *args, **kwargs) -> None:
+        """Call the tracker; the first time that it fails is a warning, as the run goes on."""
+        try:
+            call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 (of as many kinds as there are trackers)
+            if not self._refused:
+                log.warning("--track=%s: numbers are missing there: %s", self._name, error)
+            self._refused = True
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Send the scores of `result.json`, if there are any."""

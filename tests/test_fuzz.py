@@ -13,6 +13,8 @@ import pathlib
 import random
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,15 +27,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lsanet_jax import audit, calibrate, evaluate, explain, export, predict
 from lsanet_jax import config as config_lib
 from lsanet_jax.data.sources import download, folder, images, npz, tfds_builder
 from lsanet_jax.errors import ConfigError, DataError, LSANetError, WorkdirError
+from lsanet_jax.evaluation import conformal
+from lsanet_jax.models import __main__ as zoo
 from lsanet_jax.models import pretrained
-from lsanet_jax.runs import chain, claim, seal, stored
+from lsanet_jax.report import compare
+from lsanet_jax.runs import calibrated, chain, claim, seal, stored, weights
 from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
-from lsanet_jax.runtime import strict_json
-from lsanet_jax.runtime.files import csv_cell, json_text, text_of_csv_cell
-from lsanet_jax.sweeps import spec
+from lsanet_jax.runtime import cli, strict_json
+from lsanet_jax.runtime.files import csv_cell, json_text, replacing, text_of_csv_cell
+from lsanet_jax.sweeps import estimate, spec
 
 SECONDS = 20  # no input may take longer
 EACH = 60  # inputs of each surface
@@ -141,7 +147,16 @@ def strange_json(text, dice):
     return json.dumps(value).encode().replace(b'"@@@"', dice.choice(STRANGE).encode())
 
 
+def flags_of(module, *arguments):
+    """Run a command without its logging, which would stay; its errors are raised."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["command", *arguments])
+        patch.setattr(cli, "run", lambda tool: tool())
+        module.main()
+
+
 JSON_READERS = {
+    "calibration.json": lambda file: calibrated.read_calibration(file.parent),
     "config.json": lambda file: config_lib.validate(read_config(file.parent)),
     "manifest.json": lambda file: read_manifest(file.parent),
     "result.json": lambda file: read_result(file.parent),
@@ -166,6 +181,199 @@ def test_our_own_json(run, inputs, name):
         return place / name
 
     assert fuzz(inputs(EACH), JSON_READERS[name], make) > inputs(EACH) // 4
+
+
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        ({"classes": ["class 1", "class 0", "class 2"]}, "classes|fit each other"),
+        ({"task": "ordinal-regression"}, "task: ordinal-regression, but multi-class in manifest"),
+        ({"temperatures": [[1.0]]}, "temperatures of 1 classifiers, not 2"),
+        ({"temperatures": [[1.0], [0.0]]}, "a temperature is not above 0"),
+        ({"temperatures": [[1.0], [None]]}, r"temperatures\[1\]\[0\] is null, expected a number"),
+        ({"temperatures": [[1.0], [1.0, 2.0]]}, "inhomogeneous|fit each other"),
+        ({"coverage": 1.5}, "a threshold, share or coverage is not between 0 and 1"),
+        ({"least_probability": [0.1, 0.2, 7]}, "is not between 0 and 1"),
+        ({"least_probability": [0.1, 0.2]}, "its lists do not fit each other"),
+        ({"too_rare": [0, 0, 1]}, r"too_rare\[0\] is 0, expected true or false"),
+        ({"rule": {"name": "best", "value": 0.5}}, "its rule is best 0.5"),
+        ({"rule": {"name": "sensitivity", "value": None}}, "its rule is sensitivity nan"),
+        ({"validation_images": "16"}, "expected an integer"),
+        ({"operating_points": []}, "its lists do not fit each other"),
+    ],
+)
+def test_a_calibration_that_is_not_the_runs_is_refused(run, tmp_path, edit, found):
+    for name in ("manifest.json", "config.json", "result.json"):
+        (tmp_path / name).write_bytes((run[1] / name).read_bytes())
+    as_earlier_version_result(tmp_path)
+    content = json.loads((run[1] / "calibration.json").read_text())
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    assert calibrated.read_calibration(tmp_path) is not None
+    (tmp_path / "calibration.json").write_text(json.dumps(content | edit))
+    with pytest.raises(WorkdirError, match=rf"calibration\.json is damaged \(.*({found})"):
+        calibrated.read_calibration(tmp_path)
+
+
+def as_earlier_version_result(path):
+    result = json.loads((path / "result.json").read_text())
+    del result["test_looks"]
+    (path / "result.json").write_text(json.dumps(result))
+
+
+def probabilities_of(**changes):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), (2, 8)).astype(np.float32)
+    sound = {"labels": np.arange(8) % 3, "probabilities": p, "epoch": 1}
+    sound["beta"] = np.full((8, 2), 0.5, np.float32)
+    return sound | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": np.arange(8) % 4},
+        {"labels": np.arange(8) - 1},
+        {"labels": np.arange(8) / 4},
+        {"labels": np.full((8, 3), 2)},
+        {"labels": np.int64(1)},
+        {"probabilities": np.full((2, 8, 3), "x")},
+        {"probabilities": np.full((2, 8, 3), 7.0)},
+        {"probabilities": np.full((2, 8, 3), np.nan)},
+        {"probabilities": np.full((2, 8, 3), 1)},
+        {"probabilities": np.zeros((0, 8, 3))},
+        {"epoch": np.inf},
+        {"epoch": np.arange(2)},
+        {"epoch": "x"},
+        {"beta": np.full((8, 3), 0.3)},
+        {"beta": np.full((8, 2), np.nan)},
+        {"beta": np.full((8, 2), "x")},
+    ],
+)
+def test_predictions_of_another_kind_are_refused(tmp_path, changes):
+    file = tmp_path / "validation.npz"
+    np.savez(file, **probabilities_of())
+    assert calibrated.read_predictions(file).epoch == 1
+    np.savez(file, **probabilities_of(**changes))
+    with pytest.raises(WorkdirError, match=r"validation\.npz is damaged"):
+        calibrated.read_predictions(file)
+
+
+def npz_with_header(file, header):
+    """An npz file with one array, which is as its header says."""
+    line = header.encode().ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(line)) + line + bytes(10_000)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("labels.npy", array)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (3,), ",
+        "{'descr': (), 'fortran_order': False, 'shape': (3,), }",
+        "{'descr': '|V0', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (999999999999,), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }",
+        "-" * 116 + "1",
+    ],
+)
+def test_headers_of_arrays_that_lie_are_refused(tmp_path, header):
+    npz_with_header(tmp_path / "validation.npz", header)
+    with pytest.raises(WorkdirError, match=r"validation\.npz is damaged"):
+        stored.read_arrays(tmp_path / "validation.npz")
+
+
+@pytest.mark.parametrize("module", [predict, evaluate, explain, export, calibrate])
+def test_each_command_takes_the_flags_that_it_declares(module, tmp_path):
+    with pytest.raises(WorkdirError, match="holds no run"):
+        flags_of(module, f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9])
+def test_batches_of_strange_sizes_are_refused(size, tmp_path):
+    for module in (predict, evaluate, calibrate):
+        with pytest.raises(ConfigError, match=f"--batch_size={size}: expected at least 1, at most"):
+            flags_of(module, f"--workdir={tmp_path}", f"--batch_size={size}")
+
+
+def test_numbers_of_thousands_of_digits_are_no_epochs(tmp_path):
+    with pytest.raises(ConfigError, match="--epochs=999.*: expected all, or a number from 0"):
+        flags_of(audit, f"--workdir={tmp_path}", f"--epochs={'9' * 5000}")
+
+
+@pytest.mark.parametrize("name", [".", "/", "folder"])
+def test_a_folder_as_the_output_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=f"directory.*{name}"), replacing(pathlib.Path(name)) as file:
+        file.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_paths_that_are_not_text_are_printed():
+    code = "import os, lsanet_jax.runtime.cli as c; c.run(lambda: print(os.fsdecode(b'\\xff')))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert done.stdout == b"\\udcff\n"
+
+
+@pytest.mark.parametrize("flag", ["--size=0", "--size=-1", "--classes=0", "--classes=99999999"])
+def test_sizes_of_no_network_are_refused(flag):
+    with pytest.raises(ConfigError, match=f"{flag}: expected 1 to"):
+        flags_of(zoo, flag)
+
+
+def test_a_file_whose_images_cannot_be_counted_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    npz_with_header(tmp_path / "lies.npz", "{'descr': '<i8', 'fortran_order': False, ")
+    for name in ("pipe.npz", "lies.npz", "none.npz"):
+        assert estimate._rows(tmp_path / name, "labels") is None
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf", "0", "-1", "x"])
+def test_a_budget_that_is_no_time_is_refused(budget, capsys):
+    with pytest.raises(SystemExit):
+        flags_of(compare, "--workdir=w", f"--budget={budget}")
+    assert "--budget" in capsys.readouterr().err
+
+
+def test_a_home_of_nobody_is_a_folder_that_is_not_there():
+    assert compare.with_data({"data.path": "~nouser/images"}, "28px")["data.name"] == "npz"
+
+
+def test_values_that_pythons_parser_gives_up_on_are_named():
+    for text in ("-" * 9000 + "1", "(" * 9000):
+        with pytest.raises(ConfigError, match="must be of type tuple"):
+            spec.parse_overrides([f"--config.data.mean={text}"])
+
+
+@pytest.mark.parametrize("coverage", [1e-12, 0.5, 1 - 1e-12])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_any_coverage_can_be_asked_for(coverage, count):
+    labels, p = np.zeros(count, int), np.full((count, 2), 0.5)
+    assert conformal.fit(labels, p, coverage).least.shape == (2,)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "mean", [DEEP, "1" * 5000, f"[{'9' * 400}, 1, 1]", '"123"', "[true]", "{}"]
+)
+def test_metadata_of_weights_that_say_nothing_sensible(tmp_path, mean):
+    import safetensors.numpy
+
+    file, tensors = tmp_path / "a.safetensors", {"a": np.zeros(1, np.float32)}
+    safetensors.numpy.save_file(
+        tensors, file, {"mean": mean, "std": "[1]" if mean != '"123"' else mean}
+    )
+    assert weights.find(str(file)).normalisation is None
+
+
+def test_weights_are_read_from_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    for read in (pretrained.read_safetensors, lambda file: weights.find(str(file)).sha256()):
+        with pytest.raises(DataError, match=r"a\.safetensors.*not a regular file"):
+            read(tmp_path / "a.safetensors")
 
 
 def test_a_field_and_its_file_are_named(tmp_path):

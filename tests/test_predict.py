@@ -16,7 +16,7 @@ from PIL import Image
 from lsanet_jax import calibrate, data, predict
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 from lsanet_jax.evaluation import decisions
-from lsanet_jax.runs import calibrated, ensemble
+from lsanet_jax.runs import calibrated, ensemble, trained
 from tests.sealed import as_earlier_version
 
 
@@ -232,6 +232,21 @@ def test_an_older_run_is_calibrated_as_training_does_it(run, tmp_path):
     (path / "calibration.json").write_text('{"task": "multi-class"}')
     with pytest.raises(WorkdirError, match=r"calibration\.json is damaged"):
         predict.predict_to_file(path, output=tmp_path / "p.csv")
+
+
+def test_data_that_changed_since_training_are_not_taken_for_the_runs_own(run):
+    network = trained.load(run[1])
+    assert len(predict.own_data(network, "test").labels) == 20
+    other = network._replace(dataset=network.dataset | {"fingerprint": "0"})
+    with pytest.raises(DataError, match="have changed since the run was trained.*with --input"):
+        predict.own_data(other, "test")
+
+
+def test_a_sealed_run_is_not_calibrated_afterwards(run, tmp_path):
+    for name in ("seal.json", "result.json"):
+        (tmp_path / name).write_bytes((run[1] / name).read_bytes())
+    with pytest.raises(WorkdirError, match="is sealed without calibration"):
+        calibrate.calibrate(tmp_path)
 
 
 def test_medmnist_reads_what_is_written_for_it(shared, tmp_path):

@@ -38,3 +38,16 @@ def test_a_tracker_that_is_missing_or_refuses_is_one_clear_error(monkeypatch, tm
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **_: 1 / 0))
     with pytest.raises(ConfigError, match="--track=wandb cannot start: division by zero"):
         track.Tracker("wandb", tmp_path, {})
+
+
+@pytest.mark.parametrize("name", track.TRACKERS)
+def test_a_tracker_that_fails_later_is_one_warning_and_the_run_goes_on(name, monkeypatch, caplog):
+    nothing, fails = (lambda *_, **__: None), (lambda *_, **__: 1 / 0)
+    starts = dict.fromkeys(("set_experiment", "start_run", "log_params", "init"), nothing)
+    rest = dict.fromkeys(("log_metrics", "log", "end_run", "finish"), fails)
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**starts | rest))
+    with track.Tracker(name, "mine", {}) as tracker:
+        tracker.log(1, {"loss": 0.5})
+        tracker.log(2, {"loss": 0.4})
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == [f"--track={name}: numbers are missing there: division by zero"]

@@ -82,7 +82,7 @@ def fit(
             scores += [1 - p[labels[:, k] == 0, k], p[labels[:, k] == 1, k]]
     least = np.zeros(len(scores))
     for i, values in enumerate(scores):
-        rank = math.floor((len(values) + 1) * (1 - coverage) + 1e-9)
+        rank = min(math.floor((len(values) + 1) * (1 - coverage) + 1e-9), len(values))
         if rank:
             least[i] = np.sort(values)[rank - 1]
     rare = np.array([len(values) < needed(coverage) for values in scores])

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from lsanet_jax.evaluation import calibration, conformal, doubt, thresholds
 from lsanet_jax.evaluation.conformal import Sets
-from lsanet_jax.evaluation.thresholds import YOUDEN, Point, Rule
+from lsanet_jax.evaluation.thresholds import RULES, YOUDEN, Point, Rule
 
 COVERAGE = 0.9
 """The coverage of the sets that a run is stored with."""
@@ -184,35 +184,40 @@ def to_json(found: Calibration) -> dict[str, Any]:
 
 
 def from_json(content: dict[str, Any]) -> Calibration:
-    """Read what `to_json` wrote.
+    """Read what `to_json` wrote; its fields must be there and of the right types.
 
     Raises:
-        KeyError, TypeError, ValueError: it was not written by it.
+        ValueError: its values are impossible, or do not fit each other.
     """
     number = lambda value: math.nan if value is None else float(value)
-    points = tuple(
-        Point(
-            number(each["threshold"]),
-            number(each["sensitivity"]),
-            number(each["specificity"]),
-            str(each["note"]),
-        )
-        for each in content["operating_points"]
-    )
-    names = tuple(map(str, content["classes"]))
+    listed = content["operating_points"]
+    shares = [[number(each[name]) for name in Point._fields[:-1]] for each in listed]
+    points = tuple(Point(*x, note=each["note"]) for x, each in zip(shares, listed, strict=True))
+    task, names = content["task"], tuple(content["classes"])
+    rule = Rule(content["rule"]["name"], number(content["rule"]["value"]))
     sets = Sets(np.array(content["least_probability"], float), np.array(content["too_rare"], bool))
     temperatures = np.array(content["temperatures"], float)
-    shapes = (len(temperatures.shape), len(points), len(sets.least), sets.rare.shape)
-    if shapes != (2, len(positives(content["task"], len(names))), len(names), sets.least.shape):
+    width = len(names) if task == "multi-label" else 1
+    of_sets = (len(names), 2) if task == "multi-label" else (len(names),)
+    shapes = (temperatures.shape[1:], sets.least.shape, sets.rare.shape)
+    classes = [names[k] for k in positives(task, len(names)) if k < len(names)]
+    if shapes != ((width,), of_sets, of_sets) or [each["class"] for each in listed] != classes:
         raise ValueError("its lists do not fit each other")
+    if not ((0 < temperatures) & (temperatures < math.inf)).all():
+        raise ValueError("a temperature is not above 0")
+    known = [*sets.least.ravel(), *(x for of in shares for x in of if not math.isnan(x))]
+    if not all(0 <= x <= 1.001 for x in known) or not 0 < content["coverage"] < 1:
+        raise ValueError("a threshold, share or coverage is not between 0 and 1")
+    if rule.name != "youden" and not (rule.name in RULES and 0 < rule.value <= 1):
+        raise ValueError(f"its rule is {rule.name} {rule.value}")
     return Calibration(
-        str(content["task"]),
+        task,
         names,
-        int(content["validation_images"]),
+        content["validation_images"],
         temperatures,
-        Rule(str(content["rule"]["name"]), number(content["rule"]["value"])),
+        rule,
         points,
-        float(content["coverage"]),
+        content["coverage"],
         sets,
-        tuple(map(str, content["notes"])),
+        tuple(content["notes"]),
     )

@@ -14,6 +14,10 @@ from lsanet_jax.errors import ConfigError
 _NORMAL_975 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
+RULES = ("sensitivity", "specificity")
+"""What an operating point can be asked to reach."""
+
+
 class Curve(NamedTuple):
     """What each threshold gives, from the highest to the lowest.
 

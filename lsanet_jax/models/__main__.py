@@ -15,6 +15,9 @@ from ml_collections import ConfigDict
 from lsanet_jax import models
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import layers
+from lsanet_jax.runtime import cli
+
+_MOST = 1 << 16  # pixels, or classes
 
 
 class CountedConv(layers.Conv):
@@ -82,12 +85,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels (default: 224)")
     parser.add_argument("--classes", type=int, default=7, help="classes (default: 7)")
     args = parser.parse_args()
+    cli.run(lambda: _print(args.size, args.classes))
+
+
+def _print(size: int, classes: int) -> None:
+    for name, value in (("size", size), ("classes", classes)):
+        if not 1 <= value <= _MOST:
+            raise ConfigError(f"--{name}={value}: expected 1 to {_MOST}")
     layout = "{:12}  {:>9}  {:>9}  {:>6}  {}"
-    print(f"parameters in millions at {args.classes} classes; GMAC at {args.size} pixels\n")
+    print(f"parameters in millions at {classes} classes; GMAC at {size} pixels\n")
     print(layout.format("backbone", "predicts", "LSANet", "GMAC", "taps"))
     for backbone in models.BACKBONES:
         try:
-            print(layout.format(*describe(backbone, args.classes, args.size)), flush=True)
+            print(layout.format(*describe(backbone, classes, size)), flush=True)
         except ConfigError as error:
             print(f"{backbone:12}  {error}", flush=True)
 

@@ -82,7 +82,7 @@ def download(reference: Reference, *, cache: str | None = None) -> Downloaded:
     try:
         config = _fetch(reference._replace(revision=commit, file="config.json"), cache)
         about = json.loads(config.read_text())
-    except (DataError, ValueError):
+    except (DataError, OSError, ValueError, RecursionError):
         log.info("%s has no config.json, which might say how to normalise images", reference.repo)
     return Downloaded(file, commit, about if isinstance(about, dict) else {})
 

@@ -4,6 +4,7 @@ Residual networks have these names in timm too. What torchvision does not have k
 attention modules inside the blocks.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -145,7 +146,7 @@ def start_from(model: nnx.Module, tensors: Mapping[str, np.ndarray], *, source: 
     if theirs != head:
         keep |= head.keys() | theirs.keys()
         shape = theirs.get(prefix + "weight")
-        found = "no classifier of one layer" if shape is None else f"one of {shape[0]} classes"
+        found = "no classifier of one layer" if not shape else f"one of {shape[0]} classes"
         wanted = head[prefix + "weight"][0]
         notes.append(f"the classifier is new: {source} has {found}, this network {wanted} classes")
 
@@ -201,6 +202,8 @@ def read_safetensors(file: str | pathlib.Path) -> dict[str, np.ndarray]:
             "{k: v.contiguous() for k, v in torch.load("
             f"'{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
         )
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe would wait for its other end
+        raise DataError(f"{file} is not a readable safetensors file: it is not a regular file")
     try:
         return safetensors.numpy.load_file(file)
     except FileNotFoundError as error:

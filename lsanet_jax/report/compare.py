@@ -14,6 +14,8 @@ Exit codes: 0 all runs are finished, 1 some failed, 2 an error of yours, 75 stop
 
 import argparse
 import dataclasses
+import math
+import os
 import pathlib
 import sys
 import time
@@ -60,7 +62,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--budget",
-        type=float,
+        type=_minutes,
         metavar="MINUTES",
         help="train the methods one after the other, as many as fit into this time by the plain "
         "network's",
@@ -77,6 +79,13 @@ def _methods(text: str) -> tuple[str, ...]:
             near = near_matches(name, COSTS)
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(COSTS)}{near}")
     return tuple(name for name in COSTS if name in names or name == "baseline")
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return minutes
 
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -116,7 +125,7 @@ def with_data(overrides: dict[str, Any], scale: str) -> dict[str, Any]:
             "name your images: --config.data.path=FOLDER or FILE.npz, or --config.data.name=a "
             "MedMNIST set"
         )
-    path = pathlib.Path(overrides["data.path"]).expanduser()
+    path = pathlib.Path(os.path.expanduser(overrides["data.path"]))
     if not path.is_dir():
         return {**overrides, "data.name": "npz"}
     size = overrides.get("data.image_size", 28 if scale == "28px" else 224)

@@ -43,6 +43,8 @@ _WITHOUT: Any = "-"
 _WITH: Any = (0, (3, 1.5))
 _DASHES = ((0, (1.5, 1)), (0, (4, 1, 1, 1)), (0, (4, 1)), (0, (6, 1, 1, 1, 1, 1)))
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 _STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its type
     "font.size": 8,
     "axes.titlesize": 8,
@@ -58,6 +60,7 @@ _STYLE: dict[Any, Any] = {  # matplotlib lists every key that it knows as its ty
     "grid.color": LINE,
     "grid.linewidth": 0.5,
     "text.color": INK,
+    "text.parse_math": False,  # A class may be called $5.
     "legend.frameon": False,
     "legend.fontsize": 7,
     "legend.handlelength": 1.8,
@@ -248,7 +251,12 @@ def figure2(
             for found, style in ((curves_without, _WITHOUT), (curves_with, _WITH)):
                 _draw_curves(axes, found.get(name, {}), dashes=(style,), own_dash=style)
                 stages |= set(found.get(name, {}))
-            axes.set(title=name, xlabel="epoch", ylabel="training accuracy, %", ylim=(None, 101))
+            axes.set(
+                title=_short(name, 80),
+                xlabel="epoch",
+                ylabel="training accuracy, %",
+                ylim=(None, 101),
+            )
         handles = [
             Line2D([], [], color=colour, linewidth=1.5, label=f"C{stage}")
             for stage, colour in _stage_colours(sorted(stages))
@@ -258,7 +266,7 @@ def figure2(
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, 3 * columns), fontsize=8
         )
-        figure.suptitle(title, x=0.01, ha="left", size=10)
+        figure.suptitle(_short(title, 200), x=0.01, ha="left", size=10)
     return figure
 
 
@@ -289,7 +297,7 @@ def label_efficiency(
                 axes.fill_between(shares, low, high, color=colour, alpha=0.12, lw=0)
                 means = [np.mean(x) for x in seeds]
                 style = {"color": colour, "marker": "o^Dsv"[i % 5], "markersize": 4}
-                axes.plot(shares, means, label=method, linewidth=1.3, **style)
+                axes.plot(shares, means, label=_short(method, 80), linewidth=1.3, **style)
                 if method in laws.get(score, {}):
                     _draw_law(axes, *laws[score][method], colour)
             ticks = sorted({share for by_share in methods.values() for share in by_share})
@@ -300,7 +308,7 @@ def label_efficiency(
         figure.legend(
             *axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8
         )
-        figure.suptitle(title, x=0.01, ha="left", size=10)
+        figure.suptitle(_short(title, 200), x=0.01, ha="left", size=10)
     return figure
 
 
@@ -380,6 +388,7 @@ def _legend_above(axes: Axes, columns: int) -> None:
 
 
 def _short(text: str, length: int = 20) -> str:
+    text = _NOT_XML.sub("\ufffd", text)
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 

@@ -1,17 +1,20 @@
 """The tables of a report again, from its CSV files: no runs are needed."""
 
+import collections
 import csv
+import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lsanet_jax.config import default_config
-from lsanet_jax.errors import DataError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation.statistics import Bootstrap, Difference
 from lsanet_jax.report import tables
 from lsanet_jax.report.results import Cell, Comparison, Trained
 from lsanet_jax.report.tables import Table
+from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import text_of_csv_cell
 from lsanet_jax.sweeps.spec import Job, Run
 
@@ -30,13 +33,14 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
     """
     runs, summary = _read(f"{name}{RUNS}"), _read(f"{name}{SUMMARY}")
     try:
+        _check_names(runs, summary)
         cells = [
             _cell(row, [run for run in runs if run["run"] == row["run"]])
             for row in summary
             if row["dataset"]
         ]
         comparisons = {row["run"]: _comparison(row) for row in summary if row["difference_seeds"]}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{name}{RUNS} and {name}{SUMMARY} are not of a report: {error}") from error
     drawn = [tables.main_table(cells)]
     if any(cell.run.baseline for cell in cells):
@@ -44,15 +48,37 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
     return [*drawn, tables.epochs(cells)]
 
 
+def _check_names(runs: list[dict[str, str]], summary: list[dict[str, str]]) -> None:
+    """Check that each run is there once, and its baseline too; raises a ValueError."""
+    names = {row["run"] for row in summary if row["dataset"]}
+    baselines = {row["baseline"] for row in summary if row["baseline"]}
+    if unknown := ({row["run"] for row in runs} | baselines) - names:
+        raise ValueError(f"no row of the summary is of the run {min(unknown)!r}")
+    if without := [r["run"] for r in summary if r["difference_seeds"] and not r["baseline"]]:
+        raise ValueError(f"{without[0]} has a difference to a baseline, but none is named")
+    for each in ([row["run"] for row in summary], [(row["run"], row["seed"]) for row in runs]):
+        one, count = collections.Counter(each).most_common(1)[0] if each else ("", 1)
+        if count > 1:
+            raise ValueError(f"{one} is there twice")
+    if strange := {row["state"] for row in runs} - {"finished", "failed", "missing"}:
+        raise ValueError(f"the state of a run is {min(strange)!r}")
+
+
 def _read(file: str) -> list[dict[str, str]]:
     try:
-        with open(file, newline="") as stream:
-            names, *lines = [list(map(text_of_csv_cell, row)) for row in csv.reader(stream)]
-            rows = [dict(zip(names, line, strict=False)) for line in lines]
+        text = strict_json.read_bytes(pathlib.Path(file)).decode()
+    except WorkdirError as error:
+        raise DataError(str(error)) from error
     except ValueError as error:
+        raise DataError(f"{file} is not of a report: {error}") from error
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        names, *lines = [list(map(text_of_csv_cell, row)) for row in reader]
+        rows = [dict(zip(names, line, strict=True)) for line in lines]
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have one name")
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{file} is not of a report: it is empty, or {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
     optional = ("difference_seeds", "baseline", "asked_dataset")
     # Behind the others: the columns before "run" are the labels of the rows.
     return [row | {name: row.get(name, "") for name in optional} for row in rows]
@@ -61,7 +87,7 @@ def _read(file: str) -> list[dict[str, str]]:
 def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:
     titles = list(row)[: list(row).index("run")]
     paper: dict[str, Any] = {
-        key: float(row[f"paper_{key}"]) for key in ("acc", "auc") if row.get(f"paper_{key}")
+        key: _percent(row[f"paper_{key}"]) for key in ("acc", "auc") if row.get(f"paper_{key}")
     }
     if paper:
         paper["dataset"] = row["paper_dataset"]
@@ -81,7 +107,8 @@ def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:
 
 def _trained(run: Run, row: Mapping[str, str]) -> Trained:
     score = lambda prefix: {
-        key: float(row[prefix + key]) / 100 if row[prefix + key] else None for key in ("acc", "auc")
+        key: _percent(row[prefix + key]) / 100 if row[prefix + key] else None
+        for key in ("acc", "auc")
     }
     result = {
         "dataset": row["dataset"],
@@ -89,14 +116,27 @@ def _trained(run: Run, row: Mapping[str, str]) -> Trained:
         "test": score(""),
         "last_epoch": {"test": score("last_")},
         "best_epoch": int(row["best_epoch"]),
-        "seconds": float(row["seconds"]),
+        "seconds": _finite(row["seconds"]),
     }
     return Trained(Job(run, int(row["seed"]), pathlib.Path()), result, {}, [], [], None)
 
 
+def _finite(text: str) -> float:
+    """A number, and no other text that `float` takes, such as 'nan' or '1_0'."""
+    if "_" in text or not math.isfinite(float(text)):
+        raise ValueError(f"{text!r} is not a number")
+    return float(text)
+
+
+def _percent(text: str) -> float:
+    if not 0 <= _finite(text) <= 100:
+        raise ValueError(f"{text!r} is not a percentage")
+    return float(text)
+
+
 def _comparison(row: Mapping[str, str]) -> Comparison:
-    number = lambda key: float(row.get(key) or math.nan)
-    several = lambda key: map(float, (row.get(key) or "").split())
+    number = lambda key: _finite(row[key]) if row.get(key) else math.nan
+    several = lambda key: [float(text) for text in (row.get(key) or "").split()]
     acc, auc = (
         Bootstrap(number(f"{name}_difference"), number(f"{name}_low"), number(f"{name}_high"), 0)
         for name in ("acc", "auc")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lsanet_jax import data as data_lib
+from lsanet_jax import predict
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.sources import table as table_files
 from lsanet_jax.data.sources.columns import key
@@ -20,14 +22,23 @@ from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.decisions import Calibration
 from lsanet_jax.evaluation.resampling import Draws
 from lsanet_jax.evaluation.thresholds import Rule
-from lsanet_jax.runs import seal
+from lsanet_jax.runs import seal, stored
 from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
-from lsanet_jax.runs.layout import METRICS, PREDICTIONS, RESULT, VALIDATION
+from lsanet_jax.runs.layout import MANIFEST, METRICS, PREDICTIONS, RESULT, VALIDATION
 from lsanet_jax.runs.trained import read_manifest
-from lsanet_jax.runs.workdir import read_config, read_result
+from lsanet_jax.runs.workdir import RESULT_SHAPE, read_config
 from lsanet_jax.runtime import strict_json
+from lsanet_jax.runtime.strict_json import Each, Maybe
 
 log = logging.getLogger(__name__)
+
+_RESULT = RESULT_SHAPE | {
+    **dict.fromkeys(("backbone", "objective", "selected"), str),
+    "images_per_second": (float, None),
+}
+_NUMBERS = Each((float, None))
+_EPOCH = {"train": Maybe(_NUMBERS), "val": Maybe({"classifiers": Maybe([_NUMBERS])})}
+_MOST_SUBGROUPS = 50  # Of a column, each compared with the rest by resampling.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,24 +142,29 @@ def read(
         raise WorkdirError(f"--workdir={path} holds no {RESULT}: the run is not finished")
     seal.check(path)
     seal.note_if_old(path)
-    there = strict_json.exists(path / METRICS)
-    epochs = strict_json.read_json_lines(path / METRICS) if there else []
+    epochs = strict_json.read_json_lines(path / METRICS, _EPOCH)
+    result, manifest = strict_json.read_json(path / RESULT, _RESULT), read_manifest(path)
+    stored.read_predictions(path, result)  # which checks that the scores follow from them
     test, problems = read_predictions(path / PREDICTIONS), []
+    if test.probabilities.shape[2] != len(manifest["dataset"]["class_names"]):
+        raise stored.damaged(path / PREDICTIONS, f"other classes than in {MANIFEST}")
     calibration = read_calibration(path, rule, coverage)
     if calibration is None:
         problems.append("The run is not calibrated: lsanet calibrate does it.")
     val = read_predictions(path / VALIDATION) if (path / VALIDATION).exists() else None
     dataset = None
     try:
-        dataset = _load(config, test)
+        loaded = _load(config, test)
+        predict.check_unchanged(loaded, manifest["dataset"].get("fingerprint"))
+        dataset = loaded
     except LSANetError as error:
         problems.append(f"Without pictures and patients, since the data cannot be read: {error}")
     columns = _columns(config, dataset, by, table) if by else {}
     return Finished(
         path,
         config,
-        read_manifest(path),
-        read_result(path),
+        manifest,
+        result,
         epochs,
         test,
         val,
@@ -182,7 +198,7 @@ def _columns(
         )
     if table is None and not config.data.csv:
         raise ConfigError(f"--by={','.join(by)}: name the table that has the columns with --table")
-    root = pathlib.Path(config.data.path).expanduser()
+    root = pathlib.Path(os.path.expanduser(config.data.path))
     file = pathlib.Path(table) if table else root / config.data.csv
     header, rows = table_files.read_csv(file)
     by_key = {key(name): name for name in header.names}
@@ -194,16 +210,23 @@ def _columns(
         chosen.append(by_key[key(name)])
     stem = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/")).stem
     wanted = {stem(name) for name in names}
-    found = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
-    files = max(found, key=lambda name: found[name])
-    if not found[files]:
+    hits = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
+    files = max(hits, key=lambda name: hits[name])
+    if not hits[files]:
         raise ConfigError(f"--by: no column of {file} names the test images, such as {names[0]}")
     cells = {stem(row[files]): row for _, row in rows}
     missing = sum(stem(name) not in cells for name in names)
     if missing:
         log.warning("%s: %d of %d test images are not in it", file, missing, len(names))
     value = lambda name, column: cells.get(stem(name), {}).get(column, "").strip()
-    return {column: [value(name, column) for name in names] for column in chosen}
+    found = {column: [value(name, column) for name in names] for column in chosen}
+    for column, values in found.items():
+        if (count := len(set(values))) > _MOST_SUBGROUPS:
+            raise ConfigError(
+                f"--by={column}: {file} has {count} different values of it for the test images, "
+                f"expected at most {_MOST_SUBGROUPS}: put them into groups"
+            )
+    return found
 
 
 def class_counts(found: Finished) -> list[tuple[str, list[int]]] | None:

@@ -40,7 +40,7 @@ def write(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise WorkdirError(f"cannot write {file}: {error}") from error
     return file

@@ -87,7 +87,7 @@ def _facts(found: Finished) -> list[tuple[str, str]]:
 
 def _data(found: Finished) -> Iterator[str]:
     about, data = found.manifest["dataset"], found.config.data
-    shape = " x ".join(map(str, about["stored_shape"]))
+    shape = " x ".join(map(str, about.get("stored_shape", "?")))
     yield _definitions(
         ("Set", f"{about['name']} ({data.name})"),
         ("SHA-256 of its images and labels", about.get("fingerprint", NONE)),

@@ -138,7 +138,9 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            data = content if isinstance(content, bytes) else content.encode()
+            data = (
+                content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
+            )
             with replacing(output / name) as temporary:
                 temporary.write_bytes(data)
     except OSError as error:

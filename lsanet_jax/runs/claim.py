@@ -8,6 +8,7 @@ of each member. The same run gives the same bytes: so `unpack` can tell that not
 
 import hashlib
 import importlib.metadata
+import os
 import pathlib
 import re
 import shutil
@@ -91,7 +92,7 @@ def unpack(file: pathlib.Path, folder: pathlib.Path) -> list[str]:
     try:
         with strict_json.open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
-            _check_members(file, members)
+            _check_members(file, members, os.fstat(stream.fileno()).st_size)
             for member in members:
                 place = folder / member.filename
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +116,12 @@ def unpack(file: pathlib.Path, folder: pathlib.Path) -> list[str]:
         _write(pathlib.Path(again.name), {name: folder / name for name in found | {CLAIM}})
         if strict_json.sha256_of(pathlib.Path(again.name)) != strict_json.sha256_of(file):
             raise _damaged(file, "bytes outside of its members have changed")
+    for name, about in content["runs"].items():
+        prefix = "" if name == "." else f"{name}/"
+        if f"{prefix}{RESULT}" not in content["files"]:  # nor a folder outside of the claim
+            raise _damaged(file, f"it holds no run {name[:80]!r}")
+        if _check(folder / name) != about:
+            raise _damaged(file, f"{CLAIM} says of the run {name!r} what its files do not")
     return ["" if name == "." else name for name in content["runs"]]
 
 
@@ -125,6 +132,8 @@ def sign(file: pathlib.Path, private_key: pathlib.Path) -> pathlib.Path:
       WorkdirError: model-signing is not installed, or the key or the file cannot be used.
     """
     signature = file.with_name(f"{file.name}.sig")
+    for each in (file, private_key):
+        strict_json.open_regular(each).close()  # a pipe would keep us waiting
     try:
         _signing().signing.Config().use_elliptic_key_signer(private_key=private_key).sign(
             file, signature
@@ -142,6 +151,8 @@ def verify(file: pathlib.Path, public_key: pathlib.Path) -> None:
         this file.
     """
     signature = file.with_name(f"{file.name}.sig")
+    for each in (file, signature, public_key):
+        strict_json.open_regular(each).close()  # a pipe would keep us waiting
     try:
         _signing().verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(
             file, signature
@@ -193,7 +204,10 @@ def _check(path: pathlib.Path) -> dict[str, Any]:
 
 def _reported_checkpoint(path: pathlib.Path) -> pathlib.Path:
     epoch = read_result(path)["best_epoch"]
-    step = chain.read(path).records[epoch - 1]["step"]
+    records = chain.read(path).records
+    if not 1 <= epoch <= len(records):
+        raise WorkdirError(f"{path / RESULT}: best_epoch is {epoch}, of {len(records)} epochs")
+    step = records[epoch - 1]["step"]
     for place in (
         path / CHECKPOINTS / "best" / str(epoch),
         path / CHECKPOINTS / "last" / str(step),
@@ -236,14 +250,14 @@ def _write(file: pathlib.Path, members: Mapping[str, pathlib.Path | bytes]) -> N
                 shutil.copyfileobj(source, target)
 
 
-def _check_members(file: pathlib.Path, members: Iterable[zipfile.ZipInfo]) -> None:
+def _check_members(file: pathlib.Path, members: Iterable[zipfile.ZipInfo], size: int) -> None:
     names = [member.filename for member in members]
     if CLAIM not in names:
         raise _damaged(file, f"it holds no {CLAIM}")
     if len(names) > MAX_MEMBERS or len(set(names)) != len(names):
         raise _damaged(file, "it has too many members, or one twice")
-    if sum(member.file_size for member in members) > MAX_BYTES:
-        raise _damaged(file, f"its members are larger than {MAX_BYTES >> 30} GiB")
+    if sum(member.file_size for member in members) > min(size, MAX_BYTES):
+        raise _damaged(file, f"its members are larger than itself, or than {MAX_BYTES >> 30} GiB")
     for member in members:
         parts = member.filename.split("/")
         if not _NAME.fullmatch(member.filename) or set(parts) & {".", ".."}:

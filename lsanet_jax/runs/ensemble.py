@@ -56,7 +56,7 @@ def load_members(
                     f"--workdir: {workdirs[0]} has {what} {first}, but {path} has {other}: an "
                     "ensemble needs the same"
                 )
-        if own_data and member.dataset["fingerprint"] != members[0].dataset["fingerprint"]:
+        if own_data and member.dataset.get("fingerprint") != members[0].dataset.get("fingerprint"):
             raise ConfigError(
                 f"--workdir: {workdirs[0]} and {path} were trained on other data, or on other "
                 "splits of it, so one may have been trained on what the other is tested on: name "

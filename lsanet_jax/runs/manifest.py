@@ -18,8 +18,9 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from lsanet_jax.errors import DataError
+from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.runs.chain import PARTS
+from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.cores import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lsanet-jax")
@@ -164,9 +165,6 @@ def weights_sha256(file: str | pathlib.Path) -> str:
       DataError: it cannot be read.
     """
     try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{file}, config.model.init_from, cannot be read ({error.strerror}): restore it"
-        ) from error
+        return strict_json.sha256_of(pathlib.Path(file))
+    except WorkdirError as error:
+        raise DataError(f"config.model.init_from = {error}: restore it") from error

@@ -114,6 +114,10 @@ def load(
             "yet. Resume it, or take the newest checkpoint with --checkpoint=last"
         )
 
+    shapes = [dataset[name] for name in ("image_shape", "stored_shape") if name in dataset]
+    if any(len(shape) != 3 or min(shape) < 1 for shape in shapes):
+        raise WorkdirError(f"{path / MANIFEST} is damaged: a shape of its images is {shapes}")
+
     def create(rngs: nnx.Rngs) -> nnx.Module:
         num_classes = len(dataset["class_names"])
         return models.create_model(config.model, num_classes, tuple(dataset["image_shape"]), rngs)

@@ -6,6 +6,7 @@ file that `lsanet export` wrote, or of a run; `settled` puts that into the confi
 
 import json
 import logging
+import os
 import pathlib
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from lsanet_jax.models import hub, pretrained
 from lsanet_jax.runs import manifest, trained
 from lsanet_jax.runs.layout import CONFIG, RESULT
 from lsanet_jax.runs.workdir import read_config
+from lsanet_jax.runtime import strict_json
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def find(reference: str, origin: dict[str, Any] | None = None) -> Weights:
     """
     if reference.startswith(hub.PREFIX):
         wanted = hub.Reference.parse(reference)
-        if origin:
+        if origin and "commit" in origin:
             wanted = wanted._replace(revision=origin["commit"])
         got = hub.download(wanted)
         log.info("weights: %s, commit %s", wanted, got.commit)
@@ -160,18 +162,24 @@ def _of_run(workdir: pathlib.Path, reference: str) -> Normalisation | None:
 
 def _of_file(file: pathlib.Path) -> Normalisation | None:
     """What the metadata of a safetensors file say; None also if it cannot be read."""
+    if not os.path.isfile(file):  # opening a pipe would wait for its other end
+        return None
     try:
         with safetensors.safe_open(file, "numpy") as stream:
             metadata = stream.metadata() or {}
         return _normalisation({name: json.loads(metadata[name]) for name in ("mean", "std")})
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+    except (
+        *(OSError, ValueError, KeyError, TypeError, RecursionError),
+        safetensors.SafetensorError,
+    ):
         return None
 
 
 def _normalisation(about: dict[str, Any]) -> Normalisation | None:
     """`mean` and `std`, if both are lists of one or three numbers."""
     try:
+        strict_json.check_shape(about, {"mean": [float], "std": [float]})
         found = Normalisation(*(tuple(map(float, about[name])) for name in ("mean", "std")))
-    except (KeyError, TypeError, ValueError):
+    except (ValueError, OverflowError):
         return None
     return found if len(found.mean) == len(found.std) in (1, 3) else None

@@ -43,6 +43,16 @@ from lsanet_jax.runtime.strict_json import Each, Maybe
 log = logging.getLogger(__name__)
 
 WRITTEN_ATOMICALLY = (*seal.SEALED, SEAL)
+DECODING = {
+    "size": int,
+    "resize": str,
+    "channels": int,
+    "fit": Maybe(str),
+    "bits": Maybe(int),
+    "window": Maybe([float]),
+    "frame": Maybe(int),
+    "max_megapixels": Maybe(float),
+}
 MANIFEST_SHAPE = {
     "config": Maybe(dict),
     "dataset": {
@@ -52,11 +62,11 @@ MANIFEST_SHAPE = {
         "image_shape": [int],
         "stored_shape": Maybe([int]),
         "fingerprint": Maybe(str),
-        "decoding": Maybe(dict),
+        "decoding": Maybe(DECODING),
     },
     "environment": {"packages": Maybe(Each(str)), "xla_flags": Maybe(str)},
     "weights": Maybe({"sha256": str}),
-    "weights_from": Maybe(dict),
+    "weights_from": Maybe({"commit": Maybe(str)}),
 }
 SCORE = {"acc": float, "auc": (float, None)}
 RESULT_SHAPE = {

@@ -1,6 +1,7 @@
 """What the command line tools share: how they log, and how they fail."""
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ def run(tool: Callable[[], None]) -> None:
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
     compiled.keep()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are not text
+        sys.stdout.reconfigure(errors="backslashreplace")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
         tool()

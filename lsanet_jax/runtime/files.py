@@ -1,6 +1,7 @@
 """Files that are whole or not there, JSON and CSV as we write them, and locks."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -53,6 +54,8 @@ def write_atomically(file: pathlib.Path, text: str) -> None:
 @contextlib.contextmanager
 def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary file beside `file`, which takes its name and place when all went well."""
+    if not file.name:  # such as "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # A link of that name would be written through.

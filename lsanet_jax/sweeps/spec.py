@@ -242,9 +242,9 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         type_ = config_lib.FIELDS[name].type
         try:
             overrides[name] = parsers[type_](text)
-        except (SyntaxError, TypeError, ValueError) as error:
+        except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(
-                f"config.{name} = {text!r} must be of type {type_.__name__}"
+                f"config.{name} = {text[:80]!r} must be of type {type_.__name__}"
             ) from error
     return overrides
 

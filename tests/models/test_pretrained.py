@@ -311,3 +311,10 @@ def test_pytorch_loads_the_exported_file_of_a_run_and_agrees(small_families, tmp
         expected = peer(torch.tensor(x))[0].numpy()
     logits = inference.load(tmp_path / "run").model.predict(jnp.asarray(x.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_classifier_without_a_shape_is_none(small_families):
+    model = make()
+    tensors = filled_like(model, 3) | {"fc.weight": np.float32(1)}
+    notes = pretrained.start_from(model, tensors, source="it")
+    assert "it has no classifier of one layer" in notes[0]

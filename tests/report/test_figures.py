@@ -48,6 +48,19 @@ def test_confusion_is_by_true_class():
     assert "nevus  1" in found and "a rather long name…  3" in found
 
 
+@pytest.mark.parametrize(
+    "name", ["$_$", "\\frac{", "a\x01b", "a\udcffb", "\0", "\uffff", "$5 or $10"]
+)
+def test_any_name_can_be_drawn(name):
+    values = np.arange(3) / 2
+    drawn = (
+        figures.confusion(np.eye(2) * 3, [name, "other"]),
+        figures.lines({name: (values, values), "other": (values, values)}, "x", "y"),
+    )
+    for figure in drawn:
+        assert "other" in figures.svg(figure, "label", "key")
+
+
 def test_reliability_shows_the_bins_that_hold_predictions():
     labels, p = np.array([0, 0, 1]), np.array([[0.95, 0.05], [0.55, 0.45], [0.6, 0.4]])
     found = statistics.reliability(labels, p, bins=10)

@@ -683,12 +683,63 @@ def test_tables_are_drawn_again_from_the_csv_files(tmp_path):
 
 
 def test_files_that_are_not_of_a_report_are_not_drawn(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read .*tiny_runs\.csv: No such file"):
+    with pytest.raises(DataError, match=r"tiny_runs\.csv: cannot be read \(No such file"):
         redraw.from_csv(tmp_path / "tiny")
     for name in ("tiny_runs.csv", "tiny_summary.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"tiny_summary\.csv are not of a report"):
         redraw.from_csv(tmp_path / "tiny")
+
+
+def damage_csv(kind, old, new):
+    return lambda folder: (folder / f"tiny_{kind}.csv").write_text(
+        (folder / f"tiny_{kind}.csv").read_text().replace(old, new, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_csv("runs", ",finished,", ",unfinished,"), "state of a run is 'unfinished'"),
+        (damage_csv("runs", ",finished,", ",finished"), "shorter than"),
+        (damage_csv("runs", ",finished,", f",{'x' * 200_000},"), "field larger than field limit"),
+        (damage_csv("runs", ",finished,", ',"finished,'), "unexpected end of data"),
+        (damage_csv("summary", "run,", "seeds,"), "two columns have one name"),
+        (damage_csv("summary", "baseline", "base"), "none is named"),
+        (lambda d: (d / "tiny_runs.csv").write_bytes(b"\xff\xfe"), "can't decode"),
+        (lambda d: [(d / "tiny_runs.csv").unlink(), os.mkfifo(d / "tiny_runs.csv")], "not a regu"),
+        (lambda d: set_cells(d, "runs", acc="1e999"), "'1e999' is not a number"),
+        (lambda d: set_cells(d, "runs", acc="999"), "'999' is not a percentage"),
+        (lambda d: set_cells(d, "runs", seed="0"), "is there twice"),
+        (lambda d: set_cells(d, "runs", run="other"), "no row of the summary is of the run"),
+        (lambda d: set_cells(d, "summary", baseline="none"), "of the run 'none'"),
+        (lambda d: set_cells(d, "summary", run="one"), "twice|no row"),
+    ],
+)
+def test_damaged_csv_files_are_one_error(csv_files, tmp_path, damage, message):
+    shutil.copytree(csv_files, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=message):
+        redraw.from_csv(tmp_path / "tiny")
+
+
+def set_cells(folder, kind, **cells):
+    file = folder / f"tiny_{kind}.csv"
+    with file.open(newline="") as stream:
+        rows = [row | cells for row in csv.DictReader(stream)]
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def csv_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("csv")
+    swept, _, _ = finish_pair(folder / "w")
+    made = report.make(swept, folder / "w", resamples=20)
+    report_files.write(made, folder / "files", ("csv",))
+    return folder / "files"
 
 
 def test_curves_are_by_stage_and_seed(tmp_path):

@@ -104,6 +104,9 @@ def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
     assert "By Sex, in percent" in text and "too few to compare" in text
     with pytest.raises(ConfigError, match=r"--by=age: .*people\.csv has no such column"):
         run_lib.read(run[1], by=("age",), table=str(table))
+    monkeypatch.setattr(run_lib, "_MOST_SUBGROUPS", 2)
+    with pytest.raises(ConfigError, match=r"--by=image_id: .* has \d+ different values"):
+        run_lib.read(run[1], by=("sex", "image_id"), table=str(table))
     with pytest.raises(ConfigError, match="name the table that has the columns with --table"):
         run_lib.read(run[1], by=("sex",))
 
@@ -120,14 +123,19 @@ def test_every_task_has_a_page(run, tmp_path, task):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["dataset"] |= {"task": task, "class_names": ["no", "yes", "<b>"][:k]}
     (path / "manifest.json").write_text(json.dumps(manifest))
-    (path / "result.json").write_text(json.dumps(result))
     for name, seed in (("predictions", 0), ("validation", 1)):
         labels = draw_labels(task, 60, seed=seed)
         if task == "multi-label":
             labels[:5, 0] = -1
         probabilities = draw_probabilities(labels, task, stages=2, seed=seed)
-        np.savez(path / f"{name}.npz", labels=labels, probabilities=probabilities, epoch=1)
+        epoch = result["best_epoch"]
+        np.savez(path / f"{name}.npz", labels=labels, probabilities=probabilities, epoch=epoch)
+        for classifier, p in zip(result["classifiers"], probabilities, strict=True):
+            if name == "predictions":
+                classifier["acc"] = metrics.accuracy(labels, p, task)
+                classifier["auc"] = metrics.auc(labels, p, task)
         fitted = decisions.fit(labels, probabilities, task, manifest["dataset"]["class_names"])
+    (path / "result.json").write_text(json.dumps(result))
     (path / "calibration.json").write_text(json_text(decisions.to_json(fitted)))
     text = run_page.render(run_lib.read(path))
     assert not Elements(text).open and "<b>" not in text

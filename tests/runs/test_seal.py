@@ -19,6 +19,7 @@ from lsanet_jax.report import results
 from lsanet_jax.runs import chain, claim, seal, trained
 from lsanet_jax.runs.manifest import sha256
 from lsanet_jax.runs.workdir import Workdir, check_same_config, read_config
+from lsanet_jax.runtime.files import json_text
 from lsanet_jax.sweeps import spec
 from tests.sealed import as_earlier_version, as_unfinished
 
@@ -481,6 +482,79 @@ def test_a_claim_with_weights_predicts(run, tmp_path):
     images = np.zeros((2, 28, 28, 3), np.uint8)
     ours, theirs = (trained.load_run(path).predict(images) for path in (run[1], tmp_path / "there"))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def repacked(file, folder, change):
+    """Write a claim again as a forger would, after a change to what `claim.json` says."""
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder)
+    content = json.loads((folder / "claim.json").read_text())
+    change(content, folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    members = {path.relative_to(folder).as_posix(): path for path in files}
+    del members["claim.json"]
+    content["files"] = {name: claim._sha256(path) for name, path in members.items()}
+    content["sha256"] = seal.own_sha256(content)
+    members["claim.json"] = json_text(content, indent=1).encode()
+    claim._write(folder / "again.zip", members)
+    return folder / "again.zip"
+
+
+def better(content, folder):
+    content["runs"]["."]["test"]["acc"] = 0.999
+
+
+def a_run_of_the_readers_own(content, folder):
+    content["runs"] = {str(folder.parent / "mine"): content["runs"]["."]}
+
+
+def a_run_above(content, folder):
+    content["runs"] = {"../mine": content["runs"]["."]}
+
+
+def without_a_seal(content, folder):
+    as_earlier_version(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (better, "says of the run '.' what its files do not"),
+        (a_run_of_the_readers_own, "it holds no run '/"),
+        (a_run_above, r"it holds no run '\.\./mine'"),
+        (without_a_seal, r"has no seal\.json|chain|last line"),
+    ],
+)
+def test_a_claim_that_says_more_than_its_runs_is_refused(packed, run, tmp_path, change, message):
+    (tmp_path / "forged").mkdir()
+    same = repacked(packed, tmp_path / "forged", lambda content, folder: None)
+    assert unpack(same, tmp_path / "there") == [""]
+    same.unlink()
+    file = repacked(packed, tmp_path / "forged", change)
+    with pytest.raises(WorkdirError, match=message):
+        unpack(file, tmp_path / "elsewhere")
+
+
+def test_a_claim_that_declares_more_than_it_holds_is_refused_unread(packed, tmp_path):
+    whole = bytearray(packed.read_bytes())
+    with zipfile.ZipFile(packed) as archive:
+        end = archive.start_dir
+    for place in (end + 20, end + 24):  # Of the first member: both of its sizes.
+        whole[place : place + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "claim.zip").write_bytes(whole)
+    with pytest.raises(WorkdirError, match="its members are larger than itself"):
+        unpack(tmp_path / "claim.zip", tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("name", ["claim.zip", "key.pem", "claim.zip.sig"])
+def test_pipes_are_not_waited_for(packed, tmp_path, name):
+    for each in ("claim.zip", "key.pem", "claim.zip.sig"):
+        (tmp_path / each).write_bytes(packed.read_bytes())
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(WorkdirError, match="not a regular file"):
+        claim.verify(tmp_path / "claim.zip", tmp_path / "key.pem")
 
 
 def test_only_sealed_runs_are_packed(copy, tmp_path):
