@@ -106,7 +106,13 @@ class _Split:
         self.images, self.labels = images, labels
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES)[:7])  # test_methods.py has the others
+@pytest.mark.parametrize(  # test_methods.py has the others
+    "objective",
+    [
+        name if name in ("dks", "lsanet") else pytest.param(name, marks=pytest.mark.slow)
+        for name in list(OBJECTIVES)[:7]
+    ],
+)
 def test_every_objective_learns(objective):
     losses, state, means = train(objective, num_steps=12)
     assert np.isfinite(losses).all()

@@ -431,7 +431,10 @@ def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
         build.check_batch_sizes(tiny, 4)
 
 
-@pytest.mark.parametrize("task", ["binary-class", "ordinal-regression", "multi-label"])
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param("binary-class", marks=pytest.mark.slow), "ordinal-regression", "multi-label"],
+)
 def test_every_task_trains_in_grey_with_dks(tiny, tmp_path, task):
     tiny.data.synthetic.update(task=task, channels=1, num_classes=2)
     tiny.data.as_rgb = False

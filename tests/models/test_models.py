@@ -213,7 +213,8 @@ def test_every_input_size_is_embedded_into_the_deepest_map(backbone, stem, small
 
 
 @pytest.mark.parametrize(
-    "backbone", ["resnet18", "vgg16", pytest.param("densenet121", marks=pytest.mark.slow)]
+    "backbone",
+    ["resnet18", *(pytest.param(b, marks=pytest.mark.slow) for b in ("vgg16", "densenet121"))],
 )
 def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone, small_families):
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
