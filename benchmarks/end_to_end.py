@@ -94,8 +94,11 @@ def main():
             args.file = str(folder / "synthetic.npz")
             write_synthetic(folder / "synthetic.npz")
         args.file = str(pathlib.Path(args.file).absolute())
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-        environment = os.environ | (cache if args.cache else {"LSANET_COMPILATION_CACHE": "off"})
+        environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+        if args.cache:
+            environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
+        else:
+            environment["LSANET_COMPILATION_CACHE"] = "off"
         times = {}
         for i in range(args.rounds):
             for epochs in (1, args.epochs):
