@@ -29,7 +29,7 @@ from lsanet_jax.data.sources import files as files_lib
 from lsanet_jax.data.sources import folder, images, npz
 from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.runtime.files import write_atomically
 
 _ALIKE = 0.93  # Correlation of gradients from which two images are nearly the same.
 _ENOUGH = 20  # Images, whose mean gradients say what all have in common.
@@ -211,8 +211,7 @@ def write(report: Report, output: pathlib.Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in (("check.html", page(report)), ("check.md", markdown(report))):
-            with replacing(output / name) as temporary:
-                temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
+            write_atomically(output / name, content)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror}).") from error
 

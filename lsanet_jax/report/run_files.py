@@ -7,7 +7,7 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation.thresholds import Rule
 from lsanet_jax.report import run, run_page
 from lsanet_jax.runs.layout import REPORT
-from lsanet_jax.runtime.files import replacing
+from lsanet_jax.runtime.files import write_atomically
 
 
 def write(
@@ -39,8 +39,7 @@ def write(
     text = run_page.render(found, with_pictures=with_pictures)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            temporary.write_bytes(text.encode(errors="backslashreplace"))
+        write_atomically(file, text)
     except OSError as error:
         raise WorkdirError(f"cannot write {file}: {error}") from error
     return file

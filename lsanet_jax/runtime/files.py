@@ -44,8 +44,14 @@ def text_of_csv_cell(cell: str) -> str:
 
 
 def write_atomically(file: pathlib.Path, text: str) -> None:
-    """Write a file so that after a crash there is either the old one or the new one."""
-    with replacing(file) as temporary, temporary.open("w") as stream:
+    """Write a file so that after a crash there is either the old one or the new one.
+
+    Bytes of a path that are not text are written as escapes.
+    """
+    with (
+        replacing(file) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

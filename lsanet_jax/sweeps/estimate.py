@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from lsanet_jax.data.sources import medmnist
+from lsanet_jax.runtime import strict_json
 from lsanet_jax.sweeps.spec import Job, Sweep, resolve
 
 
@@ -88,10 +89,12 @@ def training_images(config: ml_collections.ConfigDict) -> int | None:
 @functools.cache
 def _rows(file: pathlib.Path, key: str) -> int | None:
     """Read the length of an array in an npz file from the array's header."""
-    if not os.path.isfile(file):  # opening a pipe would wait for its other end
-        return None
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as stream:
+        with (
+            strict_json.open_regular(file) as whole,
+            zipfile.ZipFile(whole) as archive,
+            archive.open(f"{key}.npy") as stream,
+        ):
             version = np.lib.format.read_magic(stream)
             read = {(1, 0): "read_array_header_1_0", (2, 0): "read_array_header_2_0"}[version]
             return getattr(np.lib.format, read)(stream)[0][0]
