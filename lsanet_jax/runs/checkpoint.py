@@ -7,15 +7,19 @@ notice when bytes of an array change on the disk; so each checkpoint holds the S
 checked on restoring.
 """
 
+import collections
+import concurrent.futures
 import contextlib
+import copy
 import json
 import logging
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -61,6 +65,8 @@ class Checkpoints:
             )
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._saves = collections.deque[concurrent.futures.Future]()
 
     def __enter__(self):
         self._quiet = contextlib.ExitStack()
@@ -68,24 +74,27 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_):
-        for manager in (self._last, self._best):
+        for close in (self._finish_saves, self._last.close, self._best.close):
             try:
                 with self._writing():
-                    manager.close()
+                    close()
             except WorkdirError as error:
                 if kind is None:
                     raise
                 log.warning("%s", error)  # What ends the block says more.
+        self._thread.shutdown(wait=False)
         if kind is None:  # Otherwise writes may still be failing.
             self._quiet.close()
 
     @property
     def last_step(self) -> int | None:
         """The step to resume after, or None."""
+        self._finish_saves()
         return self._last.latest_step()
 
     def has_best(self, epoch: int) -> bool:
         """Whether this epoch was the best when it was saved, and is still kept."""
+        self._finish_saves()
         return epoch in self._best.all_steps()
 
     def save_last(
@@ -108,17 +117,20 @@ class Checkpoints:
         Raises:
           WorkdirError: it cannot be written; or an earlier one could not.
         """
-        if step in self._last.all_steps():
-            return
-        items = {"state": state, "means": jax.tree.leaves(means)}
-        of_state = digests or manifest.tensor_digests(state)
-        of_items = {
-            "state": of_state,
-            "model": _model_digests(of_state),
-            "means": manifest.tensor_digests(items["means"]),
-        }
-        with self._writing():
+        meta, items = copy.deepcopy(meta), {"state": state, "means": jax.tree.leaves(means)}
+
+        def save(items):
+            if step in self._last.all_steps():
+                return
+            of_state = digests or manifest.tensor_digests(items["state"])
+            of_items = {
+                "state": of_state,
+                "model": _model_digests(of_state),
+                "means": manifest.tensor_digests(items["means"]),
+            }
             self._last.save(step, args=_save(meta, items, of_items))
+
+        self._in_background(save, items)
 
     def save_best(
         self, epoch: int, state: TrainState, digests: dict[str, str] | None = None
@@ -133,13 +145,38 @@ class Checkpoints:
         Raises:
           WorkdirError: they cannot be written; or an earlier checkpoint could not.
         """
-        model = {"params": state.params, "batch_stats": state.batch_stats}
-        digests = _model_digests(digests or manifest.tensor_digests(state))
-        with self._writing():
+        of_model = _model_digests(digests or manifest.tensor_digests(state))
+
+        def save(model):
             # They are left from before a crash that lost these epochs' "last".
             for later in [e for e in self._best.all_steps() if e >= epoch]:
                 self._best.delete(later)
-            self._best.save(epoch, args=_save({}, {"model": model}, {"model": digests}))
+            self._best.save(epoch, args=_save({}, {"model": model}, {"model": of_model}))
+
+        self._in_background(save, {"params": state.params, "batch_stats": state.batch_stats})
+
+    def _in_background(self, save: Callable[[Any], None], tree) -> None:
+        """Save a copy of a tree of arrays, which the next step overwrites, in a thread of our own.
+
+        Orbax writes in the background, but first works in Python on each array: 0.8 s an epoch of
+        ResNet-18, in which steps can go on. Processes of several hosts talk to each other in it, in
+        the order of their steps, and wait. At most two saves are under way.
+
+        Raises:
+          WorkdirError: an earlier one failed.
+        """
+        if jax.process_count() > 1:
+            with self._writing():
+                return save(tree)
+        with self._writing():
+            while len(self._saves) > 1:
+                self._saves.popleft().result()
+        self._saves.append(self._thread.submit(save, jax.tree.map(jnp.copy, tree)))
+
+    def _finish_saves(self) -> None:
+        """Wait until Orbax has all that is to be saved; raises what went wrong."""
+        while self._saves:
+            self._saves.popleft().result()
 
     def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:
         """Restore the newest state that is sound; newer ones are set aside with a warning.
@@ -217,6 +254,7 @@ class Checkpoints:
           WorkdirError: something could not be written.
         """
         with self._writing():
+            self._finish_saves()
             self._last.wait_until_finished()
             self._best.wait_until_finished()
 
