@@ -20,7 +20,7 @@ from lsanet_jax.config.fields import as_numbers
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.augment import Augmentation, second_view, self_supervised_view
 from lsanet_jax.data.dataset import SPLITS, Dataset
-from lsanet_jax.data.feed.order import Plan
+from lsanet_jax.data.feed.order import Plan, eval_batch_size
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import depth
 from lsanet_jax.runs.weights import Weights
@@ -89,7 +89,9 @@ def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
         epochs=config.train.epochs,
         num_train=len(dataset.train),
         batch_size=config.train.batch_size,
-        eval_batch_size=config.eval.batch_size,
+        eval_batch_size=eval_batch_size(
+            len(dataset.val), config.eval.batch_size, jax.device_count()
+        ),
         steps_per_dispatch=config.train.steps_per_dispatch,
         balance=dataset.train.labels if balanced else None,
     )

@@ -816,7 +816,7 @@ _FIELDS = (
     Field(
         "eval.batch_size",
         256,
-        "Images per evaluation step; changes only speed and memory.",
+        "Images per evaluation step, at most; changes only speed and memory.",
         rule=_integer(1),
         may_change=True,
     ),

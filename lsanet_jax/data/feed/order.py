@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 
 import jax
@@ -53,6 +54,18 @@ def balanced_order(
         key = jax.random.fold_in(jax.random.fold_in(keys.stream(seed, "order"), epoch), 1)
         places = np.asarray(jax.random.permutation(key, plain.size))
     return drawn[places].reshape(plain.shape).astype(np.int32)
+
+
+def eval_batch_size(num_samples: int, most: int, num_devices: int) -> int:
+    """Images per evaluation step, at most `most`, that fill the last batch of a split best.
+
+    A multiple of 8 and of the devices, but for `most` itself; 64 or more where `most` allows, as
+    other splits are evaluated in batches of this size too.
+    """
+    steps = -(-num_samples // most)
+    unit = math.lcm(8, num_devices)
+    size = -(-max(-(-num_samples // steps), 64) // unit) * unit
+    return min(size, most)
 
 
 def eval_batches(num_samples: int, batch_size: int) -> Int32[np.ndarray, "steps batch"]:

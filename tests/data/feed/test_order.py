@@ -5,7 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from lsanet_jax.data.feed.order import Plan, balanced_order, epoch_order, eval_batches
+from lsanet_jax.data.feed.order import (
+    Plan,
+    balanced_order,
+    epoch_order,
+    eval_batch_size,
+    eval_batches,
+)
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (12, 4), (1, 1), (3, 8), (5, 2)])
@@ -57,6 +63,23 @@ def test_evaluation_is_in_order_and_padded_with_the_last_sample(num_samples):
     assert flat.size - num_samples < 4
     np.testing.assert_array_equal(flat[:num_samples], np.arange(num_samples))
     assert set(flat[num_samples:]) <= {num_samples - 1}
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "most", "devices", "expected"),
+    [
+        (120, 256, 1, 120),  # one batch
+        (400, 256, 1, 200),  # two equal ones, where 2 x 256 compute 112 images for nothing
+        (1003, 256, 4, 256),
+        (121, 256, 3, 144),  # of 8 and of 3
+        (3, 256, 1, 64),
+        (3, 16, 4, 16),
+        (100, 20, 4, 20),
+        (257, 300, 4, 264),
+    ],
+)
+def test_evaluation_batches_are_filled(num_samples, most, devices, expected):
+    assert eval_batch_size(num_samples, most, devices) == expected
 
 
 def test_a_plan_has_each_epoch_in_dispatches():
