@@ -5,6 +5,7 @@ import os
 import sys
 
 from lsanet_jax.errors import near_matches
+from lsanet_jax.runtime import pages
 
 COMMANDS = {
     "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
@@ -54,5 +55,11 @@ def main() -> None:
     getattr(importlib.import_module(module), function)()
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Run the command as a process of its own."""
+    pages.ask()
     main()
+
+
+if __name__ == "__main__":
+    start()

@@ -24,7 +24,7 @@ from lsanet_jax import track
 from lsanet_jax.config import table
 from lsanet_jax.errors import ConfigError, LSANetError, near_matches
 from lsanet_jax.runs.layout import REPORT
-from lsanet_jax.runtime import cli, determinism, distributed
+from lsanet_jax.runtime import cli, determinism, distributed, pages
 
 log = logging.getLogger(__name__)
 
@@ -153,4 +153,5 @@ def _help(width: int) -> str:
 
 
 if __name__ == "__main__":
+    pages.ask()
     run()

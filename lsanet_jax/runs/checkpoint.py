@@ -160,7 +160,8 @@ class Checkpoints:
 
         Orbax writes in the background, but first works in Python on each array: 0.8 s an epoch of
         ResNet-18, in which steps can go on. Processes of several hosts talk to each other in it, in
-        the order of their steps, and wait. At most two saves are under way.
+        the order of their steps, and wait. At most two saves are under way; none begins after one
+        that failed, which it may tell of.
 
         Raises:
           WorkdirError: an earlier one failed.
@@ -171,7 +172,14 @@ class Checkpoints:
         with self._writing():
             while len(self._saves) > 1:
                 self._saves.popleft().result()
-        self._saves.append(self._thread.submit(save, jax.tree.map(jnp.copy, tree)))
+        before = self._saves[-1] if self._saves else None
+
+        def save_after(tree):
+            if before:
+                before.result()
+            save(tree)
+
+        self._saves.append(self._thread.submit(save_after, jax.tree.map(jnp.copy, tree)))
 
     def _finish_saves(self) -> None:
         """Wait until Orbax has all that is to be saved; raises what went wrong."""
