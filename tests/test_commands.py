@@ -1,6 +1,7 @@
 """The commands, from the repository and from a wheel; what they import, and how they fail."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from lsanet_jax import __main__ as lsanet
 from lsanet_jax.config import FIELDS, names
+from lsanet_jax.runtime import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +69,17 @@ def test_each_command_hands_its_flags_to_its_module(command, monkeypatch, capsys
         lsanet.main()
     assert not stop.value.code
     assert capsys.readouterr().out.startswith(f"usage: lsanet {command} ")
+
+
+def test_ctrl_c_ends_a_tool_in_one_line(monkeypatch, capsys):
+    def tool():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(logging.getLogger("lsanet_jax"), "handlers", [])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(tool)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
 def test_help_of_train_has_every_flag_and_field_and_imports_no_jax():

@@ -68,6 +68,14 @@ def main() -> None:
     args = parser.parse_args()
 
     def tool() -> None:
+        for_runs = {
+            name: getattr(args, name)
+            for name in ("sensitivity", "specificity", "coverage", "by", "table", "nopictures")
+        }
+        given = [f"--{name}" for name, value in for_runs.items() if value not in (None, False)]
+        if given and (args.sweep or args.from_csv):
+            other = "--sweep" if args.sweep else "--from_csv"
+            raise ConfigError(f"{given[0]} is for the page of one run: leave it or {other} out")
         if args.from_csv:
             for table in redraw.from_csv(args.from_csv):
                 print(f"## {table.title}\n\n{markdown(table)}\n")

@@ -24,9 +24,10 @@ from lsanet_jax.models import formulation
 from lsanet_jax.runs import chain, manifest, seal
 from lsanet_jax.runs.checkpoint import Checkpoints, Model
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST, RESULT
-from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
+from lsanet_jax.runs.workdir import DECODING, read_config, read_manifest, read_result
 from lsanet_jax.runtime import strict_json
 
+_LARGEST = 1 << 15  # pixels per side of stored images
 BATCH_SIZE = 64  # images that `Run.predict` takes at a time
 
 
@@ -114,9 +115,7 @@ def load(
             "yet. Resume it, or take the newest checkpoint with --checkpoint=last"
         )
 
-    shapes = [dataset[name] for name in ("image_shape", "stored_shape") if name in dataset]
-    if any(len(shape) != 3 or min(shape) < 1 for shape in shapes):
-        raise WorkdirError(f"{path / MANIFEST} is damaged: a shape of its images is {shapes}")
+    _check_images(path, dataset, config.data.image_size)
 
     def create(rngs: nnx.Rngs) -> nnx.Module:
         num_classes = len(dataset["class_names"])
@@ -132,6 +131,29 @@ def load(
     model = nnx.merge(graphdef, *trained)
     model.eval()
     return TrainedModel(model, config, dataset, epoch)
+
+
+def _check_images(path: pathlib.Path, dataset: dict[str, Any], image_size: int) -> None:
+    """Check what the manifest says of the images' form; raises WorkdirError."""
+    image, stored = dataset["image_shape"], dataset.get("stored_shape", [image_size] * 2 + [3])
+    decoding = dataset.get("decoding", {})
+    found = None
+    if len(image) != 3 or image[:2] != [image_size] * 2 or image[2] not in (1, 3):
+        found = f"image_shape is {image}, and config.data.image_size is {image_size}"
+    elif len(stored) != 3 or not 1 <= min(stored) <= max(stored) <= _LARGEST:
+        found = f"stored_shape is {stored}"
+    elif unknown := decoding.keys() - DECODING.keys():
+        found = f"decoding has {', '.join(sorted(unknown))}"
+    elif decoding:
+        names = ("size", "resize", "channels", "fit")
+        try:
+            image_files.check_decoding(**{k: decoding[k] for k in names if k in decoding})
+        except ConfigError as error:
+            found = f"decoding: {error}"
+        if decoding["size"] > _LARGEST:
+            found = f"decoding.size is {decoding['size']}"
+    if found:
+        raise WorkdirError(f"{path / MANIFEST} is damaged: {found}; restore it from a copy")
 
 
 class Checked(NamedTuple):

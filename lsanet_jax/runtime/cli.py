@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -36,6 +37,9 @@ def run(tool: Callable[[], None]) -> None:
         fail(
             f"not enough memory ({error}): lower config.train.batch_size or the size of the images"
         )
+    except KeyboardInterrupt:  # training and sweeps have their own way to end
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # whoever reads our output has seen enough
         sys.exit(0)
     except OSError as error:  # a path of the user's that nothing above could name better

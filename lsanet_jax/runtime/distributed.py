@@ -125,11 +125,24 @@ class _Described(NamedTuple):
 
 
 def _launched() -> _Launched | None:
-    """Ask who has started several processes, how many, and which this one is; None if nobody."""
-    for name, (count, rank) in LAUNCHERS.items():
-        if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
-            return _Launched(name, int(os.environ[count]), int(os.environ[rank]))
+    """Ask who has started several processes, how many, and which this one is; None if nobody.
+
+    Raises:
+      ConfigError: a variable is no number.
+    """
+    for name, variables in LAUNCHERS.items():
+        if all(variable in os.environ for variable in variables):
+            count, rank = map(_integer_of, variables)
+            if count > 1:
+                return _Launched(name, count, rank)
     return None
+
+
+def _integer_of(variable: str) -> int:
+    value = os.environ[variable]
+    if not value.isdecimal():
+        raise ConfigError(f"the environment variable {variable} is {value!r}, expected an integer")
+    return int(value)
 
 
 def _gpus(launcher: str) -> list[int] | None:

@@ -475,6 +475,7 @@ def test_the_command_line(tmp_path):
     other = tmp_path / "other"
     sweep.claim(make_sweep(*PAIR), other)
     for changed, message in (
+        ({"coverage": "0.8"}, "--coverage is for the page of one run: leave it or --sweep out"),
         ({"formats": "pdf"}, "--formats: 'pdf' is not one of md, csv, tex, html"),
         ({"workdir": tmp_path / "empty"}, "has no sweep.json: no sweep was started there"),
         ({"workdir": other}, "holds another sweep: its name is"),

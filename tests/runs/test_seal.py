@@ -603,3 +603,25 @@ def test_claims_are_signed_and_verified_offline(packed, tmp_path):
         stream.write(b"x")
     with pytest.raises(WorkdirError, match="is not a signature of"):
         claim.verify(file, tmp_path / "ours.pub")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_shape": [32, 32]}, r"image_shape is \[32, 32\]"),
+        ({"image_shape": [1 << 30, 1 << 30, 3]}, "image_shape is"),
+        ({"image_shape": [32, 32, 1 << 30]}, "image_shape is"),
+        ({"stored_shape": [1, 1 << 40, 3]}, "stored_shape is"),
+        ({"decoding": {"size": 28, "resize": "magic", "channels": 3}}, "'magic'"),
+        ({"decoding": {"size": 1 << 40, "resize": "bicubic", "channels": 3}}, "decoding.size is"),
+        ({"decoding": {"size": 28, "resize": "bicubic", "channels": 3, "x": 1}}, "decoding has x"),
+    ],
+)
+def test_a_forged_form_of_the_images_is_refused(copy, change, message):
+    as_earlier_version(copy)
+    (copy / "digests.jsonl").unlink()  # what would notice the edit
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["dataset"] |= change
+    (copy / "manifest.json").write_text(json_text(manifest))
+    with pytest.raises(WorkdirError, match=f"manifest.json is damaged: .*{message}"):
+        trained.load(copy)

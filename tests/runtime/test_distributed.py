@@ -119,6 +119,13 @@ def test_nothing_happens_in_an_allocation_without_srun(calls, monkeypatch, varia
     assert not calls
 
 
+def test_a_launchers_variable_that_is_no_number_is_named(calls, monkeypatch):
+    slurm_step(monkeypatch, tasks="many", nodes=1)
+    with pytest.raises(ConfigError, match="SLURM_STEP_NUM_TASKS is 'many', expected an integer"):
+        distributed.initialize(None, None, None)
+    assert not calls
+
+
 def test_nothing_happens_in_a_slurm_step_of_one_task(calls, monkeypatch):
     slurm_step(monkeypatch, tasks=1, nodes=1)
     distributed.initialize(None, None, None)
