@@ -237,8 +237,8 @@ def _recall_and_precision(found: Finished) -> list[tuple[Score, Score]]:
         hits, said = truth & predicted[:, k], predicted[:, k] & known
         scores.append(
             (
-                resampling.ratio(hits, truth, found.draws),
-                resampling.ratio(hits, said, found.draws),
+                _proportion(found, hits, truth),
+                _proportion(found, hits, said),
             )
         )
     return scores
@@ -345,9 +345,17 @@ def _operating_points(found: Finished) -> Iterator[str]:
 
 
 def _proportion(found: Finished, hits: np.ndarray, of: np.ndarray) -> Score:
-    """A proportion: by patients if these are known, else by Wilson, which small counts need."""
+    """A proportion: by patients if these are known, else by Wilson, which small counts need.
+
+    Resamples of patients who are all right, or all wrong, do not differ: then by Wilson too, as if
+    there was one image of each.
+    """
     if found.draws.grouped:
-        return resampling.ratio(hits, of, found.draws)
+        score = resampling.ratio(hits, of, found.draws)
+        if score.low != score.high:
+            return score
+        n = len(np.unique(np.asarray(found.groups)[of]))
+        return Score(score.value, *thresholds.wilson(score.value * n, n))
     n, count = int(of.sum()), int((hits & of).sum())
     return Score(count / n if n else math.nan, *thresholds.wilson(count, n))
 

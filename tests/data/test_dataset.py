@@ -87,6 +87,7 @@ def test_splits_and_datasets_are_frozen_and_compared_by_identity():
     for make in (split, dataset):
         made = make()
         assert made != make() and len({made, make()}) == 2
+        assert made != dataclasses.replace(made)
         with pytest.raises(dataclasses.FrozenInstanceError):
             made.name = made.names = ()
 
@@ -181,3 +182,12 @@ def test_a_split_is_given_as_a_pair(given):
     pair = (split().images, split().labels)
     with pytest.raises(DataError, match=r"val is tuple, expected \(images, labels\)"):
         Dataset.from_arrays(pair, given, pair)
+
+
+@pytest.mark.parametrize("source", ["/data/a.npz", "z.npz"])
+def test_an_error_names_where_the_arrays_came_from(source):
+    pair = (split().images, split().labels)
+    with pytest.raises(DataError, match=f"^{source}: val is tuple"):
+        Dataset.from_arrays(pair, (), pair, source=source)
+    with pytest.raises(DataError, match="^dataset 'mine': val is tuple"):
+        Dataset.from_arrays(pair, (), pair, name="mine")

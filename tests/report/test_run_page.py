@@ -4,12 +4,15 @@ import html.parser
 import json
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from lsanet_jax import metrics
 from lsanet_jax.errors import ConfigError, WorkdirError
+from lsanet_jax.evaluation.resampling import Draws
 from lsanet_jax.report import run as run_lib
 from lsanet_jax.report import run_files, run_page
 from lsanet_jax.runtime.files import json_text
@@ -109,6 +112,17 @@ def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
         run_lib.read(run[1], by=("sex", "image_id"), table=str(table))
     with pytest.raises(ConfigError, match="name the table that has the columns with --table"):
         run_lib.read(run[1], by=("sex",))
+
+
+@pytest.mark.parametrize(("groups", "independent"), [((), 10), (np.arange(12) // 2, 5)])
+def test_what_is_right_every_time_is_not_certain(groups, independent):
+    found = types.SimpleNamespace(draws=Draws(12, groups, resamples=200), groups=groups)
+    of = np.arange(12) < 10
+    for hits, count in ((of, independent), (~of, 0)):
+        score = run_page._proportion(found, hits & of, of)
+        wilson = scipy.stats.binomtest(count, independent).proportion_ci(method="wilson")
+        assert score.value == (count > 0)
+        np.testing.assert_allclose(score[1:], wilson, atol=1e-12)
 
 
 @pytest.mark.parametrize("task", ["multi-label", "binary-class"])
