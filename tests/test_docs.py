@@ -31,7 +31,13 @@ def blocks(language: str):
     for page in PAGES:
         for run, found, text in BLOCK.findall(page.read_text()):
             if found == language:
-                yield pytest.param(text, bool(run), id=f"{page.stem}-{text.splitlines()[0][:40]}")
+                long = bool(run) and page.stem != "README"
+                yield pytest.param(
+                    text,
+                    bool(run),
+                    id=f"{page.stem}-{text.splitlines()[0][:40]}",
+                    marks=[pytest.mark.slow] if long else [],
+                )
 
 
 def commands():

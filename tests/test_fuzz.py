@@ -433,7 +433,7 @@ def test_config_values(inputs):
     def read(values):
         config_lib.validate(config_lib.unflatten(values))
 
-    assert fuzz(inputs(5 * EACH), read, make) > inputs(EACH)
+    assert fuzz(inputs(2 * EACH), read, make) > inputs(EACH)
 
 
 def test_npz_files(inputs):

@@ -334,7 +334,7 @@ def test_an_update_that_is_not_finite_stops_the_run_before_it_is_saved(tiny, tmp
     assert not list((tmp_path / "checkpoints").glob("*/[0-9]*"))
 
 
-@pytest.mark.parametrize("per_dispatch", [1, 3])
+@pytest.mark.parametrize("per_dispatch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_steps_that_are_not_finite_are_skipped_if_asked(tiny, tmp_path, monkeypatch, per_dispatch):
     tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
     tiny.train.update(on_nan="skip", max_skipped_steps=2, steps_per_dispatch=per_dispatch)
@@ -433,7 +433,11 @@ def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
 
 @pytest.mark.parametrize(
     "task",
-    [pytest.param("binary-class", marks=pytest.mark.slow), "ordinal-regression", "multi-label"],
+    [
+        pytest.param("binary-class", marks=pytest.mark.slow),
+        pytest.param("ordinal-regression", marks=pytest.mark.slow),
+        "multi-label",
+    ],
 )
 def test_every_task_trains_in_grey_with_dks(tiny, tmp_path, task):
     tiny.data.synthetic.update(task=task, channels=1, num_classes=2)

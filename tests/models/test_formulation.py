@@ -133,7 +133,7 @@ def loss_and_gradients(backbone):
     ("backbone", "dtype"),
     [
         *(pytest.param(*p.values, "float32", marks=p.marks) for p in FAMILY_PARAMS),
-        ("resnet18", "bfloat16"),
+        pytest.param("resnet18", "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_in_the_gpus_formulation_splits_over_devices_and_is_deterministic(backbone, dtype):

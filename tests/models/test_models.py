@@ -238,7 +238,10 @@ def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone,
     assert products[1] > products[0]
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "vgg16", "densenet121"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", *(pytest.param(b, marks=pytest.mark.slow) for b in ("vgg16", "densenet121"))],
+)
 def test_bfloat16_is_for_feature_maps_only(backbone, small_families):
     create = lambda dtype: models.create_model(
         model_config(backbone=backbone, dtype=dtype, attention="cbam"), 3, (32, 32, 3), nnx.Rngs(0)
