@@ -170,8 +170,7 @@ class Checkpoints:
             with self._writing():
                 return save(tree)
         with self._writing():
-            while len(self._saves) > 1:
-                self._saves.popleft().result()
+            self._finish_saves(but=1)
         before = self._saves[-1] if self._saves else None
 
         def save_after(tree):
@@ -181,9 +180,9 @@ class Checkpoints:
 
         self._saves.append(self._thread.submit(save_after, jax.tree.map(jnp.copy, tree)))
 
-    def _finish_saves(self) -> None:
-        """Wait until Orbax has all that is to be saved; raises what went wrong."""
-        while self._saves:
+    def _finish_saves(self, but: int = 0) -> None:
+        """Wait until Orbax has all saves but the last few; raises what went wrong."""
+        while len(self._saves) > but:
             self._saves.popleft().result()
 
     def restore_last(self, state: TrainState, means=()) -> tuple[TrainState, Any, dict]:

@@ -21,6 +21,10 @@ from tests.networks import (
 
 TINY = resnet.Spec(resnet.BasicBlock, (1, 1, 1, 1))
 
+THREE_FAMILIES = [
+    "resnet18",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "densenet121")),
+]
 LARGEST = ("resnet101", "wrn101", "resnext101", "vgg19", "densenet169", "densenet201")
 
 
@@ -212,10 +216,7 @@ def test_every_input_size_is_embedded_into_the_deepest_map(backbone, stem, small
         assert outputs.beta.shape == (2, 4)
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    ["resnet18", *(pytest.param(b, marks=pytest.mark.slow) for b in ("vgg16", "densenet121"))],
-)
+@pytest.mark.parametrize("backbone", THREE_FAMILIES)
 def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone, small_families):
     x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
     results, products = [], []
@@ -238,10 +239,7 @@ def test_recomputing_adds_products_to_the_program_and_changes_no_value(backbone,
     assert products[1] > products[0]
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    ["resnet18", *(pytest.param(b, marks=pytest.mark.slow) for b in ("vgg16", "densenet121"))],
-)
+@pytest.mark.parametrize("backbone", THREE_FAMILIES)
 def test_bfloat16_is_for_feature_maps_only(backbone, small_families):
     create = lambda dtype: models.create_model(
         model_config(backbone=backbone, dtype=dtype, attention="cbam"), 3, (32, 32, 3), nnx.Rngs(0)
