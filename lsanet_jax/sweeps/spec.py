@@ -48,7 +48,8 @@ class Run:
     Attributes:
         name: unique in its sweep, and the name of its folder: letters, digits, ".", "_" and "-".
         config: the config that it starts from: the name of a shipped one, or a path.
-        overrides: values of config fields by their dotted names, such as "model.objective".
+        overrides: values of config fields by their dotted names, such as "model.objective"; in
+            texts, "{seed}" stands for the seed, as in "model.init_from": "pretrained/seed{seed}".
         row: what the table shows of it on the left, by the column's title.
         paper: the paper's `acc` and `auc` in percent, and their `dataset`; or None.
         baseline: name of the run that it is compared with, if any.
@@ -261,7 +262,7 @@ def resolve(sweep: Sweep, run: Run, seed: int) -> ml_collections.ConfigDict:
         ConfigError: the run and the field are named.
     """
     config = named.load(run.config)
-    for name, value in {**run.overrides, **sweep.overrides, "seed": seed}.items():
+    for name, value in _fields(sweep, run, seed).items():
         *sections, leaf = name.split(".")
         if name not in config_lib.FIELDS:
             near = near_matches(name, config_lib.FIELDS)
@@ -290,7 +291,6 @@ def jobs(sweep: Sweep, workdir: str | pathlib.Path) -> list[Job]:
 
 def command(sweep: Sweep, job: Job) -> list[str]:
     """Return the arguments of Python that train a job."""
-    fields = {**job.run.overrides, **sweep.overrides, "seed": job.seed}
     file, colon, argument = job.run.config.partition(":")  # of its get_config, if there is one
     return [
         "-m",
@@ -300,9 +300,18 @@ def command(sweep: Sweep, job: Job) -> list[str]:
         "--page=false",
         *(
             f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
-            for name, value in fields.items()
+            for name, value in _fields(sweep, job.run, job.seed).items()
         ),
     ]
+
+
+def _fields(sweep: Sweep, run: Run, seed: int) -> dict[str, Any]:
+    """The fields that one run with one seed has in place of its config's."""
+    fields = {**run.overrides, **sweep.overrides, "seed": seed}
+    return {
+        name: value.replace("{seed}", str(seed)) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
 
 
 def check(sweep: Sweep, workdir: str | pathlib.Path) -> None:

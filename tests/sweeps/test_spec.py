@@ -283,10 +283,32 @@ def test_a_config_may_take_an_argument(tmp_path):
     assert f"--config={config}:dsn" in sweep_lib.command(sweep, job)
 
 
+def test_a_run_may_begin_with_another_ones_weights_of_the_same_seed(tmp_path):
+    fields = {"model.init_from": "pretrained/seed{seed}", "train.early_stop": 2}
+    sweep = Sweep("mine", "", (Run("one", "quickstart", fields, {}),), seeds=(0, 7))
+    job = sweep_lib.jobs(sweep, tmp_path)[1]
+    assert sweep_lib.resolve(sweep, job.run, job.seed).model.init_from == "pretrained/seed7"
+    assert "--config.model.init_from=pretrained/seed7" in sweep_lib.command(sweep, job)
+
+
+@pytest.mark.parametrize("name", ["few_labels", "imbalance"])
+def test_ways_to_train_are_compared_on_the_same_labels(name):
+    sweep = load(name)
+    for run in sweep.runs:
+        config = sweep_lib.resolve(sweep, run, 1)
+        labels = (config.data.train_fraction, config.data.path, config.train.epochs)
+        by_name = {other.name: other for other in sweep.runs}
+        against = sweep_lib.resolve(sweep, by_name[run.baseline or run.name], 1)
+        assert labels == (against.data.train_fraction, against.data.path, against.train.epochs)
+        assert (config.model.init_from == "pretrained/seed1") == run.name.endswith("pretrained")
+        assert "lsanet" in (run.baseline or run.name)
+
+
 def test_every_shipped_sweep_loads():
     assert set(named.names("sweeps")) == {
         *TABLES,
         *("figure2", "label_efficiency", "compare", "ablation", "crossval", "medmnistplus"),
+        *("few_labels", "imbalance"),
     }
     for name in named.names("sweeps"):
         assert load(name).name == name
