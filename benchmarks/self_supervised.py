@@ -85,7 +85,7 @@ def run():
     method = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if method not in ("vicreg", "simclr", "byol"):
         sys.exit("usage: python -m benchmarks.self_supervised vicreg|simclr|byol FLAGS OF TRAINING")
-    patches = []
+    patches: list = []
     if method == "simclr":
         patches = [mock.patch.object(losses, "invariance", simclr)]
     elif method == "byol":
