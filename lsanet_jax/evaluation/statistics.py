@@ -217,7 +217,7 @@ def paired_bootstrap(
     Args:
         statistic: of labels and probabilities of n samples, nan if undefined; called for each
             distinct run of each resample. For a mean over samples, such as the accuracy, pass each
-            sample's term [n, 1] as a and b; for the AUC use `paired_bootstrap_auc`.
+            sample's term [n, 1] as a and b; for scores use `paired_bootstrap_score`.
         labels: [n] or [n, k], for the statistic alone.
         a: the probabilities [n, k] of each seed.
         b: those of the other set.
@@ -236,7 +236,8 @@ def paired_bootstrap(
     return _paired_bootstrap(prepare, labels, a, b, resamples, seed, level)
 
 
-def paired_bootstrap_auc(
+def paired_bootstrap_score(
+    score: str,
     labels: Labels,
     a: Sequence[Probabilities],
     b: Sequence[Probabilities],
@@ -246,13 +247,15 @@ def paired_bootstrap_auc(
     seed: int = 0,
     level: float = 0.95,
 ) -> Bootstrap:
-    """Do `paired_bootstrap` for the AUC, `auc_variance(...)[0]`: the same results, but faster.
+    """Do `paired_bootstrap` for "acc", "balanced_acc" or "auc": the same results, but faster.
 
-    The scores are sorted once, and resamples are counts of each sample.
+    They are `metrics.accuracy`, `balanced_accuracy` and `auc_variance(...)[0]`. Each run is
+    prepared once, and resamples are counts of each sample.
     """
+    _expect(score in _RESAMPLED, f"score {score!r}", " or ".join(_RESAMPLED))
 
     def prepare(run):
-        of_counts = _resampled_auc(labels, run, task)
+        of_counts = _RESAMPLED[score](labels, run, task)
         return lambda rows: of_counts(_counts(rows))
 
     return _paired_bootstrap(prepare, np.asarray(labels), a, b, resamples, seed, level)
@@ -416,6 +419,24 @@ def _resampled_acc(labels, probabilities, task) -> Callable[[np.ndarray], np.nda
     return accuracies
 
 
+def _resampled_balanced_acc(labels, probabilities, task) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from the `_counts` [n, r] to the balanced accuracy of each."""
+    truth, predicted, known = _truth_and_prediction(labels, probabilities, task)
+
+    def recall(of, found, counts):
+        return ((of & found).T @ counts) / (of.T @ counts)
+
+    def balanced(counts):
+        with np.errstate(invalid="ignore"):  # 0 / 0 for a class without samples
+            recalls = recall(truth, predicted, counts)
+            if task == "multi-label":
+                recalls = (recalls + recall(known & ~truth, ~predicted, counts)) / 2
+            there = ~np.isnan(recalls)
+            return np.where(there, recalls, 0).sum(axis=0) / there.sum(axis=0)
+
+    return balanced
+
+
 def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from the `_counts` [n, r] of r resamples to the AUC of each."""
     truth, scores, known = _checked(labels, scores, task)
@@ -443,6 +464,13 @@ def _resampled_auc(labels, scores, task) -> Callable[[np.ndarray], np.ndarray]:
         return np.divide(total, defined, out=np.full(num, math.nan), where=defined > 0)
 
     return aucs
+
+
+_RESAMPLED = {
+    "acc": _resampled_acc,
+    "balanced_acc": _resampled_balanced_acc,
+    "auc": _resampled_auc,
+}
 
 
 def _classes(truth, known, task) -> list[int]:

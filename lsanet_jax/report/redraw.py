@@ -137,9 +137,9 @@ def _percent(text: str) -> float:
 def _comparison(row: Mapping[str, str]) -> Comparison:
     number = lambda key: _finite(row[key]) if row.get(key) else math.nan
     several = lambda key: [float(text) for text in (row.get(key) or "").split()]
-    acc, auc = (
+    acc, balanced_acc, auc = (
         Bootstrap(number(f"{name}_difference"), number(f"{name}_low"), number(f"{name}_high"), 0)
-        for name in ("acc", "auc")
+        for name in ("acc", "balanced_acc", "auc")
     )
     tests = [
         Difference(difference / 100, math.nan, math.nan, math.nan, p_value)
@@ -148,4 +148,4 @@ def _comparison(row: Mapping[str, str]) -> Comparison:
         )
     ]
     seeds = tuple(map(int, row["difference_seeds"].split()))
-    return Comparison(seeds, acc, auc, tuple(tests))
+    return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))

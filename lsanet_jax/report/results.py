@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
-from lsanet_jax import metrics
 from lsanet_jax.config import flatten
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import WorkdirError
@@ -29,6 +28,8 @@ _EPOCH_SHAPE = {
     "train": Each((float, None)),
     "val": {"classifiers": [Each((float, None))]},
 }
+
+_UNKNOWN = statistics.Bootstrap(math.nan, math.nan, math.nan, 0)
 
 
 class Trained(NamedTuple):
@@ -100,10 +101,14 @@ class Cell:
 
 
 class Comparison(NamedTuple):
-    """A run against its baseline, for the seeds that both have, in percentage points."""
+    """A run against its baseline, for the seeds that both have, in percentage points.
+
+    Without predictions the intervals are nan, and of the balanced accuracy the difference too.
+    """
 
     seeds: tuple[int, ...]
-    acc: statistics.Bootstrap  # the interval is nan if predictions are missing
+    acc: statistics.Bootstrap
+    balanced_acc: statistics.Bootstrap
     auc: statistics.Bootstrap
     delong: tuple[statistics.Difference, ...]  # of the AUC, by seed; empty without predictions
 
@@ -167,7 +172,7 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
     seeds = tuple(each.job.seed for _, each in pairs)
     if any(each.predictions is None for pair in pairs for each in pair):
         acc, auc = (_difference_of_means(cell, baseline, seeds, name) for name in ("acc", "auc"))
-        return Comparison(seeds, acc, auc, ())
+        return Comparison(seeds, acc, _UNKNOWN, auc, ())
     first = pairs[0][0]
     for each in (each for pair in pairs for each in pair):
         same = np.array_equal(first.labels, each.labels)
@@ -179,26 +184,13 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
             )
     labels, task = first.labels, first.result["task"]
 
-    known = (labels >= 0).reshape(len(labels), -1)
-
-    def terms(each: Trained) -> Float[np.ndarray, "n 2"]:
-        """How many of each image's known labels are right, and how many are known."""
-        right = metrics.right(labels, each.own, task).reshape(len(labels), -1) & known
-        return np.stack([right.sum(axis=1), known.sum(axis=1)], axis=1).astype(np.float64)
-
-    a, b = zip(*pairs, strict=True)
-    acc = statistics.paired_bootstrap(
-        lambda _, values: np.divide(*values.sum(axis=0)) if values[:, 1].any() else math.nan,
-        labels,
-        [terms(each) for each in a],
-        [terms(each) for each in b],
-        resamples=resamples,
+    a, b = ([each.own for each in runs] for runs in zip(*pairs, strict=True))
+    acc, balanced_acc, auc = (
+        _percent(statistics.paired_bootstrap_score(name, labels, a, b, task, resamples=resamples))
+        for name in ("acc", "balanced_acc", "auc")
     )
-    auc = statistics.paired_bootstrap_auc(
-        labels, [each.own for each in a], [each.own for each in b], task, resamples=resamples
-    )
-    tests = [statistics.delong_difference(labels, x.own, y.own, task) for x, y in pairs]
-    return Comparison(seeds, _percent(acc), _percent(auc), tuple(tests))
+    tests = [statistics.delong_difference(labels, x, y, task) for x, y in zip(a, b, strict=True)]
+    return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))
 
 
 def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:

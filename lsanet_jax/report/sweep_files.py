@@ -67,7 +67,8 @@ def to_csv(report: Report) -> tuple[str, str]:
             row |= {f"{name}_mean": pair[0], f"{name}_std": pair[1]}
         row |= {"seeds": len(cell.trained), "baseline": cell.run.baseline}
         if found := report.comparisons.get(cell.run.name):
-            for name, of in (("acc", found.acc), ("auc", found.auc)):
+            for name in ("acc", "balanced_acc", "auc"):
+                of = getattr(found, name)
                 values = {"difference": of.difference, "low": of.low, "high": of.high}
                 row |= {f"{name}_{key}": value for key, value in values.items()}
             row["difference_seeds"] = " ".join(map(str, found.seeds))

@@ -158,18 +158,23 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         baseline, found = by_name[cell.run.baseline], comparisons.get(cell.run.name)
         against = [v for k, v in row_of(baseline).items() if v != row_of(cell).get(k)]
         row = [", ".join(against) or baseline.run.name]
-        for name in ("acc", "auc"):
-            papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]
+        for name in ("acc", "balanced_acc", "auc"):
             interval = _interval(found and getattr(found, name))
             if found and len(found.seeds) < _num_seeds(cell):
                 interval += f" ({len(found.seeds)} of {_num_seeds(cell)})"
-            row += [interval, _signed(papers[1] - papers[0])]
+            row.append(interval)
+            if name != "balanced_acc":
+                papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]
+                row.append(_signed(papers[1] - papers[0]))
         row += _significance(found)
         rows.append([*_labels(cells, cell), *map(Entry, row)])
     return Table(
         title=DIFFERENCES,
         labels=[*_label_titles(cells), "compared with"],
-        columns=["ACC [95 %]", "paper", "AUC [95 %]", "paper", "DeLong p", "p < .05"],
+        columns=[
+            *("ACC [95 %]", "paper", "balanced ACC [95 %]", "AUC [95 %]", "paper"),
+            *("DeLong p", "p < .05"),
+        ],
         rows=rows,
     )
 

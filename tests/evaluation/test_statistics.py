@@ -305,19 +305,35 @@ def test_bootstrap_drops_and_counts_resamples_without_a_value():
     assert np.isnan(found[:3]).all() and found.dropped == 10
 
 
+SCORES = {
+    "acc": metrics.accuracy,
+    "balanced_acc": statistics.balanced_accuracy,
+    "auc": lambda labels, p, task: statistics.auc_variance(labels, p, task)[0],
+}
+
+
+@pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("task", TASKS)
-def test_the_fast_bootstrap_of_the_auc_is_the_plain_one(task):
+def test_the_fast_bootstrap_of_a_score_is_the_plain_one(task, score):
     # 12 samples: many resamples lack a class or have the AUC of fewer classes, and scores tie.
     labels, _ = draw(task, n=12)
     a, b = ([draw(task, n=12, seed=10 * i + j)[1] for j in range(n)] for i, n in ((1, 2), (2, 3)))
     for others in (b, b[:2]):
         plain = statistics.paired_bootstrap(
-            lambda y, p: statistics.auc_variance(y, p, task)[0], labels, a, others, resamples=120
+            lambda y, p: SCORES[score](y, p, task), labels, a, others, resamples=120
         )
-        fast = statistics.paired_bootstrap_auc(labels, a, others, task, resamples=120)
+        fast = statistics.paired_bootstrap_score(score, labels, a, others, task, resamples=120)
         assert fast == pytest.approx(plain, abs=1e-12)
-    nothing = statistics.paired_bootstrap_auc(labels * 0, a, b, task, resamples=30)
-    assert np.isnan(nothing[:3]).all() and nothing.dropped == 30
+
+
+def test_an_auc_of_one_class_has_no_interval():
+    labels, p = draw("multi-class", n=12)
+    found = statistics.paired_bootstrap_score(
+        "auc", labels * 0, [p], [p], "multi-class", resamples=30
+    )
+    assert np.isnan(found[:3]).all() and found.dropped == 30
+    with pytest.raises(DataError, match="score 'f1', expected acc or balanced_acc or auc"):
+        statistics.paired_bootstrap_score("f1", labels, [p], [p], "multi-class")
 
 
 def outcomes(p_values, differences):
@@ -428,7 +444,7 @@ def test_no_resamples_and_no_level_are_named(option, value):
             call(**{"resamples": 1, option: value})
 
 
-@pytest.mark.parametrize("name", ["paired_bootstrap", "paired_bootstrap_auc", "bootstrap_scores"])
+@pytest.mark.parametrize("name", ["paired_bootstrap", "paired_bootstrap_score", "bootstrap_scores"])
 def test_intervals_are_of_95_percent_and_2000_resamples_unless_asked(name):
     parameters = inspect.signature(getattr(statistics, name)).parameters
     defaults = {key: parameters[key].default for key in ("resamples", "seed", "level")}
@@ -475,13 +491,16 @@ def test_the_variance_of_one_label_is_that_of_its_known_samples():
     )
 
 
-def test_resampled_aucs_leave_unknown_labels_out():
+@pytest.mark.parametrize("score", SCORES)
+def test_resampled_scores_leave_unknown_labels_out(score):
     labels, p = with_unknown()
     rng = np.random.default_rng(1)
     better = np.clip(p + 0.1 * labels * rng.random(p.shape), 0, 1)
-    fast = statistics.paired_bootstrap_auc(labels, [p], [better], "multi-label", resamples=30)
+    fast = statistics.paired_bootstrap_score(
+        score, labels, [p], [better], "multi-label", resamples=30
+    )
     slow = statistics.paired_bootstrap(
-        lambda y, q: metrics.auc(y, q, "multi-label"), labels, [p], [better], resamples=30
+        lambda y, q: SCORES[score](y, q, "multi-label"), labels, [p], [better], resamples=30
     )
     np.testing.assert_allclose(fast, slow)
 

@@ -134,6 +134,10 @@ def test_intervals_are_those_of_the_statistics(tmp_path, task):
         lambda y, p: metrics.accuracy(y, p, task), labels, a, b, resamples=50
     )
     assert comparison.acc[:3] == pytest.approx(100 * np.array(acc[:3]))
+    balanced = statistics.paired_bootstrap(
+        lambda y, p: statistics.balanced_accuracy(y, p, task), labels, a, b, resamples=50
+    )
+    assert comparison.balanced_acc[:3] == pytest.approx(100 * np.array(balanced[:3]))
     tests = [statistics.delong_difference(labels, x, y, task) for x, y in zip(a, b, strict=True)]
     assert comparison.delong == tuple(tests)
     (row,) = texts(made.tables[1])
@@ -212,8 +216,8 @@ def test_missing_and_failed_seeds_are_told(tmp_path):
     assert [row[1] for row in shown[2:]] == ["failed", "– (0 of 3)"]
     assert made.comparisons["ours"].seeds == (1,)
     ours, later = texts(made.tables[1])
-    assert all(re.fullmatch(r"[+−].* \[.*\] \(1 of 3\)", ours[i]) for i in (2, 4))
-    assert later[2:] == ["–", "+0.00", "–", "+0.00", "–", "–"]
+    assert all(re.fullmatch(r"[+−].* \[.*\] \(1 of 3\)", ours[i]) for i in (2, 4, 5))
+    assert later[2:] == ["–", "+0.00", "–", "–", "+0.00", "–", "–"]
     assert made.problems[1] == "broken/seed1 failed: the loss is not finite at step 1"
     assert made.problems[-1] == "not finished: plain/seed2, ours/seed0, ours/seed2, later"
     runs, summary = (list(csv.DictReader(text.splitlines())) for text in report_files.to_csv(made))
@@ -763,7 +767,7 @@ def test_the_p_value_of_a_row_is_the_majoritys():
         ({}, ("–", "–")),
     ):
         delong = [statistics.Difference(d, 0, 0, 0, p) for p, d in tests.items()]
-        found = results.Comparison((0,), interval, interval, tuple(delong))
+        found = results.Comparison((0,), interval, interval, interval, tuple(delong))
         assert report_tables._significance(found) == expected
 
 
