@@ -235,6 +235,13 @@ def make_emphasis(config: ml_collections.ConfigDict, dataset: Dataset) -> losses
         check_every_class(f"logit_adjustment = {loss.logit_adjustment:g}", dataset, counts)
         tau = loss.logit_adjustment
         offsets = imbalance.logit_offsets(counts, tau, multilabel=multilabel)
+        if loss.label_smoothing:
+            log.warning(
+                "config.loss.label_smoothing = %g gives each image a part of every class, and "
+                "config.loss.logit_adjustment raises that of rare classes, so that their "
+                "probabilities say little: set one of them to 0",
+                loss.label_smoothing,
+            )
     untouched = not len(weights) and not len(offsets) and config.data.sampling == "shuffle"
     if untouched and config.model.objective != "vicreg":
         warn_of_rare_classes(dataset, counts)

@@ -117,3 +117,12 @@ def test_rare_classes_are_warned_of_if_nothing_is_done_about_them(caplog):
     emphasis()
     (record,) = caplog.records
     assert "df (1, 1.0 %)" in record.getMessage() and "nv" not in record.getMessage()
+
+
+def test_smoothed_labels_that_are_adjusted_are_warned_of(caplog):
+    caplog.set_level(logging.WARNING, "lsanet_jax")
+    emphasis(label_smoothing=0.1, class_weights="balanced")
+    assert not caplog.records
+    emphasis(label_smoothing=0.1, logit_adjustment=0.5)
+    (record,) = caplog.records
+    assert "label_smoothing = 0.1" in record.getMessage()
