@@ -2,7 +2,7 @@ r"""Rare classes: what flips, adjusted logits and weights do to them, and what t
 
 lsanet sweep --sweep=imbalance --workdir=sweeps/imbalance --scale=28px \
     --config.data.path=ham10000_28.npz
-24 runs, 8 with each of three seeds, a quarter of an hour each on a CPU core. The report's
+30 runs, 10 with each of three seeds, a quarter of an hour each on a CPU core. The report's
 balanced ACC is the mean recall of the classes; result.json of a run has each class's.
 """
 
@@ -18,6 +18,8 @@ ARMS = {
     "weighted": ("LSANet, flips, class weights", {**FLIPS, "loss.class_weights": "balanced"}),
     "effective": ("LSANet, flips, effective weights", {**FLIPS, "loss.class_weights": "effective"}),
     "sampled": ("LSANet, flips, balanced sampling", {**FLIPS, "data.sampling": "balanced"}),
+    "baseline-flips": ("Baseline, flips", {**FLIPS, "model.objective": "baseline"}),
+    "mu": ("LSANet, flips, weaker synergy", {**FLIPS, "loss.mu": 0.1}),
     "focal": ("LSANet, flips, focal", {**FLIPS, "loss.focal_gamma": 2.0}),
 }
 
