@@ -19,7 +19,8 @@ for name in sys.argv[2:]:
     image = Image.open(name).convert(mode).resize((width, height), resize)
     batch = np.asarray(image).reshape(1, height, width, -1)
     (probabilities,) = session.run(None, {"images": batch})[0]
-    print(name, dict(zip(about["classes"], probabilities.round(4).tolist(), strict=True)))
+    shown = [round(float(p), 4) for p in probabilities]
+    print(name, dict(zip(about["classes"], shown, strict=True)))
     for point in about.get("operating_points", []):
         p = probabilities[about["classes"].index(point["class"])]
         print(f"  {point['class']}: {'yes' if p >= (point['threshold'] or np.inf) else 'no'}")
