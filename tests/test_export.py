@@ -112,7 +112,7 @@ def test_what_onnx_cannot_hold_is_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", [b for b in models.BACKBONES if not b.endswith("101")])
-def test_onnx_of_whole_backbones_on_real_images(shared, backbone):
+def test_exports_of_whole_backbones_on_real_images(shared, backbone, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     from lsanet_jax import onnx_graph
 
@@ -130,10 +130,16 @@ def test_onnx_of_whole_backbones_on_real_images(shared, backbone):
     trained = TrainedModel(model, whole, dataset, 1)
     with export.plain_formulation():
         written = onnx_graph.write(*export.inference_program(trained, None), "x", "y")
+        file = tmp_path / "m.stablehlo"
+        stablehlo = export._write_stablehlo(file, export.inference_program(trained, None), {})
     session = onnxruntime.InferenceSession(
         written.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     expected = np.asarray(trained.predictor()(images)[0][-1])
-    difference = np.abs(session.run(None, {"x": images})[0] - expected).max()
-    print(f"{backbone}: {difference:.1e}")
-    assert difference < 1e-4
+    for name, found in (
+        ("onnx", session.run(None, {"x": images})[0]),
+        ("stablehlo", stablehlo(images)),
+    ):
+        difference = np.abs(np.asarray(found) - expected).max()
+        print(f"{backbone}, {name}: {difference:.1e}")
+        assert difference < 1e-4
