@@ -17,7 +17,7 @@ def get_config():
     config.data.path = "images.npz"
     config.data.image_size = 28
     config.data.augment.update(hflip=True, vflip=True, rot90=True, shift=0.1)
-    config.loss.update(logit_adjustment=0.5, label_smoothing=0.1)
+    config.loss.logit_adjustment = 0.5
     config.train.update(
         optimizer="adamw",
         weight_decay=0.05,

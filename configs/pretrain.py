@@ -16,7 +16,7 @@ def get_config():
     config = load("few_labels")
     config.model.objective = "vicreg"
     config.model.projection_channels = 256
-    config.loss.update(logit_adjustment=0.0, label_smoothing=0.0)
+    config.loss.logit_adjustment = 0.0
     config.train.update(batch_size=128, ema=0.0, weight_decay=1e-4)
     config.eval.select = "last"
     return config
