@@ -31,6 +31,8 @@ from lsanet_jax.steps import TrainState
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 7 * 24 * 3600  # seconds that a checkpoint may take to be written
+
 
 class Model(NamedTuple):
     """What a network is, without what its training needs besides."""
@@ -59,8 +61,12 @@ class Checkpoints:
                 read_only=not writes,
                 preservation_policy=ocp.checkpoint_managers.LatestN(2),
                 enable_async_checkpointing=True,
-                # If a folder cannot be made, Orbax would wait minutes for the thread that makes it.
-                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+                async_options=ocp.options.AsyncOptions(
+                    # Orbax goes by the clock, which runs on while a laptop sleeps or a job is held.
+                    timeout_secs=_PATIENCE,
+                    # If a folder cannot be made, it would wait minutes for the thread that does.
+                    create_directories_asynchronously=False,
+                ),
                 cleanup_tmp_directories=True,  # what a crash or a full disk left
             )
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)

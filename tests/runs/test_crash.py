@@ -14,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 import tqdm
 from flax import nnx
@@ -329,6 +331,18 @@ def two_checkpoints(tmp_path_factory):
             checkpoints.save_best(epoch, state)
             held[3 * epoch] = everything(state, means, meta)
     return folder, held
+
+
+def test_a_checkpoint_may_take_as_long_as_a_laptop_sleeps(tmp_path, monkeypatch):
+    clock = itertools.count(time.time(), 3600.0)  # every look at it is an hour later
+    slow = types.SimpleNamespace(**vars(time) | {"time": lambda: next(clock)})
+    monkeypatch.setattr(sys.modules[ocp.future.ChainedFuture.__module__], "time", slow)
+    meta = {"epoch": 1, "best_val": {"auc": 0.5}, "rates": [1e3]}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_last(3, make_state(1, 3), [jnp.zeros(3)], meta)
+    assert next(clock) > time.time() + 3600
+    with Checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore_last(make_state(0, 0), [jnp.zeros(3)])[0].step) == 3
 
 
 def truncate(content, rng):
