@@ -301,9 +301,9 @@ def bootstrap_scores(
     _expect(units.shape == (n,), f"groups of shape {units.shape}", f"shape {(n,)}")
     num_units = int(units.max()) + 1
     scorers = {}
-    for name, resampled in (("acc", _resampled_acc), ("auc", _resampled_auc)):
-        of_runs = [resampled(labels, run, task) for run in runs]
-        of_baseline = [resampled(labels, run, task) for run in baseline]
+    for name in ("acc", "auc"):
+        of_runs = [_RESAMPLED[name](labels, run, task) for run in runs]
+        of_baseline = [_RESAMPLED[name](labels, run, task) for run in baseline]
         scorers[name] = [
             (lambda counts, a=a, b=b: a(counts) - b(counts)) if b else a
             for a, b in itertools.zip_longest(of_runs, of_baseline)

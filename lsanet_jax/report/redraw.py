@@ -14,6 +14,7 @@ from lsanet_jax.evaluation.statistics import Bootstrap, Difference
 from lsanet_jax.report import tables
 from lsanet_jax.report.results import Cell, Comparison, Trained
 from lsanet_jax.report.tables import Table
+from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import text_of_csv_cell
 from lsanet_jax.sweeps.spec import Job, Run
@@ -139,7 +140,7 @@ def _comparison(row: Mapping[str, str]) -> Comparison:
     several = lambda key: [float(text) for text in (row.get(key) or "").split()]
     acc, balanced_acc, auc = (
         Bootstrap(number(f"{name}_difference"), number(f"{name}_low"), number(f"{name}_high"), 0)
-        for name in ("acc", "balanced_acc", "auc")
+        for name in SCORES
     )
     tests = [
         Difference(difference / 100, math.nan, math.nan, math.nan, p_value)

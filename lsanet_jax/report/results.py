@@ -17,6 +17,7 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.runs import seal, stored
 from lsanet_jax.runs.layout import ENVIRONMENTS, MANIFEST, METRICS, PREDICTIONS, RESULT
+from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runs.stored import Predictions
 from lsanet_jax.runs.workdir import read_manifest, read_result
 from lsanet_jax.runtime import strict_json
@@ -187,7 +188,7 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
     a, b = ([each.own for each in runs] for runs in zip(*pairs, strict=True))
     acc, balanced_acc, auc = (
         _percent(statistics.paired_bootstrap_score(name, labels, a, b, task, resamples=resamples))
-        for name in ("acc", "balanced_acc", "auc")
+        for name in SCORES
     )
     tests = [statistics.delong_difference(labels, x, y, task) for x, y in zip(a, b, strict=True)]
     return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))

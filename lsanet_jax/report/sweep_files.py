@@ -13,6 +13,7 @@ from lsanet_jax.report import results, words
 from lsanet_jax.report import tables as report_tables
 from lsanet_jax.report.sweep import Report
 from lsanet_jax.report.tables import class_names, dataset_title, latex, markdown, plain, row_of
+from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runtime.files import csv_cell, replacing
 
 if TYPE_CHECKING:  # elsewhere only when something is drawn: matplotlib is slow to import
@@ -67,7 +68,7 @@ def to_csv(report: Report) -> tuple[str, str]:
             row |= {f"{name}_mean": pair[0], f"{name}_std": pair[1]}
         row |= {"seeds": len(cell.trained), "baseline": cell.run.baseline}
         if found := report.comparisons.get(cell.run.name):
-            for name in ("acc", "balanced_acc", "auc"):
+            for name in SCORES:
                 of = getattr(found, name)
                 values = {"difference": of.difference, "low": of.low, "high": of.high}
                 row |= {f"{name}_{key}": value for key, value in values.items()}

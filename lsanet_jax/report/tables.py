@@ -11,6 +11,7 @@ import numpy as np
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.report import results
 from lsanet_jax.report.results import Cell, Comparison
+from lsanet_jax.runs.result import SCORES
 
 NONE = "–"
 DIFFERENCES = "Difference to the baseline"
@@ -158,7 +159,7 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         baseline, found = by_name[cell.run.baseline], comparisons.get(cell.run.name)
         against = [v for k, v in row_of(baseline).items() if v != row_of(cell).get(k)]
         row = [", ".join(against) or baseline.run.name]
-        for name in ("acc", "balanced_acc", "auc"):
+        for name in SCORES:
             interval = _interval(found and getattr(found, name))
             if found and len(found.seeds) < _num_seeds(cell):
                 interval += f" ({len(found.seeds)} of {_num_seeds(cell)})"
