@@ -8,7 +8,7 @@ from lsanet_jax.sweeps.paper import METHODS, at_scale
 from lsanet_jax.sweeps.spec import Run, Sweep
 
 BEYOND_THE_PAPER = {
-    "dsn_halving": "DSN, halving weights",
+    "dsn_halving": "DSN with halving weights",
     "dhm": "DHM",
     "ensemble_distill": "Exit-ensemble distillation",
     "byot": "BYOT",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,23 +10,37 @@ from lsanet_jax.errors import DataError
 from lsanet_jax.evaluation.statistics import Difference
 
 
-def over_seeds(tests: Sequence[Difference]) -> Difference:
+FEWEST = 4
+"""Networks from which on their spreads between seeds say something of each other."""
+_MANY = 1e6  # degrees of freedom that are as good as infinitely many
+
+
+class Spread(NamedTuple):
+    """How a network's score varies from seed to seed: a variance and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> Difference:
     """Join the tests of several seeds on one test split into one of the method.
 
     Two networks may differ by the draw of the test images or by the seeds that they were trained
     with. Let w be the squared mean of the seeds' standard errors, as if the seeds shared all of the
-    chance in the test images (it is at most that), and b the sample variance of the differences
-    between the S seeds, over S. The half width h of the interval of the mean difference is
+    chance in the test images (it is at most that), and b_i the variances between the S seeds, over
+    S. The half width h of the interval of the mean difference is
 
-      h^2 = z^2 w + t^2 b,
+      h^2 = z^2 w + sum_i t_i^2 b_i,
 
-    with the quantiles z of the normal distribution and t of Student's with S - 1 degrees of
-    freedom: it covers at least as often as it says (Banerjee, "On confidence interval for two-means
+    with the quantiles z of the normal distribution and t_i of Student's with the degrees of freedom
+    of b_i: it covers at least as often as it says (Banerjee, "On confidence interval for two-means
     problem based on separate estimates of variances", Sankhya A 1961). The p-value is that of the
     interval which just reaches 0.
 
     Args:
         tests: by DeLong, one for each seed.
+        spreads: of both networks, from `spreads_of`. Without them there is one b, the sample
+            variance of the differences, with S - 1 degrees of freedom.
 
     Returns:
         The mean difference; all else is nan for a single seed, which tells nothing of the method.
@@ -42,14 +57,16 @@ def over_seeds(tests: Sequence[Difference]) -> Difference:
     if seeds == 1:
         return Difference(mean, *[math.nan] * 4)
     within = float(np.mean([test.standard_error for test in tests])) ** 2
-    between = float(differences.var(ddof=1)) / seeds
-    error = math.sqrt(within + between)
+    spreads = spreads or [Spread(float(differences.var(ddof=1)), seeds - 1)]
+    between = [(spread.variance / seeds, min(spread.freedom, _MANY)) for spread in spreads]
+    error = math.sqrt(within + sum(b for b, _ in between))
     if not error > 0:  # nan, or all networks rank all images alike
         return Difference(mean, error, mean, mean, 1.0 if mean == 0 else math.nan)
 
     def half_width(p_value: float) -> float:
-        z, t = special.ndtri(p_value / 2), special.stdtrit(seeds - 1, p_value / 2)
-        return math.sqrt(z**2 * within + t**2 * between)
+        z = special.ndtri(p_value / 2)
+        squared = [special.stdtrit(freedom, p_value / 2) ** 2 * b for b, freedom in between]
+        return math.sqrt(z**2 * within + sum(squared))
 
     low, high = -15.0, 0.0  # powers of 10
     for _ in range(50):
@@ -57,6 +74,54 @@ def over_seeds(tests: Sequence[Difference]) -> Difference:
         low, high = (low, middle) if half_width(10**middle) < abs(mean) else (middle, high)
     margin = half_width(0.05)
     return Difference(mean, error, mean - margin, mean + margin, 10**high)
+
+
+def spreads_of(scores: Sequence[Sequence[float]]) -> list[Spread]:
+    """Estimate how each of several networks' scores vary between seeds, from all of them.
+
+    Three seeds say little of a variance, but ten networks on the same data have similar ones. Each
+    sample variance is moved towards their common value s_0^2, which counts as d_0 degrees of
+    freedom: (d_0 s_0^2 + d s^2) / (d_0 + d). Both follow from how much the variances differ; if no
+    more than by chance, d_0 is infinite. This holds if the true variances are like draws from a
+    scaled inverse chi-squared distribution.
+
+    Reference: Smyth, "Linear models and empirical Bayes methods for assessing differential
+    expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 2004, section 6.2.
+
+    Args:
+        scores: of each network, one of each seed, at least two.
+
+    Returns:
+        The spread of each; nothing of fewer than `FEWEST` networks, or if one does not vary.
+    """
+    if len(scores) < FEWEST:
+        return []
+    variances = np.array([np.var(each, ddof=1) for each in scores])
+    if not (variances > 0).all():  # nan, too
+        return []
+    from scipy import special
+
+    freedom = np.array([len(each) - 1.0 for each in scores])
+    logs = np.log(variances) - special.digamma(freedom / 2) + np.log(freedom / 2)
+    excess = logs.var(ddof=1) - special.polygamma(1, freedom / 2).mean()
+    if excess > 0:
+        prior = 2 * _inverse_trigamma(float(excess))
+        common = math.exp(logs.mean() + special.digamma(prior / 2) - math.log(prior / 2))
+    else:
+        prior, common = _MANY, float(np.average(variances, weights=freedom))
+    moderated = (prior * common + freedom * variances) / (prior + freedom)
+    return [Spread(float(v), float(d)) for v, d in zip(moderated, prior + freedom, strict=True)]
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The x > 0 whose trigamma is the value, by Newton's method as in Smyth's appendix."""
+    from scipy import special
+
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = special.polygamma(1, x)
+        x += trigamma * (1 - trigamma / value) / special.polygamma(2, x)
+    return float(x)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsanet_jax import metrics
 from lsanet_jax.evaluation import comparison, learning_curve, statistics
 from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report.folds import Joined
@@ -38,6 +39,8 @@ class Tests(NamedTuple):
 
     title: str
     of_seeds: Sequence[Difference]  # in AUC
+    aucs: Sequence[float]  # in [0, 1], of these seeds; beside them the plain network's
+    plain_aucs: Sequence[float]
     seconds: float  # of training
 
 
@@ -46,7 +49,7 @@ class Verdict(NamedTuple):
 
     title: str
     difference: Difference  # of the AUC, in percentage points
-    p_value: float  # corrected for the number of methods
+    p_value: float  # corrected for the number of methods; that of the difference is not
     time: float  # of training, in that of the plain network
 
     @property
@@ -96,7 +99,7 @@ def which_to_take(
     says.append(
         "All methods end in a network of the same size and speed; only training takes longer."
     )
-    says.append(_advice(better))
+    says.append(_advice(better, others))
     titles = {baseline.run.row["Method"], *(v.title for v in verdicts)}
     methods = dict.fromkeys(cell.run.row["Method"] for cell in cells)
     untested = [method for method in methods if method not in titles]
@@ -106,7 +109,7 @@ def which_to_take(
 
 
 def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
-    found = [comparison.over_seeds(each.of_seeds) for each in tests]
+    found = list(_over_seeds(tests))
     corrected = comparison.holm([each.p_value for each in found])
     for each, of, p_value in zip(tests, found, corrected, strict=True):
         points = Difference(
@@ -115,12 +118,30 @@ def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
         yield Verdict(each.title, points, p_value, each.seconds / plain)
 
 
+def _over_seeds(tests: Sequence[Tests]) -> Iterator[Difference]:
+    """Join the seeds of each method; the plain network's spread counts once, with most seeds."""
+    plain = max((each.plain_aucs for each in tests), key=len, default=())
+    spreads = comparison.spreads_of([plain, *(each.aucs for each in tests)])
+    for i, each in enumerate(tests, start=1):
+        yield comparison.over_seeds(each.of_seeds, [spreads[0], spreads[i]] if spreads else ())
+
+
 def _tests(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> list[Tests]:
-    return [
-        Tests(cell.run.row["Method"], comparisons[cell.run.name].delong, _seconds([cell]))
-        for cell in cells
-        if cell.run.name in comparisons and len(comparisons[cell.run.name].delong) > 1
-    ]
+    plain = {s: auc for c in cells if not c.run.baseline for s, auc in _aucs(c).items()}
+    found = []
+    for cell in cells:
+        of_both = comparisons.get(cell.run.name)
+        if of_both is None or len(of_both.delong) < 2:
+            continue
+        aucs = [[each[seed] for seed in of_both.seeds] for each in (_aucs(cell), plain)]
+        found.append(Tests(cell.run.row["Method"], of_both.delong, *aucs, _seconds([cell])))
+    return found
+
+
+def _aucs(cell: Cell) -> dict[int, float]:
+    """Of each finished seed, in [0, 1]; nan if it is not defined."""
+    percent = zip(cell.trained, cell.percent("test", "auc"), strict=True)
+    return {trained.job.seed: auc / 100 for trained, auc in percent}
 
 
 def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
@@ -144,7 +165,12 @@ def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
             )["auc"]
             error = (auc.high - auc.low) / (2 * 1.959964)
             tests.append(Difference(auc.value, error, auc.low, auc.high, math.nan))
-        found.append(Tests(each.cells[0].run.row["Method"], tests, _seconds(each.cells)))
+        aucs = [
+            [metrics.auc(of.labels, of.probabilities[-1], each.task) for of in tested]
+            for tested in ([new for _, new in same], [old for old, _ in same])
+        ]
+        title = each.cells[0].run.row["Method"]
+        found.append(Tests(title, tests, *aucs, _seconds(each.cells)))
     return found
 
 
@@ -170,9 +196,16 @@ def _the_plain_network(plain: Cell | Joined, data: str, methods: int) -> str:
     )
 
 
-def _advice(better: Sequence[Verdict]) -> str:
+def _advice(better: Sequence[Verdict], others: Sequence[Verdict] = ()) -> str:
     if not better:
-        return "Take the plain network: no other method has earned its time here."
+        near = [v for v in others if v.difference.p_value < _LEVEL and v.difference.difference > 0]
+        if not near:
+            return "Take the plain network: no other method has earned its time here."
+        nearest = min(near, key=lambda v: v.difference.p_value)
+        return (
+            f"Take the plain network for now. Nearest to a difference came {nearest}: more seeds, "
+            "such as --seeds=0,1,2,3,4, would tell."
+        )
     best = max(better, key=lambda v: v.difference.difference)
     text = (
         f"Take {best.title}: it has the highest AUC of those that are better. (The best of several "
