@@ -1,4 +1,4 @@
-r"""A recipe for few labels: LSANet-ResNet-18 at 28 pixels, augmented, averaged, adjusted.
+r"""A recipe for few labels: LSANet-ResNet-18 at 28 pixels, augmented, averaged, of weak synergy.
 
 python -m lsanet_jax.main --config=few_labels --workdir=runs/tenth \
     --config.data.path=ham10000_28.npz --config.data.train_fraction=0.1
@@ -17,7 +17,7 @@ def get_config():
     config.data.path = "images.npz"
     config.data.image_size = 28
     config.data.augment.update(hflip=True, vflip=True, rot90=True, shift=0.1)
-    config.loss.logit_adjustment = 0.5
+    config.loss.mu = 0.1
     config.train.update(
         optimizer="adamw",
         weight_decay=0.05,

@@ -16,7 +16,6 @@ def get_config():
     config = load("few_labels")
     config.model.objective = "vicreg"
     config.model.projection_channels = 256
-    config.loss.logit_adjustment = 0.0
     config.train.update(batch_size=128, ema=0.0, weight_decay=1e-4)
     config.eval.select = "last"
     return config

@@ -9,7 +9,6 @@ import numpy as np
 from lsanet_jax.errors import DataError
 from lsanet_jax.evaluation.statistics import Difference
 
-
 FEWEST = 4
 """Networks from which on their spreads between seeds say something of each other."""
 _MANY = 1e6  # degrees of freedom that are as good as infinitely many

@@ -183,8 +183,7 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
 def _significance(found: Comparison | None) -> tuple[str, str]:
     if found is None or not found.delong:
         return NONE, NONE
-    p = statistics.majority_p_value(found.delong)
-    text = NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    text = p_text(statistics.majority_p_value(found.delong))
     # Seeds that contradict the mean difference do not support it.
     small = [
         t for t in found.delong if t.p_value < 0.05 and t.difference * found.auc.difference > 0
@@ -281,6 +280,11 @@ def _number(value: float | None) -> str:
 
 def _signed(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """Format a p-value as .012, and a small one as < .001."""
+    return NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def spread(values: Sequence[float]) -> str:

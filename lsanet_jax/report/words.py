@@ -9,9 +9,10 @@ import numpy as np
 from lsanet_jax import metrics
 from lsanet_jax.evaluation import comparison, learning_curve, statistics
 from lsanet_jax.evaluation.statistics import Difference
+from lsanet_jax.report import tables
 from lsanet_jax.report.folds import Joined
 from lsanet_jax.report.results import Cell, Comparison
-from lsanet_jax.report.tables import dataset_title
+from lsanet_jax.report.tables import Table, dataset_title
 from lsanet_jax.sweeps.estimate import training_images
 
 _LEVEL = 0.05
@@ -58,10 +59,14 @@ class Verdict(NamedTuple):
         return self.p_value < _LEVEL
 
     def __str__(self):
-        d, p = self.difference, self.p_value
-        p = "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
-        points = f"{_signed(d.difference)} points of AUC [{_signed(d.low)}, {_signed(d.high)}]"
+        points = f"{_signed(self.difference.difference)} points of AUC {self.interval}"
+        p = f"p {tables.p_text(self.p_value)}".replace("p .", "p = .")
         return f"{self.title} ({points}, {p}, {self.time:.1f} times the training time)"
+
+    @property
+    def interval(self) -> str:
+        """The interval of the difference as text."""
+        return f"[{_signed(self.difference.low)}, {_signed(self.difference.high)}]"
 
 
 def which_to_take(
@@ -71,8 +76,7 @@ def which_to_take(
 ) -> str:
     """Say which methods differ from the plain network by more than chance, and which to take."""
     baseline = next(cell for cell in cells if cell.run.baseline is None)
-    tests = _tests_in_folds(joined) if joined else _tests(cells, comparisons)
-    verdicts = list(_verdicts(tests, _seconds([c for c in cells if c.run.baseline is None])))
+    verdicts = verdicts_on(cells, comparisons, joined)
     if not verdicts:
         return (
             "Nothing can be compared yet: it takes the plain network and another method, each "
@@ -108,6 +112,32 @@ def which_to_take(
     return " ".join(says)
 
 
+def verdicts_on(
+    cells: Sequence[Cell],
+    comparisons: Mapping[str, Comparison],
+    joined: Sequence[Joined] = (),
+) -> list[Verdict]:
+    """Test each method against the plain network, and correct for their number."""
+    tests = _tests_in_folds(joined) if joined else _tests(cells, comparisons)
+    return list(_verdicts(tests, _seconds([c for c in cells if c.run.baseline is None])))
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """Show them, as the paragraph uses them."""
+    return Table(
+        title="All methods against the plain network",
+        labels=["Method"],
+        columns=["AUC [95 %]", "p, corrected", "training time"],
+        rows=[
+            [
+                *map(tables.Entry, (v.title, f"{_signed(v.difference.difference)} {v.interval}")),
+                *map(tables.Entry, (tables.p_text(v.p_value), f"{v.time:.1f} times")),
+            ]
+            for v in verdicts
+        ],
+    )
+
+
 def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
     found = list(_over_seeds(tests))
     corrected = comparison.holm([each.p_value for each in found])
@@ -133,8 +163,9 @@ def _tests(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> list
         of_both = comparisons.get(cell.run.name)
         if of_both is None or len(of_both.delong) < 2:
             continue
-        aucs = [[each[seed] for seed in of_both.seeds] for each in (_aucs(cell), plain)]
-        found.append(Tests(cell.run.row["Method"], of_both.delong, *aucs, _seconds([cell])))
+        own, title = _aucs(cell), cell.run.row["Method"]
+        aucs, before = ([each[seed] for seed in of_both.seeds] for each in (own, plain))
+        found.append(Tests(title, of_both.delong, aucs, before, _seconds([cell])))
     return found
 
 
@@ -165,12 +196,12 @@ def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
             )["auc"]
             error = (auc.high - auc.low) / (2 * 1.959964)
             tests.append(Difference(auc.value, error, auc.low, auc.high, math.nan))
-        aucs = [
+        own, plains = (
             [metrics.auc(of.labels, of.probabilities[-1], each.task) for of in tested]
             for tested in ([new for _, new in same], [old for old, _ in same])
-        ]
+        )
         title = each.cells[0].run.row["Method"]
-        found.append(Tests(title, tests, *aucs, _seconds(each.cells)))
+        found.append(Tests(title, tests, own, plains, _seconds(each.cells)))
     return found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax.errors import ConfigError
+from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report import compare, sweep_files, sweep_page, words
 from lsanet_jax.report import sweep as report
 from lsanet_jax.sweeps import spec
@@ -47,6 +48,9 @@ def test_the_paragraph_names_what_is_better_and_what_to_take(tmp_path):
     assert "For DSN no difference could be shown." in said
     assert "Take LSANet: it has the highest AUC of those that are better." in said
     assert said in sweep_files.to_markdown(made)
+    (shown,) = [t for t in made.tables if t.title == "All methods against the plain network"]
+    p_values = {row[0].text: row[2].text for row in shown.rows}
+    assert p_values["DSN"] == "1.000" and p_values["LSANet"] == "< .001"
     page = sweep_page.render(made._replace(cells=[], tables=[], comparisons={}))
     assert f"<h2>In words</h2>\n<p>{said[:40]}" in page
 
@@ -55,6 +59,16 @@ def test_without_a_difference_the_plain_network_is_taken(tmp_path):
     (said,) = compared(tmp_path, {"baseline": 0.5, "lsanet": 0.501}).words
     assert "None of them differs from it by more than chance." in said
     assert "Take the plain network" in said
+
+
+def test_the_method_that_came_nearest_is_named():
+    near = words.Verdict("Near", Difference(1.5, 0.6, 0.3, 2.7, 0.02), 0.18, 1.2)
+    far = words.Verdict("Far", Difference(-1.5, 0.6, -2.7, -0.3, 0.01), 0.09, 1.2)
+    said = words._advice([], [far, near])
+    assert said.startswith(
+        "Take the plain network for now. Nearest to a difference came Near (+1.5"
+    )
+    assert "earned its time" in words._advice([], [far])
 
 
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
