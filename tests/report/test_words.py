@@ -50,7 +50,7 @@ def test_the_paragraph_names_what_is_better_and_what_to_take(tmp_path):
     assert said in sweep_files.to_markdown(made)
     (shown,) = [t for t in made.tables if t.title == "All methods against the plain network"]
     p_values = {row[0].text: row[2].text for row in shown.rows}
-    assert p_values["DSN"] == "1.000" and p_values["LSANet"] == "< .001"
+    assert float(p_values["DSN"]) > 0.05 and p_values["LSANet"] == "< .001"
     page = sweep_page.render(made._replace(cells=[], tables=[], comparisons={}))
     assert f"<h2>In words</h2>\n<p>{said[:40]}" in page
 
