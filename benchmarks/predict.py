@@ -1,60 +1,108 @@
 """What calibration and doubt cost in prediction: python -m benchmarks.predict [--images=10000].
 
-Predicts images of 224 pixels from an npz file with an LSANet-ResNet-18, in turns as the network's
-own classifier says it (--raw), and calibrated, with decisions, prediction sets and doubt, which
-need all classifiers and beta. Compiling and reading the run are in both.
+Predicts images of 224 pixels from an npz file with an LSANet-ResNet-18, as the network's own
+classifier says it (--raw), and calibrated, with decisions, prediction sets and doubt, which need
+all classifiers and beta. Both commands run at the same time and take turns after each batch, so
+that a machine that is slower for a while is slower for both; reading the run, compiling and
+writing are in both.
 """
 
 import argparse
 import pathlib
-import statistics
 import tempfile
+import threading
 import time
 
+import jax
 import numpy as np
 
 from configs import quickstart
 from lsanet_jax import predict, train
+from lsanet_jax.runs.trained import TrainedModel
+
+
+class Turns:
+    """Of several threads one works at a time; each one's own time is counted.
+
+    Attributes:
+      seconds: worked so far, by the thread's name.
+    """
+
+    def __init__(self, names):
+        self.seconds = dict.fromkeys(names, 0.0)
+        self._waiting = list(names)  # The first has its turn.
+        self._changed = threading.Condition()
+        self._began = 0.0
+
+    def __enter__(self):
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting[0] == threading.current_thread().name)
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_):
+        self._end(last=True)
+
+    def next(self):
+        """Let the other threads work until it is this one's turn again."""
+        self._end(last=False)
+        self.__enter__()
+
+    def _end(self, *, last):
+        name = threading.current_thread().name
+        self.seconds[name] += time.perf_counter() - self._began
+        with self._changed:
+            self._waiting.pop(0)
+            if not last:
+                self._waiting.append(name)
+            self._changed.notify_all()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
     config = quickstart.get_config()
     config.data.size = config.data.image_size = args.size
     config.data.synthetic.update(num_train=64, num_val=64, num_test=64)
     config.train.update(epochs=1, batch_size=16)
+    turns = Turns(["raw", "judged"])
+    predictor = TrainedModel.predictor
+
+    def in_turns(self, **options):
+        run = predictor(self, **options)
+
+        def one_batch(images):
+            found = jax.block_until_ready(run(images))
+            turns.next()
+            return found
+
+        return one_batch
+
+    def command():
+        with turns:
+            name = threading.current_thread().name
+            output = str(folder / f"{name}.csv")
+            predict.predict_to_file(
+                folder / "run", input=str(file), output=output, raw=name == "raw"
+            )
+
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
+        file = folder / "images.npz"
         train.train_and_evaluate(config, folder / "run")
         shape = (args.images, args.size, args.size, 3)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        np.savez(folder / "images.npz", test_images=images)
-        np.savez(folder / "few.npz", test_images=images[:64])
-        del images
-        times = {True: [], False: []}
-        for i in range(args.rounds + 1):  # the first, of few images, fills caches
-            for raw, taken in times.items():
-                start = time.perf_counter()
-                predict.predict_to_file(
-                    folder / "run",
-                    input=str(folder / ("images.npz" if i else "few.npz")),
-                    output=str(folder / "predictions.csv"),
-                    raw=raw,
-                )
-                taken.append(time.perf_counter() - start)
-                print(f"round {i}: {'raw' if raw else 'judged'} {taken[-1]:.1f} s", flush=True)
-    for raw, taken in times.items():
-        seconds = statistics.median(taken[1:])
-        print(
-            f"{'raw' if raw else 'judged':6} {seconds:7.1f} s, {args.images / seconds:.1f} images/s"
-        )
-    ratios = [judged / raw for raw, judged in zip(times[True][1:], times[False][1:], strict=True)]
-    print(f"judged / raw: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        np.savez(file, test_images=np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+        TrainedModel.predictor = in_turns
+        threads = [threading.Thread(target=command, name=name) for name in turns.seconds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for name, seconds in turns.seconds.items():
+        print(f"{name:6} {seconds:7.1f} s, {args.images / seconds:.1f} images/s")
+    print(f"judged / raw: {turns.seconds['judged'] / turns.seconds['raw']:.3f}")
 
 
 if __name__ == "__main__":
