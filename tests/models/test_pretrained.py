@@ -106,7 +106,7 @@ def test_torchvisions_own_vgg_file_gives_its_features(tmp_path, small_families):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", [*FAMILIES, "wrn50"])
 def test_a_file_of_imagenets_shapes_loads_into_every_family(tmp_path, backbone):
     tensors = filled_like(make(backbone, classes=1000), 3)
     if backbone == "vgg16":  # as timm has it: a convolution in front of the classifier
