@@ -154,6 +154,7 @@ def begin(
     graphdef, state = steps.init(network.creator(weights), tx, network.key, mesh, averaged=averaged)
     objective = build.make_objective(config, dataset, graphdef, state)
     build.log_parameters(config, state.params)
+    build.advise(config)
     train_step = steps.TrainStep(
         build.frozen(graphdef, state, factors),
         tx,

@@ -616,3 +616,19 @@ def test_an_augmented_run_resumes_and_ends_the_same(tiny, tmp_path, monkeypatch,
     assert without_timing(read_metrics(tmp_path / "cut")) == without_timing(
         read_metrics(tmp_path / "whole")
     )
+
+
+def test_small_images_on_a_gpu_are_advised_of_longer_dispatches(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "lsanet_jax")
+    config = resnet18.get_config()
+    config.data.image_size = 28
+    build.advise(config)
+    monkeypatch.setenv("LSANET_FORMULATION", "gpu")
+    for changed in ({"data": {"image_size": 224}}, {"train": {"steps_per_dispatch": 10}}):
+        other = config.copy_and_resolve_references()
+        other.update(changed)
+        build.advise(other)
+    assert not caplog.records
+    build.advise(config)
+    (record,) = caplog.records
+    assert "steps_per_dispatch = 10" in record.getMessage()
