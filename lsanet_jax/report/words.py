@@ -59,7 +59,8 @@ class Verdict(NamedTuple):
         return self.p_value < _LEVEL
 
     def __str__(self):
-        points = f"{_signed(self.difference.difference)} points of AUC {self.interval}"
+        gain = _signed(self.difference.difference)
+        points = f"{gain} points of AUC, 95 % interval {self.interval}"
         p = f"p {tables.p_text(self.p_value)}".replace("p .", "p = .")
         return f"{self.title} ({points}, {p}, {self.time:.1f} times the training time)"
 
@@ -97,8 +98,8 @@ def which_to_take(
         if not (better or worse):
             none = "None of them differs from it by more than chance."
         says.append(
-            f"{none} That does not prove that there is no difference: with these images and seeds, "
-            f"one of less than about {visible:.1f} points would go unnoticed."
+            f"{none} That does not prove that there is no difference: with these images and "
+            f"repeats, one of less than about {visible:.1f} points would probably be missed."
         )
     says.append(
         "All methods end in a network of the same size and speed; only training takes longer."
@@ -213,17 +214,23 @@ def _seconds(cells: Sequence[Cell]) -> float:
 
 def _the_plain_network(plain: Cell | Joined, data: str, methods: int) -> str:
     if isinstance(plain, Joined):
-        count, auc = len(plain.tested[0].labels), 100 * plain.scores["auc"].value
+        said, auc = plain.tested[0].probabilities[-1], 100 * plain.scores["auc"].value
         times = f"{len(plain.seeds)} times in each of {len(plain.cells)} folds"
     else:
-        count, auc = len(plain.predicted[0].labels), float(np.mean(plain.percent("test", "auc")))
+        said, auc = plain.predicted[0].own, float(np.mean(plain.percent("test", "auc")))
         times = f"{len(plain.trained)} times"
-    compared = "One other method was" if methods == 1 else f"{methods} other methods were"
+    count, classes = said.shape
+    averaged = ", on average over the classes" if classes > 2 else ""
+    compared = f"One other method was compared with it, each trained {times}."
+    if methods > 1:
+        compared = (
+            f"{methods} other methods were compared with it, each trained {times}; the p-values "
+            "allow for their number, the intervals do not."
+        )
     return (
         f"On the {count} test images of {data} the plain network reaches an AUC of {auc:.1f} %: of "
         "an image with a finding and one without, it gives the former the higher score in "
-        f"{auc:.0f} of 100 cases. {compared} compared with it, each trained {times}; what follows "
-        "allows for their number."
+        f"{auc:.0f} of 100 cases{averaged}. {compared}"
     )
 
 
@@ -239,9 +246,16 @@ def _advice(better: Sequence[Verdict], others: Sequence[Verdict] = ()) -> str:
         )
     best = max(better, key=lambda v: v.difference.difference)
     text = (
-        f"Take {best.title}: it has the highest AUC of those that are better. (The best of several "
-        "looks a little better than it is.)"
+        f"Take {best.title}: it has the highest AUC of those that are better. The best of several "
+        "looks a little better than it is."
     )
+    if len(better) == 1:
+        text = (
+            f"Take {best.title}: it is the only one that is shown to be better than the plain "
+            "network, though not that it is better than the others."
+        )
+        if others:
+            text += " The best of several looks a little better than it is."
     near = [
         v
         for v in better

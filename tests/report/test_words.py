@@ -43,10 +43,14 @@ def test_the_paragraph_names_what_is_better_and_what_to_take(tmp_path):
     assert "3 other methods were compared with it, each trained 3 times" in said
     better = said.partition("Better than it by more than chance: ")[2].partition(". ")[0]
     worse = said.partition("Worse by more than chance: ")[2].partition(". ")[0]
-    assert better.startswith("LSANet (+") and "points of AUC [+" in said and "DSN" not in better
+    assert (
+        better.startswith("LSANet (+")
+        and "points of AUC, 95 % interval [+" in said
+        and "DSN" not in better
+    )
     assert worse.startswith("SelfCon (−")
     assert "For DSN no difference could be shown." in said
-    assert "Take LSANet: it has the highest AUC of those that are better." in said
+    assert "Take LSANet: it is the only one that is shown to be better than the plain" in said
     assert said in sweep_files.to_markdown(made)
     (shown,) = [t for t in made.tables if t.title == "All methods against the plain network"]
     p_values = {row[0].text: row[2].text for row in shown.rows}
@@ -69,6 +73,9 @@ def test_the_method_that_came_nearest_is_named():
         "Take the plain network for now. Nearest to a difference came Near (+1.5"
     )
     assert "earned its time" in words._advice([], [far])
+    two = words._advice([near, near._replace(title="Also", time=0.9)])
+    assert two.startswith("Take Near: it has the highest AUC of those that are better.")
+    assert "Also is within half a point of it and trains faster." in two
 
 
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
