@@ -5,6 +5,11 @@ python -m lsanet_jax.main --config=few_labels --workdir=runs/tenth \
 Flips and quarter turns suit images without an up and a left, such as skin lesions, cells and
 tissue: switch off --config.data.augment.vflip and .rot90 for others. Begin with weights that were
 pretrained on your unlabelled images by --config.model.init_from=runs/pretrained.
+
+HAM10000-28, 100 epochs, three seeds, test AUC (balanced ACC) with 5 and 10 % of the labels: plain
+network 79.8 (27.6) and 83.6 (33.1), LSANet as in the paper 84.9 (28.8) and 87.7 (33.0), this recipe
+85.6 (35.0) and 89.4 (43.4), from pretrained weights 86.6 (35.7) and 90.0 (44.6). docs/results.md has
+intervals, and what else was tried.
 """
 
 from lsanet_jax.config import default_config
