@@ -8,8 +8,8 @@ pretrained on your unlabelled images by --config.model.init_from=runs/pretrained
 
 HAM10000-28, 100 epochs, three seeds, test AUC (balanced ACC) with 5 and 10 % of the labels: plain
 network 79.8 (27.6) and 83.6 (33.1), LSANet as in the paper 84.9 (28.8) and 87.7 (33.0), this recipe
-85.6 (35.0) and 89.4 (43.4), from pretrained weights 86.6 (35.7) and 90.0 (44.6). docs/results.md has
-intervals, and what else was tried.
+85.6 (35.0) and 89.4 (43.4), from pretrained weights 86.6 (35.7) and 90.0 (44.6). docs/results.md
+has intervals, and what else was tried.
 """
 
 from lsanet_jax.config import default_config
