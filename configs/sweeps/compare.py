@@ -4,19 +4,11 @@ lsanet compare --workdir=sweeps/mine --config.data.name=folder --config.data.pat
 33 runs of ResNet-18, 11 with each of three seeds. `lsanet compare --help` has more.
 """
 
-from lsanet_jax.sweeps.paper import METHODS, at_scale
+from lsanet_jax.sweeps.paper import METHODS, NEWER_METHODS, at_scale
 from lsanet_jax.sweeps.spec import Run, Sweep
 
-BEYOND_THE_PAPER = {
-    "dsn_halving": "DSN with halving weights",
-    "dhm": "DHM",
-    "ensemble_distill": "Exit-ensemble distillation",
-    "byot": "BYOT",
-    "selfcon": "SelfCon",
-    "contrastive": "Contrastive deep supervision",
-}
 PAPERS = ("baseline", "dsn", "dsn_ks", "dks", "lsanet")
-COMPARED = {method: METHODS[method] for method in PAPERS} | BEYOND_THE_PAPER
+COMPARED = {method: METHODS[method] for method in PAPERS} | NEWER_METHODS
 
 
 def get_sweep(scale):

@@ -10,14 +10,11 @@ validation AUC of them. At 28 pixels fewer labels are seen in more epochs, at mo
 networks have time to learn.
 """
 
-from lsanet_jax.sweeps.paper import METHODS, at_scale, paper_table
-from lsanet_jax.sweeps.spec import Run, Sweep
+from lsanet_jax.sweeps.paper import METHODS, NEWER_METHODS, at_scale, paper_table, run_of
+from lsanet_jax.sweeps.spec import Sweep
 
 PERCENT = (1, 5, 10, 25, 50, 100)
-COMPARED = {
-    **{method: METHODS[method] for method in ("baseline", "dsn", "lsanet")},
-    "ensemble_distill": "Exit-ensemble distillation",
-}
+COMPARED = ("baseline", "dsn", "lsanet", "ensemble_distill")
 
 
 def get_sweep(scale):
@@ -27,28 +24,17 @@ def get_sweep(scale):
 
 
 def _run(percent, method, scale):
-    fields = at_scale(scale, "resnet18")
-    if fields:
-        fields["train.epochs"] = min(100, max(fields["train.epochs"], 1000 // percent))
-    return Run(
+    row = {"backbone": "resnet18", "dataset": "dermamnist", "method": method}
+    if percent == 100:  # with the paper's numbers, if it has them
+        row = next((r for r in paper_table(1)["rows"] if row.items() <= r.items()), row)
+    fields = {"data__train_fraction": percent / 100}
+    if epochs := at_scale(scale, "resnet18").get("train.epochs"):
+        fields["train__epochs"] = min(100, max(epochs, 1000 // percent))
+    return run_of(
+        row,
         name=f"{percent}pct-{method}",
-        config="resnet18",
-        overrides={
-            "data.name": "dermamnist",
-            "model.objective": method,
-            **fields,
-            "data.train_fraction": percent / 100,
-        },
-        row={"Labels": f"{percent} %", "Method": COMPARED[method]},
-        paper=_paper(method) if percent == 100 else None,
+        shown={"Labels": f"{percent} %", "Method": (METHODS | NEWER_METHODS)[method]},
+        scale=scale,
         baseline=None if method == "baseline" else f"{percent}pct-baseline",
+        **fields,
     )
-
-
-def _paper(method):
-    """Return the paper's numbers of a method, if it has them."""
-    wanted = ("resnet18", "dermamnist", method)
-    for row in paper_table(1)["rows"]:
-        if (row["backbone"], row["dataset"], row["method"]) == wanted:
-            return {key: row[key] for key in ("dataset", "acc", "auc")}
-    return None

@@ -66,7 +66,8 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
     tables.append(report_tables.main_table(cells))
     if any(cell.run.baseline is not None and cell.run.fold_of is None for cell in cells):
         tables.append(report_tables.differences(cells, comparisons))
-    if swept.name == "compare" and (verdicts := words.verdicts_on(cells, comparisons, joined)):
+    verdicts = words.verdicts_on(cells, comparisons, joined) if swept.name == "compare" else []
+    if verdicts:
         tables.append(words.table(verdicts))
     tables += [*report_tables.per_class(cells), report_tables.epochs(cells)]
     trained = [each for cell in cells for each in cell.trained]
@@ -89,7 +90,7 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
         problems=_problems(swept, cells),
         cells=cells,
         comparisons=comparisons,
-        words=words.of(swept.name, cells, comparisons, joined),
+        words=words.of(swept.name, cells, verdicts, joined),
         joined=joined,
     )
 

@@ -21,12 +21,12 @@ _LEVEL = 0.05
 def of(
     name: str,
     cells: Sequence[Cell],
-    comparisons: Mapping[str, Comparison],
+    verdicts: Sequence["Verdict"] = (),
     joined: Sequence[Joined] = (),
 ) -> list[str]:
     """Return the paragraphs of a sweep; none but for compare and label_efficiency."""
     if name == "compare":
-        return [which_to_take(cells, comparisons, joined)]
+        return [which_to_take(cells, verdicts, joined)]
     if name == "label_efficiency":
         return list(more_labels(cells))
     return []
@@ -59,25 +59,26 @@ class Verdict(NamedTuple):
         return self.p_value < _LEVEL
 
     def __str__(self):
-        gain = _signed(self.difference.difference)
-        points = f"{gain} points of AUC, 95 % interval {self.interval}"
-        p = f"p {tables.p_text(self.p_value)}".replace("p .", "p = .")
-        return f"{self.title} ({points}, {p}, {self.time:.1f} times the training time)"
+        gain, interval, p, time = self.texts
+        points = f"{gain} points of AUC, 95 % interval {interval}"
+        p = p if p.startswith("<") else f"= {p}"
+        return f"{self.title} ({points}, p {p}, {time} the training time)"
 
     @property
-    def interval(self) -> str:
-        """The interval of the difference as text."""
-        return f"[{_signed(self.difference.low)}, {_signed(self.difference.high)}]"
+    def texts(self) -> tuple[str, str, str, str]:
+        """The difference, its interval, the p-value and the time of training."""
+        of, p = self.difference, tables.p_text(self.p_value)
+        interval = f"[{_signed(of.low)}, {_signed(of.high)}]"
+        return _signed(of.difference), interval, p, f"{self.time:.1f} times"
 
 
 def which_to_take(
     cells: Sequence[Cell],
-    comparisons: Mapping[str, Comparison],
+    verdicts: Sequence[Verdict],
     joined: Sequence[Joined] = (),
 ) -> str:
     """Say which methods differ from the plain network by more than chance, and which to take."""
     baseline = next(cell for cell in cells if cell.run.baseline is None)
-    verdicts = verdicts_on(cells, comparisons, joined)
     if not verdicts:
         return (
             "Nothing can be compared yet: it takes the plain network and another method, each "
@@ -125,17 +126,15 @@ def verdicts_on(
 
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Show them, as the paragraph uses them."""
+    rows = []
+    for each in verdicts:
+        gain, interval, *others = each.texts
+        rows.append([*map(tables.Entry, (each.title, f"{gain} {interval}", *others))])
     return Table(
         title="All methods against the plain network",
         labels=["Method"],
         columns=["AUC [95 %]", "p, corrected", "training time"],
-        rows=[
-            [
-                *map(tables.Entry, (v.title, f"{_signed(v.difference.difference)} {v.interval}")),
-                *map(tables.Entry, (tables.p_text(v.p_value), f"{v.time:.1f} times")),
-            ]
-            for v in verdicts
-        ],
+        rows=rows,
     )
 
 
@@ -197,9 +196,9 @@ def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
             )["auc"]
             error = (auc.high - auc.low) / (2 * 1.959964)
             tests.append(Difference(auc.value, error, auc.low, auc.high, math.nan))
-        own, plains = (
+        plains, own = (
             [metrics.auc(of.labels, of.probabilities[-1], each.task) for of in tested]
-            for tested in ([new for _, new in same], [old for old, _ in same])
+            for tested in zip(*same, strict=True)
         )
         title = each.cells[0].run.row["Method"]
         found.append(Tests(title, tests, own, plains, _seconds(each.cells)))
@@ -245,17 +244,15 @@ def _advice(better: Sequence[Verdict], others: Sequence[Verdict] = ()) -> str:
             "such as --seeds=0,1,2,3,4, would tell."
         )
     best = max(better, key=lambda v: v.difference.difference)
-    text = (
-        f"Take {best.title}: it has the highest AUC of those that are better. The best of several "
-        "looks a little better than it is."
-    )
+    why = "it has the highest AUC of those that are better."
     if len(better) == 1:
-        text = (
-            f"Take {best.title}: it is the only one that is shown to be better than the plain "
-            "network, though not that it is better than the others."
+        why = (
+            "it is the only one that is shown to be better than the plain network, though not that "
+            "it is better than the others."
         )
-        if others:
-            text += " The best of several looks a little better than it is."
+    text = f"Take {best.title}: {why}"
+    if len(better) + len(others) > 1:
+        text += " The best of several looks a little better than it is."
     near = [
         v
         for v in better

@@ -25,6 +25,15 @@ METHODS = {
     "dsn_lsa": "DSN+LSA",
     "lsanet": "LSANet",
 }
+NEWER_METHODS = {
+    "dsn_halving": "DSN with halving weights",
+    "dhm": "DHM",
+    "ensemble_distill": "Exit-ensemble distillation",
+    "byot": "BYOT",
+    "selfcon": "SelfCon",
+    "contrastive": "Contrastive deep supervision",
+}
+"""Those that the paper does not have."""
 
 
 def paper_table(number: int) -> dict[str, Any]:

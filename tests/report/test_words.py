@@ -73,6 +73,8 @@ def test_the_method_that_came_nearest_is_named():
         "Take the plain network for now. Nearest to a difference came Near (+1.5"
     )
     assert "earned its time" in words._advice([], [far])
+    assert "p = .180, 1.2 times" in str(near) and "p = 1.000," in str(near._replace(p_value=1.0))
+    assert "p < .001," in str(near._replace(p_value=1e-4))
     two = words._advice([near, near._replace(title="Also", time=0.9)])
     assert two.startswith("Take Near: it has the highest AUC of those that are better.")
     assert "Also is within half a point of it and trains faster." in two
