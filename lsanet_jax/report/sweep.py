@@ -73,8 +73,13 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
     trained = [each for cell in cells for each in cell.trained]
     old = [each.job.name for each in trained if each.predictions is None]
     unsealed = [each.job.name for each in trained if each.looks is None]
-    texts = ["sweep_notes.txt", "fold_notes.txt"] if joined else ["sweep_notes.txt"]
-    notes = [" ".join(n.split()) for text in texts for n in templates.read(text).split("\n\n")]
+    texts = {"sweep": True, "fold": joined, "compare": verdicts}
+    notes = [
+        " ".join(note.split())
+        for about, there in texts.items()
+        if there
+        for note in templates.read(f"{about}_notes.txt").split("\n\n")
+    ]
     if unsealed:
         which = "all runs" if len(unsealed) == len(trained) else ", ".join(unsealed)
         notes.append(f"No {SEAL}, as in runs of earlier versions, so not checked: {which}.")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -30,6 +31,7 @@ def joined(address: str | None) -> Iterator[types.ModuleType]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns about it
+    _authenticate(new=address is None)
     try:
         import ray
     except ImportError as error:
@@ -45,6 +47,20 @@ def joined(address: str | None) -> Iterator[types.ModuleType]:
         raise KeyboardInterrupt from error
     finally:
         ray.shutdown()
+
+
+def _authenticate(*, new: bool) -> None:
+    """Choose the token that Ray's processes know each other by, before Ray is imported.
+
+    A new Ray has one of its own: else it writes one into the home directory, where `ray start`
+    finds it and then lets in only who has it. A cluster gets the user's token, if there is one; a
+    cluster without a token does not look at it.
+    """
+    if new:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if named or os.path.isfile(os.path.expanduser("~/.ray/auth_token")):  # there may be no home
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _init(ray: types.ModuleType, address: str | None) -> None:
@@ -91,6 +107,12 @@ def _connect(ray: types.ModuleType, address: str, options: Mapping) -> None:
         _give_up(f"--address={address} has not answered for {CONNECT_TIMEOUT} s: {advice}")
     if errors:
         why = str(errors[0]).partition(". ")[0]
+        if "InvalidAuthToken" in str(errors[0].__cause__):
+            why = "it asks for another token than this machine has"
+            advice = (
+                "copy ~/.ray/auth_token from the machine of its head, or set RAY_AUTH_TOKEN to "
+                "what `ray get-auth-token` prints there"
+            )
         raise ConfigError(f"--address={address} cannot be joined ({why}): {advice}") from errors[0]
 
 

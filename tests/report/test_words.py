@@ -53,6 +53,7 @@ def test_the_paragraph_names_what_is_better_and_what_to_take(tmp_path):
     assert "Take LSANet: it is the only one that is shown to be better than the plain" in said
     assert said in sweep_files.to_markdown(made)
     (shown,) = [t for t in made.tables if t.title == "All methods against the plain network"]
+    assert made.notes[-1].startswith("All methods against the plain network: the interval joins")
     p_values = {row[0].text: row[2].text for row in shown.rows}
     assert float(p_values["DSN"]) > 0.05 and p_values["LSANet"] == "< .001"
     page = sweep_page.render(made._replace(cells=[], tables=[], comparisons={}))
@@ -112,6 +113,7 @@ def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):
             p = draw_probabilities(labels, "binary-class", skill=skill, seed=seed)
             finish(swept, tmp_path / "w", run.name, seed, labels, p, task="binary-class")
     made = report.make(swept, tmp_path / "w", resamples=20)
+    assert not any(note.startswith("All methods against") for note in made.notes)
     (said,) = made.words
     assert said.startswith("Baseline: Twice the labels: AUC +0.3 [0.0, 1.0]; these runs do not say")
     ((curve, unit),) = words.learning_curves(made.cells, "auc").values()

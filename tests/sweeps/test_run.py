@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import types
 
@@ -338,6 +339,49 @@ def test_runs_of_a_dead_node_move_to_another_with_the_same_bits(tmp_path):
     assert {job.name: outcome(job) for job in tiny.jobs} == whole
     assert sum(tiny.count(job_lib.STARTED).values()) == 7
     assert set(tiny.count("result in").values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token(many, tmp_path):
+    """As in docs/clusters.md; `ray start` asks for a token as soon as there is one."""
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    clean = {k: v for k, v in many.environment.items() if not k.startswith("RAY_")}
+    many.environment = {**clean, "HOME": str(home)}
+    ray = pathlib.Path(sys.executable).with_name("ray")
+    command = [ray, "start", "--head", "--block", "--port=0", "--num-cpus=2"]
+    head = subprocess.Popen(
+        [*command, "--include-dashboard=false", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"],
+        env=many.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = iter(head.stdout.readline, "")
+        address = next(line for line in said if "ray start --address=" in line).split("'")[1]
+        many.environment["HOME"] = str(tmp_path)
+        code, _, errors = many.run(f"--address={address}")
+        assert code == 2 and errors.count("error: ") == 1 + errors.count("RPC error: "), errors
+        assert "it asks for another token than this machine has" in errors.splitlines()[-1]
+        assert "ray get-auth-token" in errors and "Traceback" not in errors
+        many.environment["HOME"] = str(home)
+        code, output, errors = many.run(f"--address={address}", "--cpus_per_run=1")
+        assert code == 0, errors
+        assert output.count("done") == 20
+    finally:
+        head.terminate()
+        head.communicate(timeout=60)
+
+
+def test_a_sweep_on_this_machine_leaves_no_token_at_home(many, tmp_path):
+    """With one there, `ray start --head` would let in only who has it."""
+    clean = {k: v for k, v in many.environment.items() if not k.startswith("RAY_")}
+    many.environment = {**clean, "HOME": str(tmp_path)}
+    code, _, errors = many.run("--cpus_per_run=1", "--filter=run1")
+    assert code == 0, errors
+    assert not (tmp_path / ".ray").exists()
 
 
 def test_runs_have_a_gpu_each_where_there_are_some(tmp_path):
