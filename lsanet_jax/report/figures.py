@@ -210,19 +210,11 @@ def differences(rows: Sequence[Difference], xlabel: str) -> Figure:
         axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
-        handles = [
-            Line2D([], [], color=BLUE, marker="o", markersize=5, linewidth=2.5, label="here, 95 %"),
-            Line2D(
-                [],
-                [],
-                color=QUIET,
-                marker="D",
-                markersize=4.5,
-                fillstyle="none",
-                linewidth=0,
-                label="paper",
-            ),
-        ]
+        here = {"color": BLUE, "marker": "o", "markersize": 5, "linewidth": 2.5}
+        handles = [Line2D([], [], **here, label="here, 95 %")]
+        if any(np.isfinite(row.paper) for row in rows):
+            paper = {"marker": "D", "markersize": 4.5, "fillstyle": "none", "linewidth": 0}
+            handles.append(Line2D([], [], color=QUIET, **paper, label="paper"))
         axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 

@@ -38,6 +38,7 @@ class Report(NamedTuple):
     problems: list[str]
     cells: list[Cell]
     comparisons: dict[str, Comparison]  # by the run's name
+    verdicts: list[words.Verdict]  # of compare
     words: list[str]  # paragraphs
     joined: list[folds.Joined]  # of a cross-validation
 
@@ -95,6 +96,7 @@ def make(swept: Sweep, workdir: str | pathlib.Path, *, resamples: int = 2000) ->
         problems=_problems(swept, cells),
         cells=cells,
         comparisons=comparisons,
+        verdicts=verdicts,
         words=words.of(swept.name, cells, verdicts, joined),
         joined=joined,
     )

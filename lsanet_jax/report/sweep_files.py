@@ -127,7 +127,11 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
         contents[f"{report.name}.tex"] = latex(report.tables[0], report.title)
         if report.tables[1].title == report_tables.DIFFERENCES:
             contents[f"{report.name}_differences.tex"] = latex(report.tables[1], report.title)
-    draw = {"figure2": _figure2, "label_efficiency": _label_efficiency}.get(report.name)
+    draw = {
+        "compare": _compare,
+        "figure2": _figure2,
+        "label_efficiency": _label_efficiency,
+    }.get(report.name)
     picture = draw(report) if draw else None
     if picture is not None:
         from lsanet_jax.report import figures
@@ -148,6 +152,21 @@ def write(report: Report, output: pathlib.Path, formats: Sequence[str]) -> list[
     except OSError as error:
         raise WorkdirError(f"cannot write to --output={output}: {error}") from error
     return [output / name for name in contents]
+
+
+def _compare(report: Report) -> "figures.Picture | None":
+    """Draw each method's gain in AUC over the plain network, the highest first; None without."""
+    from lsanet_jax.report import figures
+
+    ordered = sorted(report.verdicts, key=lambda v: -v.difference.difference)
+    if not ordered:
+        return None
+    rows = []
+    for title, of, *_ in ordered:
+        rows.append(figures.Difference(title, of.difference, of.low, of.high, math.nan))
+    label = "Gain in AUC over the plain network; " + "; ".join(map(str, ordered))
+    figure = figures.differences(rows, "gain in AUC, percentage points")
+    return figures.Picture("Which method?", label, figure)
 
 
 def _figure2(report: Report) -> "figures.Picture | None":

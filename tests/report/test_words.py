@@ -56,6 +56,11 @@ def test_the_paragraph_names_what_is_better_and_what_to_take(tmp_path):
     assert any(note.startswith("All methods against the plain") for note in made.notes)
     p_values = {row[0].text: row[2].text for row in shown.rows}
     assert float(p_values["DSN"]) > 0.05 and p_values["LSANet"] == "< .001"
+    picture = sweep_files._compare(made)
+    assert [t.get_text() for t in picture.figure.axes[0].get_yticklabels()] == [
+        "LSANet", "DSN", "SelfCon"
+    ]  # fmt: skip
+    assert str(made.verdicts[1]) in picture.label
     page = sweep_page.render(made._replace(cells=[], tables=[], comparisons={}))
     assert f"<h2>In words</h2>\n<p>{said[:40]}" in page
 
@@ -82,8 +87,9 @@ def test_the_method_that_came_nearest_is_named():
 
 
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
-    (said,) = compared(tmp_path, {"baseline": 0.1, "lsanet": 2.0}, seeds=(0,)).words
-    assert said.startswith("Nothing can be compared yet")
+    made = compared(tmp_path, {"baseline": 0.1, "lsanet": 2.0}, seeds=(0,))
+    assert made.words[0].startswith("Nothing can be compared yet")
+    assert sweep_files._compare(made) is None
 
 
 def test_folds_are_compared_on_the_images_of_all(tmp_path):
