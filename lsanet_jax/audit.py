@@ -378,8 +378,11 @@ def _config_on_same_data(
         newest = strict_json.read_json(path / CONFIG)
         common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
         fields |= {name: newest[name] for name in common}
-    if data is not None:
-        fields["data.path" if fields.get("data.path") else "data.root"] = str(data)
+    if data is not None and fields.get("data.path"):
+        fields["data.path"] = str(data)
+    elif data is not None:  # of MedMNIST: the folder, or a file in it
+        folder = pathlib.Path(data)
+        fields["data.root"] = str(folder if folder.is_dir() else folder.parent)
     config = config_lib.unflatten(config_lib.complete(fields))
     config_lib.validate(config)
     found = data_lib.load(config.data, config.seed).fingerprint

@@ -13,7 +13,7 @@ strict=True. For VGG give it the classifier that ours has first:
 onnx and stablehlo map uint8 images [batch, height, width, channels], of the size of the training
 images and of any number, to what `predict` gives: preprocessing and calibration are inside. The
 file is tried on real images, and the largest difference is printed. Each needs the extra of its
-name: pip install "lsanet-jax[onnx]".
+name: pip install onnx onnxruntime.
 
 The metadata say what the images must look like, what the classes are, and at which probability to
 decide. They are in the file; those of stablehlo are beside it, in FILE.json.
@@ -186,7 +186,7 @@ def _write_onnx(file: pathlib.Path, program: Program, metadata: dict) -> Callabl
         onnx: Any = importlib.import_module("onnx")
     except ImportError as error:
         raise ConfigError(
-            '--format=onnx needs the package onnx: pip install "lsanet-jax[onnx]"'
+            "--format=onnx needs the package onnx: pip install onnx onnxruntime"
         ) from error
     from lsanet_jax import onnx_graph
 
@@ -213,7 +213,7 @@ def _write_stablehlo(file: pathlib.Path, program: Program, metadata: dict) -> Ca
         importlib.import_module("flatbuffers")
     except ImportError as error:
         raise ConfigError(
-            '--format=stablehlo needs the package flatbuffers: pip install "lsanet-jax[stablehlo]"'
+            "--format=stablehlo needs the package flatbuffers: pip install flatbuffers"
         ) from error
     run, spec = program
     with plain_formulation():

@@ -1,7 +1,7 @@
 """Send a run's numbers to an experiment tracker as they are written: `lsanet train --track=NAME`.
 
 Each tracker keeps its own settings (MLFLOW_TRACKING_URI, WANDB_PROJECT and the like), and is an
-extra of its own: pip install "lsanet-jax[mlflow]". What it gets is what TensorBoard gets, the
+extra of its own: pip install mlflow. What it gets is what TensorBoard gets, the
 config and, at the end, the result.
 """
 
@@ -38,7 +38,7 @@ class Tracker:
             self._client = importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f'--track={name}: {error}; install it with pip install "lsanet-jax[{name}]"'
+                f"--track={name}: {error}; install it with pip install {name}"
             ) from error
         self._refused = False
         self._name, title = name, pathlib.Path(workdir).absolute().name

@@ -466,6 +466,7 @@ def about(dataset: Dataset, network: build.Network, weights: Weights | None) -> 
             "stored_shape": list(dataset.train.images.shape[1:]),
             "image_shape": list(network.image_shape),
             "fingerprint": dataset.fingerprint,
+            "labelled": len(dataset.train) - dataset.unlabelled,  # images to learn from
         },
         "environment": manifest.environment(),
     }

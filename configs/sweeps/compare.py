@@ -1,6 +1,6 @@
 """Every method of deep supervision on one set of images: which one to take?
 
-lsanet compare --workdir=sweeps/mine --config.data.name=folder --config.data.path=my_images
+lsanet compare --workdir=sweeps/mine --config.data.path=my_images
 33 runs of ResNet-18, 11 with each of three seeds. `lsanet compare --help` has more.
 """
 

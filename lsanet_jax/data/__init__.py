@@ -1,5 +1,6 @@
 """Datasets: `load(config.data)` returns a `Dataset`, wherever its images come from."""
 
+import logging
 import math
 import os
 
@@ -9,6 +10,8 @@ from lsanet_jax.data import duplicates, quality, subset, unlabelled
 from lsanet_jax.data.dataset import ARRAYS, SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
 from lsanet_jax.errors import ConfigError, near_matches
+
+log = logging.getLogger(__name__)
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Split", "load"]
 
@@ -82,6 +85,12 @@ def _load_whole(config: ml_collections.ConfigDict) -> Dataset:
         quality.warn_of_odd_images(dataset)
         return dataset
     if config.name == "folder":
+        if config.size < config.image_size and config.resize != "pad":
+            log.warning(
+                "The images are kept as %d x %d pixels (config.data.size), and enlarged to %d for "
+                "the network: --config.data.size=%d keeps what they show.",
+                *(config.size, config.size, config.image_size, config.image_size),
+            )
         return folder.load_folder(
             config.path,
             size=config.size,

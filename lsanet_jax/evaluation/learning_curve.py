@@ -134,7 +134,9 @@ def sentence(curve: LearningCurve, score: str, *, unit: str = "labels") -> str:
     needed = curve.reach(target)
     if target >= 100:
         return f"{text}."
-    if needed.high <= 10 * curve.most:
+    if math.isinf(needed.low):
+        return f"{text}; {target:.1f} is out of their reach, however many there are."
+    if max(needed.value, needed.high) <= 10 * curve.most:
         value, low, high = map(_count, needed)
         return f"{text}; to reach {target:.1f} about {value} [{low}, {high}] {unit}."
     if needed.low > curve.most:
@@ -218,7 +220,7 @@ def _reason_to_be_silent(
     _, flat_error = _least_squares(n / n.max(), flat, weights, 1e9)
     flat_without = (flat - (flat @ weights / weights.sum())[:, None]) ** 2 @ weights
     by_chance = np.quantile(flat_error / flat_without, _LEVEL)
-    if error > by_chance * without:
+    if error >= by_chance * without:  # equal if all scores are
         return "their scores do not rise with the labels by more than chance"
     sizes, of = np.unique(n, return_inverse=True)
     means = np.bincount(of, weights * y) / np.bincount(of, weights)

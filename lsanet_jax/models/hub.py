@@ -1,7 +1,7 @@
 """Weights from the Hugging Face Hub, or from a mirror that speaks its protocol.
 
-huggingface-hub, of the extra `hub`, downloads: it shows how far it is, goes on after an
-interruption, and keeps a cache. Its environment variables hold here too: `HF_ENDPOINT` for a
+huggingface-hub, of the extra `hub`, downloads: it shows how far it is, goes on after a
+broken connection, and keeps a cache. Its environment variables hold here too: `HF_ENDPOINT` for a
 mirror, `HF_HOME` for the cache, `HF_HUB_OFFLINE=1` to use nothing but the cache, `HF_TOKEN`.
 """
 
@@ -94,7 +94,7 @@ def _fetch(reference: Reference, cache: str | None) -> pathlib.Path:
     except ImportError as error:
         raise ConfigError(
             f"config.model.init_from = {reference} needs huggingface-hub: install it with "
-            "pip install 'lsanet-jax[hub]'"
+            "pip install huggingface-hub"
         ) from error
     where = f"config.model.init_from = {reference}"
     endpoint = os.environ.get("HF_ENDPOINT")
@@ -131,8 +131,8 @@ def _fetch(reference: Reference, cache: str | None) -> pathlib.Path:
         ) from error
     except Exception as error:  # of the network and of the disk; its libraries have many kinds
         raise DataError(
-            f"{where}: the download from {host} failed ({_reason(error)}); what came is kept, and "
-            "the same command goes on"
+            f"{where}: the download from {host} failed ({_reason(error)}); the same command "
+            "starts it again"
         ) from error
 
 
@@ -142,13 +142,15 @@ def _check(file: pathlib.Path) -> None:
     Raises:
         DataError: it is another; the file has been deleted.
     """
-    blob = file.resolve()
+    # One link only: the blob may itself be a link, into a store that other repositories share.
+    blob = file.parent / file.readlink() if file.is_symlink() else file
     if not re.fullmatch("[0-9a-f]{64}", blob.name):
         return  # A small file, which git keeps, is named by git's own hash.
     with blob.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != blob.name:
-        blob.unlink()
+        for damaged in {blob.resolve(), blob, file}:
+            damaged.unlink(missing_ok=True)
         raise DataError(
             f"{file} is damaged: its SHA-256 is {found}, the hub announced {blob.name}. It has "
             "been deleted; the same command downloads it again"

@@ -4,7 +4,7 @@ Examples:
   lsanet report --workdir=runs/r18
   lsanet report --workdir=runs/r18 --sensitivity=0.95 --by=sex,site --table=patients.csv
   lsanet report --sweep=table3 --workdir=sweeps/table3
-  lsanet report --from_csv=docs/results/table3
+  lsanet report --from_csv=docs/results/compare_ham10000_28
 
 Of a run it writes report.html to its folder, or the file --output: what was trained on what, scores
 with intervals, calibration, operating points, prediction sets, doubt, and mistakes with heat maps,
@@ -13,7 +13,7 @@ in the order of the checklist CLAIM.
 Of a sweep it writes to --output (default: WORKDIR/report) files that are named after the sweep:
 NAME.md, which is also printed; NAME.html, one page with all tables and plots; NAME.tex and
 NAME_differences.tex, for \input with booktabs; NAME_runs.csv, a row per run and seed, and
-NAME_summary.csv, a row per run; and NAME.png, the picture of the sweeps figure2 and
+NAME_summary.csv, a row per run; and NAME.png, the picture of the sweeps compare, figure2 and
 label_efficiency. An unfinished sweep is reported as far as it is. --from_csv=FOLDER/NAME prints the
 tables again from the two CSV files.
 """

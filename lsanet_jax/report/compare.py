@@ -15,12 +15,10 @@ Exit codes: 0 all runs are finished, 1 some failed, 2 an error of yours, 75 stop
 import argparse
 import dataclasses
 import math
-import os
 import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lsanet_jax.errors import ConfigError, near_matches
 from lsanet_jax.report import sweep as report_sweep
@@ -89,7 +87,14 @@ def _minutes(text: str) -> float:
 
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    overrides = with_data(spec.parse_overrides(rest), args.scale)
+    if args.budget is not None and args.job is not None:
+        raise ConfigError("--budget trains method after method, --job a single run: leave one out")
+    overrides = spec.with_data(spec.parse_overrides(rest), args.scale)
+    if "data.name" not in overrides:
+        raise ConfigError(
+            "name your images: --config.data.path=FOLDER or FILE.npz, or --config.data.name=a "
+            "MedMNIST set"
+        )
     swept = spec.load(
         "compare", scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
     )
@@ -107,31 +112,6 @@ def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     return code
 
 
-def with_data(overrides: dict[str, Any], scale: str) -> dict[str, Any]:
-    """Tell from the path of the data what it is, if that was not said.
-
-    Args:
-        overrides: values of config fields. A folder's images are shrunk to the size that the
-            network sees, unless they say otherwise.
-        scale: see `paper.at_scale`.
-
-    Raises:
-        ConfigError: neither the name nor the path of the data was given.
-    """
-    if "data.name" in overrides:
-        return overrides
-    if not overrides.get("data.path"):
-        raise ConfigError(
-            "name your images: --config.data.path=FOLDER or FILE.npz, or --config.data.name=a "
-            "MedMNIST set"
-        )
-    path = pathlib.Path(os.path.expanduser(overrides["data.path"]))
-    if not path.is_dir():
-        return {**overrides, "data.name": "npz"}
-    size = overrides.get("data.image_size", 28 if scale == "28px" else 224)
-    return {"data.name": "folder", "data.size": size, "data.resize": "bicubic", **overrides}
-
-
 def train(swept: Sweep, methods: Sequence[str], args: argparse.Namespace) -> int:
     """Train some methods with all seeds; returns the exit code."""
     jobs = [job for job in spec.jobs(swept, args.workdir) if _method(job.run) in methods]
@@ -142,22 +122,37 @@ def train_within(swept: Sweep, methods: Sequence[str], args: argparse.Namespace)
     """Train one method after the other, those that fit into the budget; returns the exit code.
 
     The plain network is trained in any case. A method is left out if the time that its training
-    would take, in proportion to the plain network's, is more than what is left.
+    would take, in proportion to the plain network's, is more than what is left. What is finished
+    takes none.
     """
     start = time.monotonic()
     left_out, codes = [], []
     plain = 0.0
     for method in methods:
-        spent = (time.monotonic() - start) / 60
-        if plain and spent + plain * COSTS[method] > args.budget:
+        spent, missing = (time.monotonic() - start) / 60, _missing(swept, method, args.workdir)
+        if plain and missing and spent + plain * COSTS[method] > args.budget:
             left_out.append(method)
             continue
         print(f"{method}: {spent:.0f} of {args.budget:g} minutes are spent", file=sys.stderr)
         codes.append(train(swept, [method], args))
-        plain = plain or (time.monotonic() - start) / 60
+        # Runs that were finished before are counted as if one was trained after the other.
+        plain = plain or (time.monotonic() - start) / 60 + _minutes_before(swept, missing, args)
     if left_out:
         print(f"--budget={args.budget:g} leaves out {', '.join(left_out)}", file=sys.stderr)
     return max(codes)
+
+
+def _missing(swept: Sweep, method: str, workdir: str) -> list[spec.Job]:
+    """List the jobs of a method that are not finished."""
+    jobs = [job for job in spec.jobs(swept, workdir) if _method(job.run) == method]
+    return [job for job in jobs if spec.result(swept, job) is None]
+
+
+def _minutes_before(swept: Sweep, missing: Sequence[spec.Job], args: argparse.Namespace) -> float:
+    """Add up the minutes of the plain network's runs that were finished before this command."""
+    jobs = [job for job in spec.jobs(swept, args.workdir) if _method(job.run) == "baseline"]
+    before = [spec.result(swept, job) for job in jobs if job not in missing]
+    return sum((result or {}).get("seconds") or 0 for result in before) / 60
 
 
 def _method(each: Run) -> str:

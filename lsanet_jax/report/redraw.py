@@ -26,8 +26,8 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
     """Draw the results, the differences to the baseline and the epochs of a report.
 
     Args:
-        name: of the report, with its folder: docs/results/table3 for docs/results/table3_runs.csv
-            and docs/results/table3_summary.csv.
+        name: of the report, with its folder: sweeps/table3/report/table3 for table3_runs.csv and
+            table3_summary.csv there.
 
     Raises:
         DataError: a file is missing, is not of a report, or lacks a column.
@@ -103,7 +103,9 @@ def _cell(row: Mapping[str, str], runs: Sequence[Mapping[str, str]]) -> Cell:
     trained = [_trained(run, of_seed) for of_seed in runs if of_seed["state"] == "finished"]
     failed = {int(r["seed"]): r["error"] for r in runs if r["state"] == "failed"}
     missing = tuple(int(r["seed"]) for r in runs if r["state"] == "missing")
-    return Cell(run, default_config(), tuple(trained), failed, missing)
+    config = default_config()
+    config.data.name = row["dataset"]  # which is that of a cell without a finished run
+    return Cell(run, config, tuple(trained), failed, missing)
 
 
 def _trained(run: Run, row: Mapping[str, str]) -> Trained:

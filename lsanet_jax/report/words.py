@@ -11,7 +11,7 @@ from lsanet_jax.evaluation import comparison, learning_curve, statistics
 from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report import tables
 from lsanet_jax.report.folds import Joined
-from lsanet_jax.report.results import Cell, Comparison
+from lsanet_jax.report.results import Cell, Comparison, Trained
 from lsanet_jax.report.tables import Table, dataset_title
 from lsanet_jax.sweeps.estimate import training_images
 
@@ -52,11 +52,17 @@ class Verdict(NamedTuple):
     difference: Difference  # of the AUC, in percentage points
     p_value: float  # corrected for the number of methods; that of the difference is not
     time: float  # of training, in that of the plain network
+    seeds: int = 0  # that both were trained with
 
     @property
     def differs(self) -> bool:
         """Whether the difference is more than chance."""
         return self.p_value < _LEVEL
+
+    @property
+    def tested(self) -> bool:
+        """Whether the test images tell how much of a difference chance would make."""
+        return not math.isnan(self.p_value)
 
     def __str__(self):
         gain, interval, p, time = self.texts
@@ -80,15 +86,21 @@ def which_to_take(
     """Say which methods differ from the plain network by more than chance, and which to take."""
     baseline = next(cell for cell in cells if cell.run.baseline is None)
     if not verdicts:
+        why = next((f" ({each.why_not})" for each in joined if each.why_not), "")
         return (
             "Nothing can be compared yet: it takes the plain network and another method, each "
-            "trained with the same two seeds or more."
+            f"trained with the same two seeds or more{why}."
+        )
+    plain = next((each for each in joined if each.baseline is None), baseline)
+    if not any(v.tested for v in verdicts):
+        return (
+            f"The test images of {dataset_title(baseline)} do not tell which method is better: "
+            f"{_why_untested(plain)}. Take more test images, or --folds if they are in a folder."
         )
     better = [v for v in verdicts if v.differs and v.difference.difference > 0]
     worse = [v for v in verdicts if v.differs and v.difference.difference < 0]
-    others = [v for v in verdicts if not v.differs]
-    plain = next((each for each in joined if each.baseline is None), baseline)
-    says = [_the_plain_network(plain, dataset_title(baseline), len(verdicts))]
+    others = [v for v in verdicts if v.tested and not v.differs]
+    says = [_the_plain_network(plain, dataset_title(baseline), verdicts)]
     if better:
         says.append(f"Better than it by more than chance: {_joined(better)}.")
     if worse:
@@ -108,6 +120,8 @@ def which_to_take(
     says.append(_advice(better, others))
     titles = {baseline.run.row["Method"], *(v.title for v in verdicts)}
     methods = dict.fromkeys(cell.run.row["Method"] for cell in cells)
+    if undefined := [v for v in verdicts if not v.tested]:
+        says.append(f"Without a test: {_titles(undefined)} ({_why_untested(plain)}).")
     untested = [method for method in methods if method not in titles]
     if untested:
         says.append(f"Not compared, for want of finished runs: {', '.join(untested)}.")
@@ -145,7 +159,7 @@ def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
         points = Difference(
             100 * of.difference, 100 * of.standard_error, 100 * of.low, 100 * of.high, of.p_value
         )
-        yield Verdict(each.title, points, p_value, each.seconds / plain)
+        yield Verdict(each.title, points, p_value, each.seconds / plain, len(each.of_seeds))
 
 
 def _over_seeds(tests: Sequence[Tests]) -> Iterator[Difference]:
@@ -211,15 +225,37 @@ def _seconds(cells: Sequence[Cell]) -> float:
     return float(np.median(found)) if found else math.nan
 
 
-def _the_plain_network(plain: Cell | Joined, data: str, methods: int) -> str:
+def _why_untested(plain: Cell | Joined) -> str:
+    """Name the classes that a test needs more images of."""
+    labels, task, names = _tested_on(plain)
+    known, has = labels >= 0, labels == 1
+    if task != "multi-label":
+        known, has = np.ones((len(labels), 1), bool), labels[:, None] == np.arange(len(names))
+    with_it, without = has.sum(axis=0), (known & ~has).sum(axis=0)
+    few = [name for name, *of in zip(names, with_it, without, strict=True) if min(of) < 2]
+    which = ", ".join(few) or "a class"
+    return f"a test takes two images with and two without each finding, and {which} has fewer"
+
+
+def _tested_on(plain: Cell | Joined) -> tuple[np.ndarray, str, Sequence[str]]:
+    """Return labels, task and class names of what the plain network was tested on."""
     if isinstance(plain, Joined):
-        said, auc = plain.tested[0].probabilities[-1], 100 * plain.scores["auc"].value
-        times = f"{len(plain.seeds)} times in each of {len(plain.cells)} folds"
+        return plain.tested[0].labels, plain.task, tables.class_names(plain.cells[0])
+    first = plain.predicted[0]
+    return first.labels, first.result["task"], tables.class_names(plain)
+
+
+def _the_plain_network(plain: Cell | Joined, data: str, verdicts: Sequence[Verdict]) -> str:
+    seeds = sorted({v.seeds for v in verdicts})
+    times = f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} times"
+    if isinstance(plain, Joined):
+        auc = 100 * plain.scores["auc"].value
+        times += f" in each of {len(plain.cells)} folds"
     else:
-        said, auc = plain.predicted[0].own, float(np.mean(plain.percent("test", "auc")))
-        times = f"{len(plain.trained)} times"
-    count, classes = said.shape
-    averaged = ", on average over the classes" if classes > 2 else ""
+        auc = float(np.mean(plain.percent("test", "auc")))
+    labels, task, _ = _tested_on(plain)
+    count, methods = len(labels), len(verdicts)
+    averaged = "" if task == "binary-class" else ", on average over the classes"
     compared = f"One other method was compared with it, each trained {times}."
     if methods > 1:
         compared = (
@@ -292,19 +328,18 @@ def learning_curves(
 ) -> dict[str, tuple[learning_curve.LearningCurve, str]]:
     """Fit a curve to the runs of each method; returns it with the unit of its labels.
 
-    Labels are counted, unless the data cannot be counted without reading it: then the unit is the
-    whole training split.
+    Labels are counted. Runs of earlier versions did not record their number; if it cannot be told
+    from their config either, the unit is the whole training split.
     """
     points: dict[str, tuple[list[float], list[float]]] = {}
-    counted = True
-    for cell in cells:
-        counted = counted and training_images(cell.config) is not None
+    runs = [(cell, trained) for cell in cells for trained in cell.trained]
+    counted = all(_labels_of(*run) is not None for run in runs)
     for cell in cells:
         labels, scores = points.setdefault(method_of(cell), ([], []))
-        share = training_images(cell.config) if counted else cell.config.data.train_fraction
-        for value in cell.percent("test", score):
+        for trained, value in zip(cell.trained, cell.percent("test", score), strict=True):
             if math.isfinite(value):
-                labels.append(float(share or 0))
+                count = _labels_of(cell, trained) if counted else cell.config.data.train_fraction
+                labels.append(float(count or 0))
                 scores.append(value)
     unit = "labels" if counted else "times the labels"
     return {
@@ -312,6 +347,11 @@ def learning_curves(
         for method, (labels, scores) in points.items()
         if scores
     }
+
+
+def _labels_of(cell: Cell, trained: Trained) -> int | None:
+    recorded = trained.manifest["dataset"].get("labelled")
+    return training_images(cell.config) if recorded is None else recorded
 
 
 def method_of(cell: Cell) -> str:

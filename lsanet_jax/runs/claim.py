@@ -168,7 +168,7 @@ def _signing():
         import model_signing  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise WorkdirError(
-            'signatures need the package model-signing: pip install "lsanet-jax[sign]"'
+            "signatures need the package model-signing: pip install model-signing pyopenssl"
         ) from error
     return model_signing
 

@@ -62,6 +62,7 @@ MANIFEST_SHAPE = {
         "image_shape": [int],
         "stored_shape": Maybe([int]),
         "fingerprint": Maybe(str),
+        "labelled": Maybe(int),
         "decoding": Maybe(DECODING),
     },
     "environment": {"packages": Maybe(Each(str)), "xla_flags": Maybe(str)},
@@ -181,10 +182,10 @@ class Workdir:
         file = self.path / MANIFEST
         found = read_manifest(self.path) if strict_json.exists(file) else None
         if found is not None:
-            # A file or folder that was moved may have another name; runs of 0.1.0 did not record
-            # the decoding, which the fingerprint of the pixels follows from.
+            # A file or folder that was moved may have another name; older runs did not record the
+            # decoding, nor how many images have labels: the fingerprint says as much.
             then, now = found["dataset"] | {"name": ""}, manifest["dataset"] | {"name": ""}
-            now = {k: v for k, v in now.items() if k in then or k != "decoding"}
+            now = {k: v for k, v in now.items() if k in then or k not in ("decoding", "labelled")}
             if changed := differences(then, now):
                 raise WorkdirError(
                     f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "

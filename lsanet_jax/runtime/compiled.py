@@ -13,8 +13,10 @@ import os
 import pathlib
 import platform
 import sys
+from collections.abc import Mapping
 
 VARIABLE = "LSANET_COMPILATION_CACHE"
+_OURS = "LSANET_COMPILED"
 LIMIT = 2 * 2**30
 """Bytes that the folder may hold when a command starts."""
 LEAST = "0.1"
@@ -37,12 +39,22 @@ def keep() -> pathlib.Path | None:
     except OSError:
         return None
     # The environment is for processes that this one starts.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ[_OURS] = str(folder)
     least = float(os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST))
     if jax := sys.modules.get("jax"):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     return folder
+
+
+def without(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what `keep` put into an environment: another machine has a folder of its own."""
+    ours = environment.get(_OURS)
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != _OURS and not (name == "JAX_COMPILATION_CACHE_DIR" and value == ours)
+    }
 
 
 def _prune(folder: pathlib.Path) -> None:

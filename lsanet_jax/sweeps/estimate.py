@@ -34,7 +34,7 @@ class Estimator:
 
     def measure(self, job: Job, seconds: float) -> None:
         """Record how long an epoch of a job took."""
-        self._measured[job] = seconds / (self._facts(job).images or 1)
+        self._measured[job] = seconds / self._facts(job).images
 
     def seconds_per_epoch(self, job: Job) -> float | None:
         """Estimate how long an epoch of a job takes; None if nothing comparable was measured."""
@@ -42,20 +42,21 @@ class Estimator:
         comparable, alike = [], []
         for other, seconds in self._measured.items():
             known = self._facts(other)
-            if (known.images is None) == (facts.images is None):
+            if known.counted == facts.counted:
                 comparable.append(seconds)
                 if known.backbone == facts.backbone:
                     alike.append(seconds)
         if not comparable:
             return None
-        return statistics.median(alike or comparable) * (facts.images or 1)
+        return statistics.median(alike or comparable) * facts.images
 
     def _facts(self, job: Job) -> "_Facts":
         if job not in self._jobs:
             config = resolve(self._sweep, job.run, job.seed)
-            self._jobs[job] = _Facts(
-                config.model.backbone, config.train.epochs, training_images(config)
-            )
+            count = training_images(config)
+            images = config.data.train_fraction if count is None else count
+            about = config.model.backbone, config.train.epochs, images
+            self._jobs[job] = _Facts(*about, counted=count is not None)
         return self._jobs[job]
 
 
@@ -64,7 +65,8 @@ class _Facts(NamedTuple):
 
     backbone: str
     epochs: int
-    images: int | None  # of an epoch; None if they cannot be counted in advance
+    images: float  # of an epoch; if they cannot be counted in advance, their share of all
+    counted: bool
 
 
 def training_images(config: ml_collections.ConfigDict) -> int | None:

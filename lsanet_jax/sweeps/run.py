@@ -127,7 +127,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    overrides = spec.parse_overrides(rest)
+    overrides = spec.with_data(spec.parse_overrides(rest), args.scale)
     sweep = spec.load(
         args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
     )

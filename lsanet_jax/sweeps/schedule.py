@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lsanet_jax.errors import ConfigError, Interrupted
-from lsanet_jax.runtime import distributed
+from lsanet_jax.runtime import compiled, distributed
 from lsanet_jax.sweeps import cluster, owner, progress
 from lsanet_jax.sweeps import job as job_lib
 from lsanet_jax.sweeps.job import Outcome
@@ -21,17 +21,29 @@ _PASSED_ON = ("JAX_", "XLA_", "LSANET_", "MEDMNIST_", "TFDS_", "PYTHONPATH")
 
 
 class Stop:
-    """Whether SIGINT, SIGTERM or SIGHUP asked to stop. A second signal ends the process at once."""
+    """Whether SIGINT, SIGTERM or SIGHUP asked to stop. A second signal ends the process at once.
+
+    A context: before and after it the signals do what they did.
+    """
 
     def __init__(self):
         self.received: signal.Signals | None = None
         self._when = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self):
         self.install()
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def install(self) -> None:
         """Handle the signals, also if other code has installed its own handlers."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # nohup
+                self._before.setdefault(number, before)
                 signal.signal(number, self._receive)
 
     def __call__(self) -> bool:
@@ -58,8 +70,8 @@ def train_one(sweep: Sweep, job: Job, workdir: str | pathlib.Path, *, retries: i
     Raises:
         Interrupted: by a signal; the run has saved its state.
     """
-    stop, outcome = Stop(), Outcome()
-    with owner.running(workdir, shared=True):
+    outcome = Outcome()
+    with Stop() as stop, owner.running(workdir, shared=True):
         print(f"{job.name}: see {job.log}", file=sys.stderr)
         while outcome.take(job_lib.train(_task(sweep, job), stop), job.error, retries):
             if stop():
@@ -92,8 +104,8 @@ def train_all(
     Raises:
         Interrupted: by a signal; the runs have saved their state.
     """
-    workdir, stop = pathlib.Path(workdir).absolute(), Stop()
-    with owner.running(workdir) as token, cluster.joined(address) as ray:
+    workdir = pathlib.Path(workdir).absolute()
+    with Stop() as stop, owner.running(workdir) as token, cluster.joined(address) as ray:
         stop.install()  # Ray has installed its own handlers
         share = cluster.share(ray, cpus_per_run, gpus_per_run)
         tasks = _Tasks(ray, sweep, outcomes, retries, share, _trainer(str(workdir), token))
@@ -111,10 +123,10 @@ def train_all(
                 tasks.wait(may_restart=lambda: False)
         tasks.shown.close()
     left = sum(outcome.state != "done" for outcome in outcomes.values())
-    if stop() and left:
+    if stop():
+        last = f"{left} are left: the same command resumes them" if left else "none is left"
         raise Interrupted(
-            f"stopped; {len(outcomes) - left} of {len(outcomes)} runs are finished, {left} "
-            "are left: the same command resumes them"
+            f"stopped; {len(outcomes) - left} of {len(outcomes)} runs are finished, {last}"
         )
 
 
@@ -185,7 +197,8 @@ def _trainer(workdir: str, token: str) -> Callable[[tuple], tuple]:
 def _task(
     sweep: Sweep, job: Job, cores: int | None = None, gpus: int | None = None
 ) -> job_lib.Task:
-    passed_on = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
+    environment = compiled.without(os.environ)
+    passed_on = {k: v for k, v in environment.items() if k.startswith(_PASSED_ON)}
     return job_lib.Task(
         arguments=command(sweep, job),
         workdir=str(job.workdir),

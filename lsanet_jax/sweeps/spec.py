@@ -16,6 +16,7 @@ import ast
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import traceback
@@ -161,7 +162,30 @@ def load(
             )
         for seed in sweep.seeds:
             resolve(sweep, run, seed)
+    _check_overrides(sweep)
     return sweep
+
+
+def _check_overrides(sweep: Sweep) -> None:
+    """Check that no override makes runs equal that are not meant to be.
+
+    The data may: it is the user's in place of several of the paper's sets.
+
+    Raises:
+        ConfigError: the field and the runs are named.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in sweep.runs if sweep.overrides else ():
+        fields = sorted(config_lib.flatten(resolve(sweep, run, sweep.seeds[0])))
+        alike.setdefault(repr(fields), []).append(run)
+    for runs in alike.values():
+        for name in sweep.overrides.keys() - {"data.name"}:
+            if len({repr(run.overrides.get(name)) for run in runs}) > 1:
+                raise ConfigError(
+                    f"config.{name} = {sweep.overrides[name]!r}: the runs "
+                    f"{', '.join(run.name for run in runs)} of {sweep.name} differ in it, and would"
+                    " all be the same: leave it out"
+                )
 
 
 def _get_sweep(module: types.ModuleType, file: str | pathlib.Path, scale: str) -> Sweep:
@@ -248,6 +272,34 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                 f"config.{name} = {text[:80]!r} must be of type {type_.__name__}"
             ) from error
     return overrides
+
+
+def with_data(overrides: Mapping[str, Any], scale: str) -> dict[str, Any]:
+    """Tell from the path of the user's data what it is, and how large a folder's images are kept.
+
+    The fields' defaults are for MedMNIST, which comes in 28 pixels.
+
+    Args:
+        overrides: values of config fields; what they say stays.
+        scale: see `paper.at_scale`.
+
+    Raises:
+        ConfigError: the path is neither a folder nor an npz file.
+    """
+    found = dict(overrides)
+    if found.get("data.path") and "data.name" not in found:
+        path = pathlib.Path(os.path.expanduser(found["data.path"]))
+        if not path.is_dir() and not (path.suffix == ".npz" and path.is_file()):
+            there = "a file that is not .npz" if path.exists() else "nothing there"
+            raise ConfigError(
+                f"config.data.path = {found['data.path']}: found {there}, expected a folder of "
+                "images (config.data.csv names its table, if there is one) or an npz file"
+            )
+        found["data.name"] = "folder" if path.is_dir() else "npz"
+    if found.get("data.name") == "folder":
+        size = found.get("data.image_size", 28 if scale == "28px" else 224)
+        found = {"data.size": size, "data.resize": "bicubic"} | found
+    return found
 
 
 def _parse_tuple(text: str) -> tuple:
@@ -344,7 +396,7 @@ def claim(sweep: Sweep, workdir: str | pathlib.Path) -> None:
     """
     path = pathlib.Path(workdir).absolute()
     check(sweep, path)
-    if strict_json.exists(path / SWEEP):
+    if strict_json.exists(path / SWEEP) and not _more_seeds(sweep, path):
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -402,8 +454,19 @@ def _config_name(config: str) -> str:
     return re.sub(r"^configs/([^/]+)\.py$", r"\1", config)
 
 
+def _more_seeds(sweep: Sweep, path: pathlib.Path) -> bool:
+    """Tell whether the sweep has seeds beside those that its folder was made with."""
+    seeds = strict_json.read_json(path / SWEEP).get("seeds")
+    return isinstance(seeds, list) and seeds != [*sweep.seeds] and {*seeds} < {*sweep.seeds}
+
+
 def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
     found, wanted = strict_json.read_json(path / SWEEP), _description(sweep)
+    if _more_seeds(sweep, path):
+        found["seeds"] = wanted["seeds"]
+    with contextlib.suppress(ConfigError, KeyError, TypeError, ValueError):  # older ones lack it
+        both = [with_data(each["overrides"], sweep.scale) for each in (found, wanted)]
+        found["overrides"], wanted["overrides"] = both
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
         found["runs"] = {
             name: [_config_name(config), overrides]

@@ -112,6 +112,13 @@ def test_one_seed_tells_nothing_of_a_method():
         over_seeds([])
 
 
+def test_tests_without_an_error_tell_nothing():
+    nothing = Difference(0.2, *[math.nan] * 4)
+    found = over_seeds([nothing, nothing._replace(difference=0.4)])
+    assert found.difference == pytest.approx(0.3)
+    assert np.isnan(found[1:]).all()
+
+
 def test_networks_that_rank_alike_do_not_differ():
     assert over_seeds([seed_with(0.0, 0.0)] * 2).p_value == 1
 

@@ -97,6 +97,7 @@ def test_the_sentence_says_what_twice_the_labels_bring_and_what_a_score_takes():
     )
     never, distant = [92.3, 40.0, 0.5], [93.1, 97.0, 0.5]  # the latter after 940,900 labels
     for laws, end in (
+        ([never, never, never], "93.0 is out of their reach, however many there are."),
         ([never, never, distant], "to reach 93.0 takes at least 940,000 labels, if ever."),
         (
             [never, never, [96.0, 150.0, 0.5]],
@@ -105,6 +106,19 @@ def test_the_sentence_says_what_twice_the_labels_bring_and_what_a_score_takes():
     ):
         curve = learning_curve.LearningCurve(np.array(never), np.array(laws), 5000.0)
         assert learning_curve.sentence(curve, "AUC").endswith(end)
+
+
+def test_of_scores_that_level_off_something_is_said():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        curve = learning_curve.fit(*runs((92.0, 300.0, 0.9, 1000), rng=rng))
+        said = learning_curve.sentence(curve, "AUC")
+        assert said.startswith(("Twice the labels: AUC +", "These runs do not say"))
+
+
+def test_equal_scores_make_no_claim():
+    curve = learning_curve.fit(np.repeat([10, 20, 40, 80, 160], 2), np.full(10, 81.0))
+    assert "do not rise with the labels by more than chance" in curve.silent
 
 
 def test_scores_that_are_not_finite_are_refused():

@@ -687,6 +687,21 @@ def test_tables_are_drawn_again_from_the_csv_files(tmp_path):
         assert report_tables.markdown(table) == report_tables.markdown(expected)
 
 
+def test_a_run_of_own_data_that_failed_stays_in_its_column(tmp_path):
+    swept = sweep.load(
+        "table3", overrides={"data.name": "npz", "data.path": "mine.npz"}, seeds=(0,)
+    )
+    labels = draw_labels("multi-class")
+    for name in ("baseline", "dsn"):
+        p = draw_probabilities(labels, "multi-class")
+        finish(swept, tmp_path / "w", name, 0, labels, p, dataset="mine")
+    fail(swept, tmp_path / "w", "lsanet", 0, "no memory")
+    made = report.make(swept, tmp_path / "w", resamples=20)
+    report_files.write(made, tmp_path, ("csv",))
+    drawn = report_tables.markdown(redraw.from_csv(tmp_path / "table3")[0])
+    assert drawn == report_tables.markdown(made.tables[0]) and "failed" in drawn
+
+
 def test_files_that_are_not_of_a_report_are_not_drawn(tmp_path):
     with pytest.raises(DataError, match=r"tiny_runs\.csv: cannot be read \(No such file"):
         redraw.from_csv(tmp_path / "tiny")

@@ -5,7 +5,6 @@ import argparse
 import numpy as np
 import pytest
 
-from lsanet_jax.errors import ConfigError
 from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report import compare, sweep_files, sweep_page, words
 from lsanet_jax.report import sweep as report
@@ -92,6 +91,47 @@ def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
     assert sweep_files._compare(made) is None
 
 
+def test_a_class_with_a_single_image_is_no_proof_that_methods_are_alike(tmp_path):
+    swept = spec.load("compare", overrides={"data.name": "retinamnist"}, seeds=(0, 1))
+    labels = np.repeat([0, 1, 2], [60, 40, 1])
+    for method, skill in {"baseline": 0.1, "dsn": 0.2, "lsanet": 1.5}.items():
+        for seed in swept.seeds:
+            p = draw_probabilities(labels, "multi-class", skill=skill, seed=seed)
+            finish(swept, tmp_path, method, seed, labels, p, task="multi-class")
+    made = report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5)
+    (said,) = made.words
+    assert said.startswith("The test images of RetinaMNIST do not tell which method is better")
+    assert "takes two images with and two without each finding, and class 2 has fewer." in said
+    assert [v.texts[2] for v in made.verdicts] == ["–", "–"]
+    assert len(sweep_files.write(made, tmp_path / "report", sweep_files.FORMATS)) == 7
+
+
+def test_repeats_are_those_that_were_compared(tmp_path):
+    labels = draw_labels("multi-label", k=2)
+    swept = spec.load("compare", overrides={"data.name": "chestmnist"}, seeds=(0, 1, 2, 3))
+    for method, seeds in {"baseline": 4, "dsn": 2, "lsanet": 3}.items():
+        for seed in swept.seeds[:seeds]:
+            p = draw_probabilities(labels, "multi-label", k=2, seed=seed)
+            finish(swept, tmp_path, method, seed, labels, p, task="multi-label")
+    (said,) = report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5).words
+    assert "each trained 2 to 3 times;" in said and "on average over the classes." in said
+
+
+def test_folds_with_a_test_split_of_their_own_say_why_nothing_is_compared(tmp_path):
+    swept = spec.load("compare", overrides={"data.name": "folder"}, seeds=(0, 1), folds=2)
+    labels = draw_labels("binary-class")
+    for method in ("baseline", "lsanet"):
+        for seed in swept.seeds:
+            for fold in range(2):
+                p = draw_probabilities(labels, "binary-class", seed=seed)
+                names = {"names": [f"{i}.png" for i in range(len(labels))]}
+                arguments = swept, tmp_path, f"{method}-fold{fold}", seed, labels, p
+                finish(*arguments, task="binary-class", **names)
+    (said,) = report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5).words
+    assert said.startswith("Nothing can be compared yet")
+    assert said.endswith("(all folds have the same, given test split).")
+
+
 def test_folds_are_compared_on_the_images_of_all(tmp_path):
     overrides = {"data.name": "folder", "data.path": "films"}
     swept = spec.load("compare", overrides=overrides, seeds=(0, 1), folds=2)
@@ -107,6 +147,23 @@ def test_folds_are_compared_on_the_images_of_all(tmp_path):
     assert said.startswith("On the 200 test images of films")
     assert "each trained 2 times in each of 2 folds" in said
     assert "Take LSANet" in said
+
+
+def test_labels_are_those_that_the_runs_had(tmp_path):
+    (tmp_path / "labels.py").write_text(FILE)
+    swept = spec.load(tmp_path / "labels.py", overrides={"data.name": "folder"})
+    labels = draw_labels("binary-class")
+    for run in swept.runs[:2]:
+        p = draw_probabilities(labels, "binary-class")
+        job = finish(swept, tmp_path / "w", run.name, 0, labels, p, task="binary-class")
+    cells = report.make(swept, tmp_path / "w", resamples=5).cells
+    ((curve, unit),) = words.learning_curves(cells, "auc").values()
+    assert (curve.most, unit) == (0.05, "times the labels")  # runs of before this was recorded
+    for cell in cells[:2]:
+        cell.trained[0].manifest["dataset"]["labelled"] = 7
+    ((curve, unit),) = words.learning_curves(cells, "auc").values()
+    assert (curve.most, unit) == (7, "labels")
+    assert job.workdir.exists()
 
 
 def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):
@@ -132,17 +189,6 @@ def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):
 # ------------------------------------------------------------------------------ the command
 
 
-def test_the_data_are_named_by_their_path(tmp_path):
-    with pytest.raises(ConfigError, match=r"name your images: --config\.data\.path=FOLDER"):
-        compare.with_data({}, "paper")
-    asked = {"data.name": "breastmnist"}
-    assert compare.with_data(asked, "paper") == asked
-    assert compare.with_data({"data.path": "a.npz"}, "28px")["data.name"] == "npz"
-    folder = compare.with_data({"data.path": str(tmp_path)}, "28px")
-    assert folder["data.name"] == "folder" and folder["data.size"] == 28
-    assert compare.with_data({**folder, "data.size": 64}, "paper")["data.size"] == 64
-
-
 def test_methods_are_those_of_the_sweep_and_the_plain_network_is_among_them():
     swept = spec.load("compare", overrides={"data.name": "breastmnist"})
     assert {run.name for run in swept.runs} == set(compare.COSTS)
@@ -152,18 +198,60 @@ def test_methods_are_those_of_the_sweep_and_the_plain_network_is_among_them():
         compare._methods("lsant")
 
 
-def test_a_budget_trains_what_fits(monkeypatch, capsys):
+def test_without_data_the_command_says_how_to_name_them(capsys, monkeypatch, tmp_path):
+    flags = ["lsanet compare", f"--workdir={tmp_path}/out", "--scale=28px"]
+    for given, found in (
+        ([], "name your images: --config.data.path=FOLDER or FILE.npz"),
+        ([f"--config.data.path={tmp_path}/typo"], "typo: found nothing there, expected a folder"),
+        (["--budget=3", "--job=1"], "--budget trains method after method, --job a single run"),
+    ):
+        monkeypatch.setattr("sys.argv", [*flags, *given])
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        assert ended.value.code == 2 and found in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def budgeted(monkeypatch, tmp_path):
+    """Calls `train_within` with a clock on which a method of cost 1 takes 10 minutes."""
     clock, trained = [0.0], []
+    swept = spec.load("compare", overrides={"data.name": "breastmnist"}, seeds=(0,))
+    labels = draw_labels("binary-class")
+
+    def finished(method):
+        p = draw_probabilities(labels, "binary-class")
+        finish(swept, tmp_path, method, 0, labels, p, task="binary-class")
 
     def train(swept, methods, args):
-        trained.extend(methods)
-        clock[0] += 600 * compare.COSTS[methods[0]]
+        if compare._missing(swept, methods[0], args.workdir):
+            trained.extend(methods)
+            clock[0] += 600 * compare.COSTS[methods[0]]
+            finished(methods[0])
         return 0
 
     monkeypatch.setattr(compare, "train", train)
     monkeypatch.setattr(compare.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(compare, "COSTS", {"baseline": 1.0, "slow": 9.0, "fast": 1.5})
-    args = argparse.Namespace(budget=30.0)
-    assert compare.train_within(None, ("baseline", "slow", "fast"), args) == 0
-    assert trained == ["baseline", "fast"]
-    assert "--budget=30 leaves out slow" in capsys.readouterr().err
+    monkeypatch.setattr(compare, "COSTS", {"baseline": 1.0, "byot": 9.0, "dsn": 1.5})
+
+    def within(minutes):
+        trained.clear()
+        args = argparse.Namespace(budget=minutes, workdir=tmp_path)
+        assert compare.train_within(swept, tuple(compare.COSTS), args) == 0
+        return trained
+
+    within.finished = finished
+    return within
+
+
+def test_a_budget_trains_what_fits(budgeted, capsys):
+    assert budgeted(30.0) == ["baseline", "dsn"]
+    assert "--budget=30 leaves out byot" in capsys.readouterr().err
+
+
+def test_a_budget_knows_the_time_of_what_was_finished_before(budgeted, capsys):
+    budgeted.finished("baseline")  # in 90 s, as `finish` says
+    budgeted.finished("dsn")
+    assert budgeted(10.0) == []
+    assert "--budget=10 leaves out byot" in capsys.readouterr().err
+    assert budgeted(14.0) == ["byot"]

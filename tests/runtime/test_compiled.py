@@ -57,6 +57,15 @@ def test_the_environment_switches_it_off_or_puts_it_elsewhere(home, monkeypatch,
     assert not list(home.iterdir())
 
 
+def test_another_machine_has_a_folder_of_its_own(home, monkeypatch):
+    assert compiled.keep() is not None
+    assert "JAX_COMPILATION_CACHE_DIR" in os.environ
+    left = compiled.without(os.environ)
+    assert left.keys() == os.environ.keys() - {"JAX_COMPILATION_CACHE_DIR", "LSANET_COMPILED"}
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/the/users")
+    assert compiled.without(os.environ)["JAX_COMPILATION_CACHE_DIR"] == "/the/users"
+
+
 def test_the_oldest_programs_go_first_when_there_are_too_many(home, monkeypatch):
     folder = compiled.keep()
     assert folder and os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)

@@ -18,7 +18,7 @@ import pytest
 
 from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.runs import chain
-from lsanet_jax.sweeps import cluster, owner, progress
+from lsanet_jax.sweeps import cluster, owner, progress, schedule
 from lsanet_jax.sweeps import job as job_lib
 from lsanet_jax.sweeps import run as command_line
 from lsanet_jax.sweeps import spec as sweep_lib
@@ -483,6 +483,26 @@ def test_a_run_waits_while_someone_else_trains_in_its_workdir(tmp_path):
         assert (tmp_path / "seed0.log").read_text() == ""
     attempt = job_lib.train(task(tmp_path, "raise SystemExit(3)"), lambda: False)
     assert attempt.exit_code == 3
+
+
+def test_a_run_without_a_seal_is_not_finished(tmp_path):
+    """As after a kill between the two: training then writes the seal."""
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "seed0" / "result.json").write_text("{}")
+    seal = "import pathlib; pathlib.Path('seed0/seal.json').write_text('{}')"
+    assert job_lib.train(task(tmp_path, seal), lambda: False) == job_lib.Attempt(0, result={})
+    again = job_lib.train(task(tmp_path, "raise SystemExit(3)"), lambda: False)
+    assert again == job_lib.Attempt(0, result={})
+
+
+def test_signals_do_what_they_did_when_nothing_trains():
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append("before"))
+    with schedule.Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop() and not heard
+    signal.raise_signal(signal.SIGTERM)
+    assert heard == ["before"]
 
 
 def test_a_run_that_does_not_end_in_time_is_killed(tmp_path):

@@ -311,6 +311,54 @@ def test_ways_to_train_are_compared_on_the_same_labels(name):
         assert "lsanet" in (run.baseline or run.name)
 
 
+def test_the_data_are_told_by_their_path(tmp_path):
+    arrays = tmp_path / "a.npz"
+    arrays.touch()
+    with_data = sweep_lib.with_data
+    assert with_data({"data.name": "breastmnist"}, "paper") == {"data.name": "breastmnist"}
+    assert with_data({}, "paper") == {}
+    assert with_data({"data.path": str(arrays)}, "28px")["data.name"] == "npz"
+    folder = with_data({"data.path": str(tmp_path)}, "28px")
+    assert folder["data.name"] == "folder" and folder["data.size"] == 28
+    assert with_data({**folder, "data.size": 64}, "paper")["data.size"] == 64
+    named = with_data({"data.path": str(tmp_path), "data.name": "folder"}, "paper")
+    assert (named["data.size"], named["data.resize"]) == (224, "bicubic")
+    (tmp_path / "labels.csv").touch()
+    for wrong, found in (("typo", "nothing there"), ("labels.csv", "a file that is not .npz")):
+        with pytest.raises(ConfigError, match=f"{wrong}: found {found}, expected a folder"):
+            with_data({"data.path": str(tmp_path / wrong)}, "paper")
+
+
+def test_an_override_that_makes_all_runs_one_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"config\.model\.objective = 'dsn': the runs baseline, dsn"
+    ):
+        load("compare", overrides={"model.objective": "dsn"})
+    with pytest.raises(ConfigError, match=r"config\.data\.train_fraction = 0\.5: the runs 1pct-"):
+        load("label_efficiency", overrides={"data.train_fraction": 0.5})
+    load("table1", overrides={"data.name": "npz", "data.path": "mine.npz"})  # in place of four sets
+
+
+def test_a_sweep_may_get_more_seeds_in_its_folder(file, tmp_path):
+    workdir = tmp_path / "out"
+    few, more = (sweep_lib.load(file, seeds=seeds) for seeds in ((0, 1), (0, 1, 4)))
+    sweep_lib.claim(few, workdir)
+    sweep_lib.claim(more, workdir)
+    assert sweep_lib.reopen(file, workdir).seeds == (0, 1, 4)
+    with pytest.raises(WorkdirError, match=r"holds another sweep: its seeds is \[0, 1, 4\]"):
+        sweep_lib.claim(few, workdir)
+
+
+def test_sweeps_of_folders_from_before_their_size_was_told_go_on(tmp_path):
+    given = {"data.path": str(tmp_path)}
+    before = load("crossval", overrides=given)
+    sweep_lib.claim(before, tmp_path / "out")
+    sweep_lib.claim(
+        load("crossval", overrides=sweep_lib.with_data(given, "paper")), tmp_path / "out"
+    )
+    assert sweep_lib.reopen("crossval", tmp_path / "out").overrides == given
+
+
 def test_every_shipped_sweep_loads():
     assert set(named.names("sweeps")) == {
         *TABLES,
@@ -475,6 +523,16 @@ def test_folders_are_not_compared_with_sets_whose_images_are_counted(file):
     estimator.measure(baseline, 60.0)
     assert estimator.seconds_per_epoch(lsanet) == 60.0
     assert estimator.seconds_per_epoch(dsn) is None
+
+
+def test_of_a_folder_the_share_of_its_images_counts(tmp_path):
+    (tmp_path / "images").mkdir()
+    overrides = sweep_lib.with_data({"data.path": str(tmp_path / "images")}, "28px")
+    sweep = load("label_efficiency", overrides=overrides, scale="28px")
+    jobs = {job.run.name: job for job in sweep_lib.jobs(sweep, "x") if job.seed == 0}
+    estimator = estimate.Estimator(sweep)
+    estimator.measure(jobs["10pct-dsn"], 2.0)
+    assert estimator.seconds_per_epoch(jobs["50pct-dsn"]) == pytest.approx(10.0)
 
 
 def test_images_are_counted_without_reading_them(tmp_path):
