@@ -12,8 +12,8 @@ strict=True. For VGG give it the classifier that ours has first:
 
 onnx and stablehlo map uint8 images [batch, height, width, channels], of the size of the training
 images and of any number, to what `predict` gives: preprocessing and calibration are inside. The
-file is tried on real images, and the largest difference is printed. Each needs the extra of its
-name: pip install onnx onnxruntime.
+file is tried on real images, and the largest difference is printed. onnx needs two packages (pip
+install onnx onnxruntime), stablehlo one (pip install flatbuffers).
 
 The metadata say what the images must look like, what the classes are, and at which probability to
 decide. They are in the file; those of stablehlo are beside it, in FILE.json.

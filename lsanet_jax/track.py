@@ -1,8 +1,8 @@
 """Send a run's numbers to an experiment tracker as they are written: `lsanet train --track=NAME`.
 
-Each tracker keeps its own settings (MLFLOW_TRACKING_URI, WANDB_PROJECT and the like), and is an
-extra of its own: pip install mlflow. What it gets is what TensorBoard gets, the
-config and, at the end, the result.
+Each tracker keeps its own settings (MLFLOW_TRACKING_URI, WANDB_PROJECT and the like), and is a
+package of its own, such as mlflow. What it gets is what TensorBoard gets, the config and, at the
+end, the result.
 """
 
 import importlib

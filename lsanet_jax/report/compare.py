@@ -125,6 +125,7 @@ def train_within(swept: Sweep, methods: Sequence[str], args: argparse.Namespace)
     would take, in proportion to the plain network's, is more than what is left. What is finished
     takes none.
     """
+    spec.check(swept, args.workdir)
     start = time.monotonic()
     left_out, codes = [], []
     plain = 0.0

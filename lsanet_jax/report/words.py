@@ -231,10 +231,11 @@ def _why_untested(plain: Cell | Joined) -> str:
     known, has = labels >= 0, labels == 1
     if task != "multi-label":
         known, has = np.ones((len(labels), 1), bool), labels[:, None] == np.arange(len(names))
-    with_it, without = has.sum(axis=0), (known & ~has).sum(axis=0)
-    few = [name for name, *of in zip(names, with_it, without, strict=True) if min(of) < 2]
-    which = ", ".join(few) or "a class"
-    return f"a test takes two images with and two without each finding, and {which} has fewer"
+    fewest = np.minimum(has.sum(axis=0), (known & ~has).sum(axis=0))
+    # A class without any is in no AUC, unless no class is.
+    few = [name for name, count in zip(names, fewest, strict=True) if count == min(1, max(fewest))]
+    which = f"{', '.join(few)} {'have' if len(few) > 1 else 'has'}"
+    return f"a test takes two images with and two without each finding, and {which} fewer"
 
 
 def _tested_on(plain: Cell | Joined) -> tuple[np.ndarray, str, Sequence[str]]:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from lsanet_jax.errors import INTERRUPTED, WorkdirError
-from lsanet_jax.runs.layout import LOCK, RESULT, SEAL
+from lsanet_jax.runs import seal
+from lsanet_jax.runs.layout import LOCK, RESULT
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import json_text, try_lock, write_atomically
 
@@ -150,8 +151,8 @@ def train(task: Task, stopping: Callable[[], bool]) -> Attempt:
             time.sleep(_POLL)
         if stopping():
             return Attempt(INTERRUPTED)
-        # Has the process that was waited for finished the run? Without a seal it is not finished.
-        if (workdir / RESULT).exists() and (workdir / SEAL).exists():
+        # The process that was waited for may have finished the run.
+        if (workdir / RESULT).exists() and not seal.is_missing(workdir):
             return _ended(task, 0, log, 0)
         with _cores(task.cores) as cores:
             where = platform.node() + (f", cores {','.join(map(str, cores))}" if cores else "")

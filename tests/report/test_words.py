@@ -218,6 +218,7 @@ def budgeted(monkeypatch, tmp_path):
     clock, trained = [0.0], []
     swept = spec.load("compare", overrides={"data.name": "breastmnist"}, seeds=(0,))
     labels = draw_labels("binary-class")
+    spec.claim(swept, tmp_path)
 
     def finished(method):
         p = draw_probabilities(labels, "binary-class")

@@ -488,11 +488,12 @@ def test_a_run_waits_while_someone_else_trains_in_its_workdir(tmp_path):
 def test_a_run_without_a_seal_is_not_finished(tmp_path):
     """As after a kill between the two: training then writes the seal."""
     (tmp_path / "seed0").mkdir()
-    (tmp_path / "seed0" / "result.json").write_text("{}")
+    result = {"test_looks": 1}
+    (tmp_path / "seed0" / "result.json").write_text(json.dumps(result))
     seal = "import pathlib; pathlib.Path('seed0/seal.json').write_text('{}')"
-    assert job_lib.train(task(tmp_path, seal), lambda: False) == job_lib.Attempt(0, result={})
-    again = job_lib.train(task(tmp_path, "raise SystemExit(3)"), lambda: False)
-    assert again == job_lib.Attempt(0, result={})
+    for code in (seal, "raise SystemExit(3)"):
+        attempt = job_lib.train(task(tmp_path, code), lambda: False)
+        assert attempt == job_lib.Attempt(0, result=result)
 
 
 def test_signals_do_what_they_did_when_nothing_trains():
