@@ -21,6 +21,10 @@ for name in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(name))
     if image.mode.startswith(("I", "F")):
         sys.exit(f"error: {name}: found {image.mode}, expected 8 bits; for others: lsanet predict")
+    if "A" in image.getbands() or "transparency" in image.info:  # is laid over black
+        seen = image.convert("RGBA")
+        image = Image.new("RGB", image.size)
+        image.paste(seen.convert("RGB"), mask=seen.getchannel("A"))
     image = image.convert(mode).resize((width, height), resize)
     batch = np.asarray(image).reshape(1, height, width, -1)
     (probabilities,) = session.run(None, {"images": batch})[0]

@@ -28,6 +28,7 @@ import numpy as np
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import ConfigError, Interrupted, WorkdirError
+from lsanet_jax.models import hub
 from lsanet_jax.runs import chain, checkpoint, claim, manifest, seal, stored, trained
 from lsanet_jax.runs.layout import (
     CHECKPOINTS,
@@ -38,9 +39,10 @@ from lsanet_jax.runs.layout import (
     PREDICTIONS,
     RESULT,
     SEAL,
+    VALIDATION,
 )
 from lsanet_jax.runs.weights import find
-from lsanet_jax.runs.workdir import read_manifest, read_result
+from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
 from lsanet_jax.runtime import cli, determinism, strict_json
 from lsanet_jax.runtime.files import json_text
 
@@ -204,7 +206,10 @@ def audit(
 
             other = train(len(records))
             difference, measured = _difference(path, other, records, whole=whole, train=train)
-        results = whole and run.finished and other is not None and _is_finished(other)
+        results = ""
+        if whole and run.finished and other is not None and _is_finished(other):
+            both = _in_both(PREDICTIONS, path, other)
+            results = ", the selected epoch" + ", the predictions" * both + " and the scores"
     proven = _proven(run, len(records), against=against is not None, results=results)
     identical = difference is None
     return {
@@ -279,6 +284,7 @@ def check_files(path: pathlib.Path) -> Files:
     sealed = seal.check(path)
     seal.note_if_old(path)
     finished = _is_finished(path)
+    read_config(path)  # Is it that of the manifest?
     found = chain.read(path, cut=not finished)
     if finished:
         stored.read_predictions(path, read_result(path))
@@ -310,9 +316,12 @@ def compare_scores(
     """
     timing = ("images_per_second", "seconds", "last_digest", "test_looks", "dataset")
     plain = lambda record: {k: v for k, v in record.items() if k not in timing}
-    logs = (strict_json.read_json_lines(path / METRICS, cut=True) for path in (there, here))
-    for a, b in zip(*logs, strict=False):
-        if a.get("epoch", 0) <= epochs and plain(a) != plain(b):
+    logs = [strict_json.read_json_lines(path / METRICS, cut=True) for path in (there, here)]
+    for path, log in zip((there, here), logs, strict=True):
+        if [line.get("epoch") for line in log[:epochs]] != [*range(1, epochs + 1)]:
+            return f"{path / METRICS} has not one line for each of the {epochs} epochs"
+    for a, b in zip(*(log[:epochs] for log in logs), strict=True):
+        if plain(a) != plain(b):
             return f"{METRICS} differs: {manifest.differences(plain(a), plain(b), '')[0]}"
     if not (whole and _is_finished(there) and _is_finished(here)):
         return None
@@ -322,43 +331,47 @@ def compare_scores(
     found = manifest.differences(a, b)
     if found:
         return f"{RESULT} differs: {found[0]}"
-    if not all(strict_json.exists(path / PREDICTIONS) for path in (there, here)):
-        return None
-    a, b = (stored.read_arrays(path / PREDICTIONS) for path in (there, here))
-    for name in sorted(a.keys() | b.keys()):
-        if not (name in a and name in b and _same_bits(a[name], b[name])):
-            return f"{PREDICTIONS} differs: its array {name}"
+    for file in (PREDICTIONS, VALIDATION):
+        if not _in_both(file, there, here):  # Earlier versions did not write them.
+            continue
+        a, b = (stored.read_arrays(path / file) for path in (there, here))
+        for name in sorted(a.keys() | b.keys()):
+            if not (name in a and name in b and _same_bits(a[name], b[name])):
+                return f"{file} differs: its array {name}"
     return None
+
+
+def _in_both(file: str, *folders: pathlib.Path) -> bool:
+    return all(strict_json.exists(folder / file) for folder in folders)
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
-def _proven(run: Files, epochs: int, *, against: bool, results: bool) -> str:
+def _proven(run: Files, epochs: int, *, against: bool, results: str) -> str:
     """What an audit without a difference has proven, and what not.
 
     Args:
       run: the run.
       epochs: how many were compared.
       against: with those of another run, not with training again.
-      results: whether the predictions and scores were compared, too.
+      results: what was compared beside the epochs.
     """
     total = len(run.records)
     span = lambda first, last: f"epoch {first}" if first == last else f"epochs {first} to {last}"
-    scores = ", the selected epoch, the predictions and the scores" if results else ""
     if epochs == 0:
         sealed = "are those that were sealed when it ended, and " if run.sealed else ""
         what = f"the files of the run {sealed}agree with each other"
         rest = "that training gives them: audit with --epochs=all"
     elif against:
-        what = f"the two runs agree in {span(1, epochs)}{scores}"
+        what = f"the two runs agree in {span(1, epochs)}{results}"
         rest = "that training gives them"
     elif epochs < total:
         what = f"training again gives {span(1, epochs)} with all losses and validation scores"
         rest = span(epochs + 1, total) + (", and the scores on the test split" * run.finished)
     else:
-        what = f"training again gives all {total} epochs{scores}, bit for bit"
+        what = f"training again gives all {total} epochs{results}, bit for bit"
         rest = "that nobody evaluated the test split outside of this run"
     return f"Proven: {what}. Not proven: {rest}."
 
@@ -397,6 +410,9 @@ def _config_on_same_data(
             f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
             "is not the file of weights that it began with. Restore that file"
         )
+    if file.startswith(hub.PREFIX) and "commit" in (about.get("weights_from") or {}):
+        commit = about["weights_from"]["commit"]  # A branch may have moved on.
+        config.model.init_from = str(hub.Reference.parse(file)._replace(revision=commit))
     return config
 
 
@@ -488,14 +504,15 @@ def audit_and_print(workdir: pathlib.Path, args: argparse.Namespace) -> int:
 def check_claim(args: argparse.Namespace) -> int:
     """Check each run of a claim; returns the exit code."""
     file = pathlib.Path(args.claim)
+    aside = sys.stderr if args.json else sys.stdout
     if args.public_key:
         claim.verify(file, pathlib.Path(args.public_key))
-        print(f"The signature is by the owner of {args.public_key}.")
+        print(f"The signature is by the owner of {args.public_key}.", file=aside)
     with tempfile.TemporaryDirectory(prefix="lsanet-claim-") as folder:
         worst = 0
         for name in claim.unpack(file, pathlib.Path(folder)):
             if name:
-                print(f"{name}:")
+                print(f"{name}:", file=aside)
             worst = max(worst, audit_and_print(pathlib.Path(folder, name), args))
         return worst
 

@@ -171,6 +171,18 @@ def over_picture(
     return np.asarray(whole)
 
 
+def without_border(
+    heat: Float[np.ndarray, "h w"], trained: TrainedModel
+) -> Float[np.ndarray, "h2 w2"]:
+    """Cut off of a heat map what lies on the border that data.resize=pad puts around images."""
+    data, (height, width) = trained.config.data, trained.dataset["stored_shape"][:2]
+    if data.resize != "pad":
+        return heat
+    top, left = (data.image_size - height) // 2, (data.image_size - width) // 2
+    whole = over_picture(heat, (data.image_size, data.image_size))
+    return whole[top : top + height, left : left + width]
+
+
 def overlay(
     picture: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -190,6 +202,7 @@ def explain(
     split: str = "test",
     target: str | None = None,
     per_class: int = 8,
+    skip_broken: bool = False,
     checkpoint: str = "selected",
     trust_code: bool = False,
 ) -> pathlib.Path:
@@ -208,23 +221,28 @@ def explain(
     if target is not None and target not in names:
         near = near_matches(target, names)
         raise ConfigError(f"--target={target}: expected one of {', '.join(names)}{near}")
-    pictures = Pictures(trained, input, split)
+    skip_broken = skip_broken or trained.config.data.skip_broken
+    pictures = Pictures(trained, input, split, skip_broken=skip_broken)
     chosen, classes, kinds = _choose(trained, pictures.source, per_class, target)
     folder = pathlib.Path(output or pathlib.Path(workdir) / "explanations")
-    run, sheets, heats = explainer(trained), {}, []
+    run, sheets, heats, written = explainer(trained), {}, [], set()
     for start in range(0, len(chosen), _AT_ONCE):
         part = np.resize(chosen[start : start + _AT_ONCE], _AT_ONCE)
         maps, _ = run(pictures.source.read(part), np.resize(classes[start:], _AT_ONCE))
         heats.append(maps[-1][-1])
         for i, image in enumerate(chosen[start : start + _AT_ONCE]):
             picture = pictures.original(image)
-            cells = panels(picture, maps, i, trained.decoding["fit"])
+            inner = [[without_border(heat[i], trained) for heat in of] for of in maps]
+            cells = panels(picture, inner, trained.decoding["fit"])
             kind = kinds[start + i]
             name = f"{_file_name(kind)}_{_file_name(pictures.source.names[image])}.png"
+            if name in written:  # a/b.png and a_b.png
+                name = f"{name.removesuffix('.png')}_{image}.png"
+            written.add(name)
             _save(folder / name, mosaic(cells))
-            sheets.setdefault(kind, []).append([cells[0][0], cells[-1][-1]])
-    for kind, found in sheets.items():
-        pairs = [np.concatenate([_thumbnail(each) for each in pair], axis=1) for pair in found]
+            pair = [_thumbnail(cells[0][0]), _thumbnail(cells[-1][-1])]
+            sheets.setdefault(kind, []).append(np.concatenate(pair, axis=1))
+    for kind, pairs in sheets.items():
         rows = [pairs[i : i + _PER_ROW] for i in range(0, len(pairs), _PER_ROW)]
         _save(folder / f"sheet_{_file_name(kind)}.png", mosaic(rows))
     _check(trained, pictures.source, chosen, classes, np.concatenate(heats))
@@ -234,18 +252,21 @@ def explain(
 class Pictures:
     """The images to explain: in the form of the training images, and at their own size."""
 
-    def __init__(self, trained: TrainedModel, input: str | None, split: str):
+    def __init__(
+        self, trained: TrainedModel, input: str | None, split: str, *, skip_broken: bool = False
+    ):
         """Open them.
 
         Args:
             trained: the network.
             input: folder, image or npz file; None for the run's own data.
             split: of an npz file or the run's data.
+            skip_broken: leave out images that cannot be read.
         """
         self._decoding, self._root = trained.decoding, None
         if input:
             path = pathlib.Path(input)
-            self.source = predict.open_source(path, trained, split)
+            self.source = predict.open_source(path, trained, split, skip_broken=skip_broken)
             if path.suffix.lower() != ".npz":
                 self._root = path if path.is_dir() else path.parent
         else:
@@ -271,11 +292,11 @@ class Pictures:
 
 
 def panels(
-    picture: UInt8[np.ndarray, "h w 3"], maps: list[list[Any]], i: int, fit: str
+    picture: UInt8[np.ndarray, "h w 3"], maps: list[list[Any]], fit: str
 ) -> list[list[UInt8[np.ndarray, "h w 3"]]]:
-    """The rows of panels of image i: see the module."""
+    """The rows of panels of an image: see the module."""
     size = (picture.shape[1], picture.shape[0])
-    shown = lambda heat: overlay(picture, over_picture(heat[i], size, fit))
+    shown = lambda heat: overlay(picture, over_picture(heat, size, fit))
     own_map = [shown(of[place]) for place, of in enumerate(maps)]
     own_classifier = [shown(heat) for heat in maps[-1]]
     return [[picture, *own_map], [picture, *own_classifier]]
@@ -300,8 +321,9 @@ def _choose(
     names = trained.dataset["class_names"]
     found, _ = predict.predict(trained, source, batch_size=64, all_classifiers=False)
     predicted = found[-1].argmax(axis=-1)
+    sound = np.array(source.sound(), int)
     chosen = np.concatenate(
-        [np.flatnonzero(predicted == k)[:per_class] for k in range(len(names))]
+        [sound[predicted[sound] == k][:per_class] for k in range(len(names))]
     ).astype(int)
     classes = predicted[chosen] if target is None else np.full(len(chosen), names.index(target))
     return chosen, classes, [names[k] for k in predicted[chosen]]
@@ -344,7 +366,8 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)[-100:]  # The end tells files of one folder apart.
+    name = re.sub(r"[^\w.-]+", "_", text).encode()[-100:]  # The end tells files of a folder apart.
+    return name.decode(errors="ignore")
 
 
 def _save(file: pathlib.Path, image: np.ndarray) -> None:
@@ -368,6 +391,9 @@ def main() -> None:
     parser.add_argument("--target", help="the class to explain (default: the predicted one)")
     parser.add_argument(
         "--per_class", type=int, default=8, help="images of each predicted class (default: 8)"
+    )
+    parser.add_argument(
+        "--skip_broken", action="store_true", help="leave out images that cannot be read"
     )
     args = parser.parse_args()
     cli.run(lambda: print(explain(**vars(args))))

@@ -154,6 +154,7 @@ def inference_program(trained, calibration) -> Program:
     from jax import export as jax_export
 
     from lsanet_jax.data import preprocess as preprocessing
+    from lsanet_jax.evaluation.calibration import LARGEST_LOGIT
 
     prepare = preprocessing.preprocessor(trained.config.data)
     multilabel = trained.dataset["task"] == "multi-label"
@@ -163,7 +164,10 @@ def inference_program(trained, calibration) -> Program:
     def run(images):
         model = nnx.merge(graphdef, state)
         model.dtype = jnp.float32
-        logits = model.predict(prepare(images)) / jnp.asarray(temperature, jnp.float32)
+        logits = model.predict(prepare(images))
+        if multilabel and np.any(temperature != 1):  # as `calibration.apply_temperature` does
+            logits = jnp.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
+        logits = logits / jnp.asarray(temperature, jnp.float32)
         return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
 
     (batch,) = jax_export.symbolic_shape("batch")

@@ -129,6 +129,15 @@ def from_files(
     """Images in a folder; `skip_broken` is that of `open_source`."""
     decoding, broken = trained.decoding, {}
     size, channels = decoding["size"], decoding["channels"]
+    limits = {k: v for k, v in decoding.items() if k in ("frame", "max_megapixels")}
+    white = 2 ** decoding.get("bits", 16) - 1
+    bits, deep = image_files.least_bits([folder / name for name in names], **limits)
+    if deep and 2**bits - 1 < white:
+        log.warning(
+            "%s: %d image(s) have more than 8 bits per channel; their values need %d, but %d is "
+            "white, as in training, so they come out dark: scale them as the training images were",
+            *(folder, deep, bits, white),
+        )
 
     def read(i: int) -> UInt8[np.ndarray, "h w c"]:
         try:
@@ -226,7 +235,7 @@ def predict_to_file(
         predict(*each, batch_size=batch_size, all_classifiers=every, tta=tta)
         for each in zip(members, sources, strict=True)
     ]
-    sound = sources[0].sound()
+    sound = sorted(set.intersection(*(set(source.sound()) for source in sources)))
     names = [sources[0].names[i] for i in sound]
     said = [(p[:, sound], None if beta is None else beta[sound]) for p, beta in said]
     probabilities, beta, judged = panel.answer(said)

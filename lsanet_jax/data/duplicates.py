@@ -33,8 +33,8 @@ def identical_files(files: Sequence[str | os.PathLike]) -> list[list[int]]:
     by_size = collections.defaultdict(list)
     for place, file in enumerate(files):
         try:
-            if os.path.isfile(file):
-                by_size[os.path.getsize(file)].append(place)
+            if os.path.isfile(file) and (size := os.path.getsize(file)):  # Empty ones are broken.
+                by_size[size].append(place)
         except OSError:
             continue
     places = [place for same in by_size.values() if len(same) > 1 for place in same]

@@ -14,6 +14,8 @@ Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
 Probabilities = Float[np.ndarray, "n k"]
 
 _LEAST = 2.0**-24  # Half of float32's step below 1: what a probability of 1 may have been.
+LARGEST_LOGIT = float(np.log1p(-_LEAST) - np.log(_LEAST))  # of a label, that such p tell
+_TINY = float(np.finfo(np.float32).tiny)  # What a probability of 0 among several may have been.
 _INVERSE = (0.01, 100.0)  # Between these 1 / temperature is looked for.
 
 
@@ -45,7 +47,7 @@ def fit_temperature(
         class_names: for the notes.
     """
     if task != "multi-label":
-        z = np.log(np.maximum(np.asarray(probabilities, np.float64), _LEAST))
+        z = np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))
         value, problem = _least_cross_entropy(z, np.asarray(labels))
         return Temperature(np.array([value]), (problem,) if problem else ())
     z, values, notes = _logit(probabilities), [], []
@@ -67,7 +69,7 @@ def apply_temperature(
     if task == "multi-label":
         scaled = 1 / (1 + np.exp(-_logit(probabilities) / temperature))
     else:
-        z = np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-300)) / temperature
+        z = np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY)) / temperature
         e = np.exp(z - z.max(axis=-1, keepdims=True))
         scaled = e / e.sum(axis=-1, keepdims=True)
     return scaled.astype(probabilities.dtype)
@@ -77,7 +79,7 @@ def cross_entropy(labels: Labels, probabilities: Probabilities, task: str) -> fl
     """Mean negative log-likelihood in nats; for multi-label over the known labels."""
     if task != "multi-label":
         chosen = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(chosen, _LEAST)).mean())
+        return float(-np.log(np.maximum(chosen, _TINY)).mean())
     known, p = labels >= 0, np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
     return float(-np.log(np.where(labels == 1, p, 1 - p))[known].mean())
 

@@ -68,14 +68,16 @@ def _listed(names: Sequence[str], chosen: np.ndarray) -> str:
 def _with_heat(
     found: Finished, images: UInt8[np.ndarray, "n h w c"], classes: Int[np.ndarray, " n"]
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    heats: Float[np.ndarray, "n h2 w2"] = explain.class_heat(load(found.path), images, classes)
+    trained = load(found.path)
+    heats: Float[np.ndarray, "n h2 w2"] = explain.class_heat(trained, images, classes)
     pairs = []
     for image, heat in zip(images, heats, strict=True):
         colour = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
         scale = _SIDE / max(colour.shape[:2])
         size = (round(colour.shape[1] * scale), round(colour.shape[0] * scale))
         small = np.asarray(Image.fromarray(colour).resize(size, Image.Resampling.BICUBIC))
-        shown = explain.overlay(small, explain.over_picture(heat, size))
+        heat = explain.over_picture(explain.without_border(heat, trained), size)
+        shown = explain.overlay(small, heat)
         pairs.append(np.concatenate([small, shown], axis=1))
     return pairs
 

@@ -1,5 +1,6 @@
 """What there is to report of one finished run: its files, and its data."""
 
+import collections
 import dataclasses
 import functools
 import logging
@@ -55,6 +56,7 @@ class Finished:
         val: the same of the validation split; None if it was not stored.
         calibration: what was fitted on that; None if nothing was.
         dataset: its data; None if they cannot be read, or changed.
+        patients: of each test image the number of its patient or other group, if these are known.
         problems: what could not be read.
         columns: subgroups of the test images, by name.
     """
@@ -68,6 +70,7 @@ class Finished:
     val: Saved | None
     calibration: Calibration | None
     dataset: Dataset | None
+    patients: tuple[int, ...]
     problems: tuple[str, ...]
     columns: dict[str, list[str]]
 
@@ -106,7 +109,7 @@ class Finished:
     @property
     def groups(self) -> Sequence[int]:
         """Of each test image its patient; none if unknown."""
-        return self.dataset.test.groups if self.dataset is not None else ()
+        return self.dataset.test.groups if self.dataset is not None else self.patients
 
     @functools.cached_property
     def draws(self) -> Draws:
@@ -144,7 +147,7 @@ def read(
     seal.note_if_old(path)
     epochs = strict_json.read_json_lines(path / METRICS, _EPOCH)
     result, manifest = strict_json.read_json(path / RESULT, _RESULT), read_manifest(path)
-    stored.read_predictions(path, result)  # which checks that the scores follow from them
+    kept = stored.read_predictions(path, result)  # which checks that the scores follow from them
     test, problems = read_predictions(path / PREDICTIONS), []
     if test.probabilities.shape[2] != len(manifest["dataset"]["class_names"]):
         raise stored.damaged(path / PREDICTIONS, f"other classes than in {MANIFEST}")
@@ -158,7 +161,7 @@ def read(
         predict.check_unchanged(loaded, manifest["dataset"].get("fingerprint"))
         dataset = loaded
     except LSANetError as error:
-        problems.append(f"Without pictures and patients, since the data cannot be read: {error}")
+        problems.append(f"Without pictures, since the data cannot be read: {error}")
     columns = _columns(config, dataset, by, table) if by else {}
     return Finished(
         path,
@@ -170,6 +173,7 @@ def read(
         val,
         calibration,
         dataset,
+        kept.groups if kept else (),
         tuple(problems),
         columns,
     )
@@ -208,17 +212,29 @@ def _columns(
             near = near_matches(name, header.names)
             raise ConfigError(f"--by={name}: {file} has no such column{near}")
         chosen.append(by_key[key(name)])
-    stem = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/")).stem
+    path = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/"))
+    stem = lambda name: path(name).stem
     wanted = {stem(name) for name in names}
     hits = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
     files = max(hits, key=lambda name: hits[name])
     if not hits[files]:
         raise ConfigError(f"--by: no column of {file} names the test images, such as {names[0]}")
-    cells = {stem(row[files]): row for _, row in rows}
-    missing = sum(stem(name) not in cells for name in names)
+    # By its path, or by its name without folder and suffix, where only one is called that.
+    by_path = {str(path(row[files])): row for _, row in rows}
+    called = collections.Counter(stem(name) for name in by_path)
+    images = collections.Counter(map(stem, names))
+    by_stem = {stem(name): row for name, row in by_path.items() if called[stem(name)] == 1}
+    by_stem = {name: row for name, row in by_stem.items() if images[name] == 1}
+    cells = {name: by_path.get(str(path(name)), by_stem.get(stem(name))) for name in names}
+    missing = [name for name, row in cells.items() if row is None]
+    if twice := [name for name in missing if stem(name) in called]:
+        raise ConfigError(
+            f"--by: several images or rows of {file} are called {stem(twice[0])}, such as "
+            f"{twice[0]}: put the paths below {root} into its column {files!r}"
+        )
     if missing:
-        log.warning("%s: %d of %d test images are not in it", file, missing, len(names))
-    value = lambda name, column: cells.get(stem(name), {}).get(column, "").strip()
+        log.warning("%s: %d of %d test images are not in it", file, len(missing), len(names))
+    value = lambda name, column: (cells[name] or {}).get(column, "").strip()
     found = {column: [value(name, column) for name in names] for column in chosen}
     for column, values in found.items():
         if (count := len(set(values))) > _MOST_SUBGROUPS:

@@ -4,6 +4,7 @@ Reference: Mongan, Moy and Kahn, "Checklist for artificial intelligence in medic
 Radiology: Artificial Intelligence 2020; its items are quoted by number.
 """
 
+import collections
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -114,11 +115,19 @@ def _data(found: Finished) -> Iterator[str]:
 
 
 def _groups(found: Finished) -> str:
-    if found.dataset is None:
-        return "unknown: the data cannot be read"
     if not len(found.groups):
+        if found.dataset is None:
+            return "unknown: the data cannot be read"
         return "unknown: images were drawn one by one, and so are the intervals below"
-    return f"{len(set(found.groups))} in the test split; none is in two splits"
+    in_test = f"{len(set(found.groups))} in the test split"
+    if found.dataset is None:
+        return f"{in_test}; whether they are in other splits too is unknown without the data"
+    of_splits = (set(found.dataset.split(split).groups) for split in SPLITS)
+    times = collections.Counter(group for of in of_splits for group in of)
+    torn = sum(count > 1 for count in times.values())
+    if torn:
+        return f"{in_test}; {torn} of all ARE IN SEVERAL SPLITS, so the scores may be too good"
+    return f"{in_test}; none is in two splits"
 
 
 def _model(found: Finished) -> Iterator[str]:

@@ -44,12 +44,14 @@ class Saved(NamedTuple):
         probabilities: of each classifier.
         beta: weight of each classifier, if there is attention.
         epoch: that predicts.
+        names: of the images, if they were files.
     """
 
     labels: np.ndarray
     probabilities: Float[np.ndarray, "l n k"]
     beta: Float[np.ndarray, "n l"] | None
     epoch: int
+    names: tuple[str, ...] = ()
 
 
 def read_predictions(file: pathlib.Path) -> Saved:
@@ -64,7 +66,8 @@ def read_predictions(file: pathlib.Path) -> Saved:
     arrays = stored.read_arrays(file)
     try:
         labels, probabilities = arrays["labels"], arrays["probabilities"]
-        found = Saved(labels, probabilities, arrays.get("beta"), int(arrays["epoch"]))
+        names = tuple(arrays["names"].tolist()) if "names" in arrays else ()
+        found = Saved(labels, probabilities, arrays.get("beta"), int(arrays["epoch"]), names)
         _check_arrays(found)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise stored.damaged(file, error) from error
@@ -73,7 +76,7 @@ def read_predictions(file: pathlib.Path) -> Saved:
 
 def _check_arrays(found: Saved) -> None:
     """Check that arrays are of the kinds and shapes that fit each other; raises a ValueError."""
-    labels, probabilities, beta, _ = found
+    labels, probabilities, beta, *_ = found
     if labels.dtype.kind not in "iu" or probabilities.dtype.kind != "f":
         raise ValueError(f"labels are {labels.dtype} and probabilities {probabilities.dtype}")
     shape = probabilities.shape

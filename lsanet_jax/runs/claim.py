@@ -116,6 +116,12 @@ def unpack(file: pathlib.Path, folder: pathlib.Path) -> list[str]:
         _write(pathlib.Path(again.name), {name: folder / name for name in found | {CLAIM}})
         if strict_json.sha256_of(pathlib.Path(again.name)) != strict_json.sha256_of(file):
             raise _damaged(file, "bytes outside of its members have changed")
+    results = (name.rpartition("/") for name in content["files"])
+    runs = {folder or "." for folder, _, name in results if name == RESULT}
+    if unlisted := runs - content["runs"].keys():
+        raise _damaged(file, f"{CLAIM} does not list the run {min(unlisted)!r}")
+    if not runs:
+        raise _damaged(file, "it holds no run")
     for name, about in content["runs"].items():
         prefix = "" if name == "." else f"{name}/"
         if f"{prefix}{RESULT}" not in content["files"]:  # nor a folder outside of the claim
@@ -262,7 +268,8 @@ def _check_members(file: pathlib.Path, members: Iterable[zipfile.ZipInfo], size:
         parts = member.filename.split("/")
         if not _NAME.fullmatch(member.filename) or set(parts) & {".", ".."}:
             raise _damaged(file, f"a member is called {member.filename[:80]!r}")
-        if member.file_size != member.compress_size:
+        stored = member.compress_type == zipfile.ZIP_STORED
+        if not stored or member.file_size != member.compress_size:
             raise _damaged(file, f"{member.filename} is compressed")
 
 

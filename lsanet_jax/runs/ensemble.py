@@ -11,11 +11,23 @@ from jaxtyping import Float
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.thresholds import Rule
-from lsanet_jax.runs.calibrated import read_calibration, read_predictions
+from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
 from lsanet_jax.runs.layout import VALIDATION
 from lsanet_jax.runs.trained import TrainedModel, load
+from lsanet_jax.runs.workdir import read_manifest
 
 log = logging.getLogger(__name__)
+
+
+def _of_one_split(workdirs: Sequence[pathlib.Path], saved: Sequence[Saved]) -> bool:
+    """Whether predictions are of the same images; sorted by class, folds may have equal labels."""
+    first = saved[0]
+    if not all(np.array_equal(first.labels, other.labels) for other in saved):
+        return False
+    if all(each.names for each in saved):
+        return all(first.names == other.names for other in saved)
+    return len({read_manifest(path)["dataset"].get("fingerprint") for path in workdirs}) == 1
+
 
 Said = tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]
 """What the classifiers of a run say of n images, shallow to deep; and beta, if there is any."""
@@ -133,7 +145,7 @@ class Panel:
         if len(workdirs) == 1:
             return first
         saved = [read_predictions(path / VALIDATION) for path in workdirs]
-        if not all(np.array_equal(saved[0].labels, other.labels) for other in saved):
+        if not _of_one_split(workdirs, saved):
             log.warning("the runs have different validation splits: no decisions and no sets")
             return None
         answer = self._join([(each.probabilities, each.beta) for each in saved])[0]

@@ -20,8 +20,10 @@ from lsanet_jax import keys, models, steps
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+from lsanet_jax.evaluation import decisions
 from lsanet_jax.models import formulation
 from lsanet_jax.runs import chain, manifest, seal
+from lsanet_jax.runs.calibrated import read_calibration
 from lsanet_jax.runs.checkpoint import Checkpoints, Model
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, DIGESTS, MANIFEST, RESULT
 from lsanet_jax.runs.workdir import DECODING, read_config, read_manifest, read_result
@@ -282,13 +284,17 @@ class Run:
         return self.trained.predictor()
 
     def predict(
-        self, images: UInt8[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w c"]
+        self,
+        images: UInt8[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w c"],
+        *,
+        raw: bool = False,
     ) -> Float[np.ndarray, "n k"]:
-        """Predict the classes of images.
+        """Predict the classes of images, as `lsanet predict` does.
 
         Args:
           images: grey or RGB, 0 to 255. Images of another size or colour than the training images
-            are brought to theirs, as `lsanet predict` does.
+            are brought to theirs.
+          raw: leave the probabilities as the network gives them, even if the run is calibrated.
 
         Returns:
           A probability for each class; for each label of a multi-label task its own.
@@ -315,7 +321,9 @@ class Run:
         for start in range(0, len(images), BATCH_SIZE):
             batch = images[np.minimum(np.arange(start, start + BATCH_SIZE), len(images) - 1)]
             found.append(np.asarray(self._predict(batch)[0][0]))
-        return np.concatenate(found)[: len(images)]
+        own = np.concatenate(found)[: len(images)]
+        calibration = None if raw else read_calibration(self.path)
+        return own if calibration is None else decisions.calibrated(calibration, own[None])[0]
 
 
 def load_run(workdir: str | pathlib.Path, *, trust_code: bool = False) -> Run:

@@ -43,9 +43,7 @@ class Stop:
         """Handle the signals, also if other code has installed its own handlers."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if (before := signal.getsignal(number)) is not signal.SIG_IGN:  # nohup
-                self._before.setdefault(
-                    number, before or signal.SIG_DFL
-                )  # C's is None
+                self._before.setdefault(number, before or signal.SIG_DFL)  # C's is None
                 signal.signal(number, self._receive)
 
     def __call__(self) -> bool:

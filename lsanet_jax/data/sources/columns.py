@@ -230,7 +230,7 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
     found = found or [name for name in names if _split_words(name, rows) == {*SPLITS}]
     found = found or [name for name in folds if _split_words(name, rows)]
     found = found or [name for name in names if _only_splits(name, rows)]
-    flags = [name for name in names if key(name) in _SPLIT_FLAGS and _is_binary(name, rows)]
+    flags = [name for name in names if key(name) in _SPLIT_FLAGS and is_binary(name, rows)]
     if flags and not found:
         raise DataError(
             f"{where} column {flags[0]!r} looks like one of splits, but holds 0 and 1, expected one"
@@ -293,7 +293,7 @@ def _only_splits(name: str, rows: Sequence[Row]) -> bool:
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
     """Return a small number for coarse groups; None for a column that is not one of groups."""
     match = _GROUP.fullmatch(key(name)) or _LIKE_GROUP.fullmatch(key(name))
-    if not match or ("id" not in key(name) and len(rows) > 4 and _is_binary(name, rows)):
+    if not match or ("id" not in key(name) and len(rows) > 4 and is_binary(name, rows)):
         return None  # A column 'case' or 'lesion' of 0 and 1 is a label.
     return _GROUPS.index(match[1])
 
@@ -338,9 +338,9 @@ def _label_columns(
         if known[0] != "label":
             log.info("%s column %r holds the labels.", where, known[0])
         return (known[0],)
-    if known and len(known) == 1 and not _is_binary(known[0], rows):
+    if known and len(known) == 1 and not is_binary(known[0], rows):
         return (known[0],)  # Joined labels.
-    binary = [name for name in free if _is_binary(name, rows)]
+    binary = [name for name in free if is_binary(name, rows)]
     if len(binary) > 1 or (binary and task == "multi-label"):
         ignored = [name for name in names if name not in binary and name.strip()]
         if ignored:
@@ -355,7 +355,7 @@ def _label_columns(
     )
 
 
-def _is_binary(name: str, rows: Sequence[Row]) -> bool:
+def is_binary(name: str, rows: Sequence[Row]) -> bool:
     """Whether at least half of the cells that are filled are 0 or 1: the others are mistakes."""
     cells = [row[name].strip().lower() for row in rows]
     filled = [cell for cell in cells if cell not in MISSING]

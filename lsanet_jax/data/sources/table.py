@@ -13,6 +13,7 @@ import os
 import pathlib
 import posixpath
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -98,15 +99,21 @@ def read_table(
     where = f"{file}: line {header.line}:"
     cells = [row for _, row in rows]
     for name in header.names:
-        if files.exists(name):
+        # A column may be called as an image without its suffix is: image, mask.
+        is_name = _stem(name.casefold()) != name.casefold() or any(map(str.isdigit, name))
+        if is_name and files.exists(name):
             raise DataError(
                 f"{where} {name!r} is an image, so the table has no header: put a line with the"
                 " names of the columns, such as file,label, at its top."
             )
     chosen = choose(where, header.names, cells, files.exists, task=task, folds=folds, **given)
     names = list(chosen.labels)
-    several = len(names) > 1 or (task == "multi-label" and not _joint(names[0], cells, task))
-    if several:
+    joint = _joint(names[0], cells, task)
+    values = {columns_lib.key(row[names[0]]) for row in cells}
+    if task == "multi-label" and len(names) == 1 and (len(values) > 2 or values & {*NO_FINDING}):
+        if not columns_lib.is_binary(names[0], cells):
+            joint = joint or "|"  # One finding in each cell.
+    if len(names) > 1 or (task == "multi-label" and not joint):
         labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
         one_hot = _are_one_hot(file, rows, labels, task)
         if one_hot and task != "multi-label":
@@ -120,8 +127,8 @@ def read_table(
                 " 'multi-label', or name the column of classes in config.data.label_column."
             )
         labels = _settle(file, labels, uncertain)
-    elif _joint(names[0], cells, task):
-        labels, names = _split_joined(file, rows, names[0])
+    elif joint:
+        labels, names = _split_joined(file, rows, names[0], joint)
     else:
         labels, names = _classes(file, rows, names[0]), ()
     return Table(_records(file, rows, labels, chosen, files), tuple(names))
@@ -275,10 +282,12 @@ class _Files:
         for name in dict.fromkeys((cell, cell.replace("\\", "/"))):
             if os.path.isfile(self._root / name):
                 return (posixpath.normpath(name),)
-        parts = posixpath.normpath(cell.replace("\\", "/")).casefold().split("/")
+        parts = _fold(posixpath.normpath(cell.replace("\\", "/"))).split("/")
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
-            found = self._by_tail.get(tail) or self._by_tail_stem.get(_stem(tail))
+            found = self._by_tail.get(tail) or self._by_tail_stem.get(_stem(tail)) or ()
+            if start:  # Without folders above the root; never an image of another folder.
+                found = [name for name in found if _stem(_fold(name)) == _stem(tail)]
             if found:
                 return tuple(found)
         return ()
@@ -290,7 +299,7 @@ class _Files:
         for entries in walk(self._root):
             for image in entries.images:
                 name = image.relative_to(self._root).as_posix()
-                parts = name.casefold().split("/")
+                parts = _fold(name).split("/")
                 for start in range(len(parts)):
                     found["/".join(parts[start:])].append(name)
         return found
@@ -301,6 +310,11 @@ class _Files:
         for tail, names in self._by_tail.items():
             found[_stem(tail)] += names
         return found
+
+
+def _fold(name: str) -> str:
+    """Write a name in lower case, and accents as one letter: macOS writes them as two."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _stem(name: str) -> str:
@@ -414,10 +428,12 @@ def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> 
 
 
 def _split_joined(
-    file: pathlib.Path, rows: Sequence[tuple[int, Mapping[str, str]]], column: str
+    file: pathlib.Path,
+    rows: Sequence[tuple[int, Mapping[str, str]]],
+    column: str,
+    separator: str,
 ) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
     """Part joined labels into 0 and 1 for each label; 'No Finding' is none of them."""
-    separator = _joint(column, [row for _, row in rows], "multi-label")
     sets = []
     for value, (line, row) in zip(_classes_of_joined(file, rows, column), rows, strict=True):
         tokens = {token.strip() for token in value.split(separator)} - {""}
