@@ -13,5 +13,5 @@ def get_config():
     config = load("finetune")
     config.model.objective = "baseline"
     config.data.augment.update(hflip=False, shift=0.0)
-    config.train.update(freeze="backbone", layer_decay=1.0, learning_rate=1e-3)
+    config.train.update(freeze="backbone", layer_decay=1.0, learning_rate=1e-3, clip_norm=0.0)
     return config

@@ -148,6 +148,11 @@ class Network(NamedTuple):
         def create(rngs: nnx.Rngs) -> nnx.Module:
             model = models.create_model(self.config.model, self.num_classes, self.image_shape, rngs)
             for note in weights.put_into(model) if weights else ():
+                if self.config.train.freeze and note.startswith("the attention modules are new"):
+                    raise ConfigError(
+                        f"config.train.freeze = {self.config.train.freeze!r} would keep random "
+                        f"attention modules: {note}; set it to '', or config.model.attention to none"
+                    )
                 log.info(note)
             return model
 
@@ -338,7 +343,10 @@ def make_factors(config: ml_collections.ConfigDict, network: Network) -> dict[st
     if not freeze and decay == 1:
         return {}
     # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
+    # Backbones of users may draw from other streams than theirs, and in other ways.
     rngs = cast(nnx.Rngs, types.SimpleNamespace(params=lambda: jax.random.key(0)))
+    if ":" in config.model.backbone:
+        rngs = nnx.Rngs(0)
     model = nnx.eval_shape(lambda: network.creator()(rngs))
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
     found = depth.depths(graphdef, params, others, network.image_shape)

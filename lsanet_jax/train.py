@@ -196,7 +196,7 @@ def begin(
         means=means,
         history=history,
         done=done,
-        last_epoch=min(epochs or plan.epochs, plan.epochs),
+        last_epoch=plan.epochs if epochs is None else min(epochs, plan.epochs),
     )
 
 

@@ -69,7 +69,6 @@ def test_what_may_change_in_a_resumed_run():
         "data.pipeline",
         "data.device_budget_mb",
         "data.workers",
-        "eval.batch_size",
         "train.log_every_steps",
         "train.checkpoint_every_epochs",
     } == config_lib.MAY_CHANGE

@@ -131,6 +131,12 @@ def _check_training(config: ml_collections.ConfigDict) -> None:
             f"config.train.early_stop = {train.early_stop} looks for gain in what config.eval."
             "select chooses the epoch by: set that to best_val_auc or best_val_loss, not last"
         )
+    if train.clip_norm and config.model.objective in ("probe", "vicreg"):
+        raise ConfigError(
+            f"config.train.clip_norm = {train.clip_norm:g} scales all gradients together, so that "
+            f"with config.model.objective = {config.model.objective} classifiers that must not "
+            "change the backbone would: set it to 0"
+        )
     if train.freeze and not config.model.init_from:
         raise ConfigError(
             f"config.train.freeze = {train.freeze!r} would keep random weights as they are: give "

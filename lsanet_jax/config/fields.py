@@ -816,9 +816,8 @@ _FIELDS = (
     Field(
         "eval.batch_size",
         256,
-        "Images per evaluation step, at most; changes only speed and memory.",
+        "Images per evaluation step, at most; changes speed and memory, and results by rounding.",
         rule=_integer(1),
-        may_change=True,
     ),
     Field(
         "eval.select",

@@ -71,6 +71,7 @@ class Checkpoints:
             )
             self._last = ocp.CheckpointManager(self.folder / "last", options=options)
             self._best = ocp.CheckpointManager(self.folder / "best", options=options)
+        self._restored: dict[int, int | None] = {}  # the step that was restored, and its epoch
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._saves = collections.deque[concurrent.futures.Future]()
 
@@ -127,7 +128,10 @@ class Checkpoints:
 
         def save(items):
             if step in self._last.all_steps():
-                return
+                epoch = meta.get("epoch")
+                if self._restored.get(step, epoch) == epoch:
+                    return
+                self._last.delete(step)  # It was saved before its epoch was validated.
             of_state = digests or manifest.tensor_digests(items["state"])
             of_items = {
                 "state": of_state,
@@ -216,7 +220,8 @@ class Checkpoints:
                 if self._writes:
                     self._set_aside(step)
         else:
-            restored = self._restore(self._last, oldest, items)
+            step, restored = oldest, self._restore(self._last, oldest, items)
+        self._restored = {step: restored["meta"].get("epoch")}
         means = jax.tree.unflatten(structure, restored["means"]) if leaves else means
         return restored["state"], means, restored["meta"]
 

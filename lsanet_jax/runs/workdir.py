@@ -177,6 +177,12 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_links()
             self._lock()
+        if self.finished_result() is not None:  # after it was looked for
+            raise WorkdirError(
+                f"another process has just finished the run in {self.path}: the same command "
+                "reports it"
+            )
+        with self._writing():
             for temporary in filter(_temporary, self.path.iterdir()):
                 temporary.unlink()
         file = self.path / MANIFEST

@@ -37,6 +37,13 @@ def run(tool: Callable[[], None]) -> None:
         fail(
             f"not enough memory ({error}): lower config.train.batch_size or the size of the images"
         )
+    except RuntimeError as error:  # of JAX, which need not be imported here
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail(
+            "not enough memory on the device: lower config.train.batch_size, eval.batch_size or "
+            f"data.image_size, or set model.dtype=bfloat16 ({str(error).splitlines()[0][:200]})"
+        )
     except KeyboardInterrupt:  # training and sweeps have their own way to end
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

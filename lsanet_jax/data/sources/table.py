@@ -109,9 +109,9 @@ def read_table(
     chosen = choose(where, header.names, cells, files.exists, task=task, folds=folds, **given)
     names = list(chosen.labels)
     joint = _joint(names[0], cells, task)
-    values = {columns_lib.key(row[names[0]]) for row in cells}
-    if task == "multi-label" and len(names) == 1 and (len(values) > 2 or values & {*NO_FINDING}):
-        if not columns_lib.is_binary(names[0], cells):
+    if task == "multi-label" and len(names) == 1 and not columns_lib.is_binary(names[0], cells):
+        values = {columns_lib.key(row[names[0]]) for row in cells}
+        if len(values) > 2 or values & NO_FINDING:
             joint = joint or "|"  # One finding in each cell.
     if len(names) > 1 or (task == "multi-label" and not joint):
         labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
