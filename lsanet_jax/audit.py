@@ -184,6 +184,8 @@ def audit(
     if epochs is not None and not 0 <= epochs <= len(run.records):
         raise WorkdirError(f"--epochs={epochs}: the run has {len(run.records)}, 0 trains none")
     records = run.records[:epochs]
+    if against is not None or not records:  # Training again takes the manifest's.
+        read_config(path)
     whole = len(records) == len(run.records)
     about = read_manifest(path)
     environment, difference, measured, other = [], None, None, None
@@ -284,7 +286,6 @@ def check_files(path: pathlib.Path) -> Files:
     sealed = seal.check(path)
     seal.note_if_old(path)
     finished = _is_finished(path)
-    read_config(path)  # Is it that of the manifest?
     found = chain.read(path, cut=not finished)
     if finished:
         stored.read_predictions(path, read_result(path))

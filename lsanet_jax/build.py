@@ -151,7 +151,7 @@ class Network(NamedTuple):
                 if self.config.train.freeze and note.startswith("the attention modules are new"):
                     raise ConfigError(
                         f"config.train.freeze = {self.config.train.freeze!r} would keep random "
-                        f"attention modules: {note}; set it to '', or config.model.attention to none"
+                        f"attention modules: {note}; leave out either"
                     )
                 log.info(note)
             return model

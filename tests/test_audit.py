@@ -14,7 +14,7 @@ import pytest
 from lsanet_jax import audit, train
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runs import chain, checkpoint, manifest
-from tests.sealed import as_unfinished, reseal
+from tests.sealed import as_earlier_version, as_unfinished, reseal
 
 
 @pytest.fixture
@@ -291,6 +291,22 @@ def test_scores_that_training_does_not_give_are_found(run, copy, name, change, m
     report = audit.audit(copy, against=run[1])
     assert not report["identical"] and report["proven"] is None
     assert message in report["difference"]
+
+
+def test_metrics_without_their_lines_are_no_proof(run, copy):
+    content = (copy / "metrics.jsonl").read_text()
+    for changed in ("", content.replace('"epoch": 2', '"epoch": 1002').replace("0.", "0.9")):
+        (copy / "metrics.jsonl").write_text(changed)
+        reseal(copy)
+        report = audit.audit(copy, against=run[1])
+        assert "has not one line for each of the 2 epochs" in report["difference"]
+
+
+def test_what_was_not_compared_is_not_called_proven(run, copy, tmp_path):
+    (copy / "predictions.npz").unlink()
+    as_earlier_version(copy)
+    proven = audit.audit(copy, against=run[1])["proven"]
+    assert "the selected epoch and the scores" in proven and "predictions" not in proven
 
 
 def test_replaced_predictions_are_found_though_they_are_resealed(run, copy):

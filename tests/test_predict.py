@@ -189,6 +189,20 @@ def test_an_ensemble_of_a_run_with_itself_answers_as_the_run(run, tmp_path, capl
     assert "not calibrated, so nothing is decided" in caplog.text and str(other) in caplog.text
 
 
+def test_runs_of_one_split_have_its_images_and_not_only_its_labels(tmp_path, monkeypatch):
+    """Folds of class folders are sorted by class: their labels may be equal."""
+    labels, p = np.array([0, 0, 1, 1]), np.full((1, 4, 2), 0.5, np.float32)
+    saved = lambda *names: calibrated.Saved(labels, p, None, 1, names)
+    paths = [tmp_path / "0", tmp_path / "1"]
+    assert ensemble._of_one_split(paths, [saved(*"abcd"), saved(*"abcd")])
+    assert not ensemble._of_one_split(paths, [saved(*"abcd"), saved(*"aecf")])
+    for second, same in (("x", True), ("y", False)):
+        prints = iter(("x", second))
+        about = lambda path, prints=prints: {"dataset": {"fingerprint": next(prints)}}
+        monkeypatch.setattr(ensemble, "read_manifest", about)
+        assert ensemble._of_one_split(paths, [saved(), saved()]) == same
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -56,6 +56,25 @@ def test_the_temperature_of_overconfident_logits_is_found():
     assert calibration.calibration_error(labels, before) > 0.1
 
 
+def test_very_sure_mistakes_count_in_full():
+    p = np.full((300, 2), (0.93, 0.07))
+    p[:5] = 1e-20, 1.0
+    labels = np.zeros(300, int)
+    labels[5] = 1
+    found = calibration.fit_temperature(labels, p, "multi-class", ("a", "b"))
+    after = calibration.apply_temperature(p, found.value, "multi-class")
+    assert calibration.cross_entropy(labels, after, "multi-class") < calibration.cross_entropy(
+        labels, p, "multi-class"
+    )
+    z = np.log(p)
+    exact = scipy.optimize.minimize_scalar(
+        lambda t: -np.log(softmax(z / t)[np.arange(300), labels]).mean(),
+        bounds=(1, 60),
+        method="bounded",
+    )
+    np.testing.assert_allclose(found.value, exact.x, rtol=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("task", TASKS)
 def test_the_temperature_is_scipys_minimum_and_never_worse(task, seed):

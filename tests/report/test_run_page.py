@@ -107,6 +107,16 @@ def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
     assert "By Sex, in percent" in text and "too few to compare" in text
     with pytest.raises(ConfigError, match=r"--by=age: .*people\.csv has no such column"):
         run_lib.read(run[1], by=("age",), table=str(table))
+    twins = tuple(f"{'ab'[i % 2]}/img{i // 2}.png" for i in range(len(names)))
+    object.__setattr__(split, "names", twins)
+    table.write_text("\n".join(["file,Sex", *(f"{n},{n[0]}" for n in twins)]))
+    of_paths = run_lib.read(run[1], by=("sex",), table=str(table)).columns
+    assert of_paths == {"Sex": [name[0] for name in twins]}
+    table.write_text("\n".join(["file,Sex", *(f"{n[2:]},{n[0]}" for n in twins)]))
+    with pytest.raises(ConfigError, match=r"--by: several images or rows of .* are called img0"):
+        run_lib.read(run[1], by=("sex",), table=str(table))
+    object.__setattr__(split, "names", names)
+    table.write_text("\n".join(["image_id,Sex,site", *rows]))
     monkeypatch.setattr(run_lib, "_MOST_SUBGROUPS", 2)
     with pytest.raises(ConfigError, match=r"--by=image_id: .* has \d+ different values"):
         run_lib.read(run[1], by=("sex", "image_id"), table=str(table))

@@ -1,6 +1,7 @@
 """Tables as they are published, and as spreadsheets leave them."""
 
 import logging
+import unicodedata
 
 import numpy as np
 import pytest
@@ -196,6 +197,38 @@ def test_chestxray14(tmp_path, caplog):
     assert labels_of(listing)["images/00000000_001.png"] == [0, 1, 1]
     assert torn(listing, lambda file: file[7:15]) == 0
     assert "labels are joined by '|': read as multi-label with 3 labels" in caplog.text
+
+
+def test_one_finding_in_each_cell_is_multi_label_if_asked(tmp_path):
+    put(tmp_path, *(f"{i}.png" for i in range(24)))
+    rows = [f"{i}.png,{('No Finding', 'Effusion', 'Mass')[i % 3]}" for i in range(24)]
+    listing = read(tmp_path, "file,label", *rows, task="multi-label")
+    assert listing.class_names == ("Effusion", "Mass")
+    assert [labels_of(listing)[f"{i}.png"] for i in range(3)] == [[0, 0], [1, 0], [0, 1]]
+    message = error_of(tmp_path, "file,label", "0.png,yes", "1.png,no", task="multi-label")
+    assert "'label' is 'yes', expected one of 0, 1" in message
+
+
+def test_an_image_of_another_folder_is_never_taken(tmp_path):
+    put(tmp_path, *(f"left/{i}.png" for i in range(8)))
+    rows = [f"right/{i}.png,{i % 2}" for i in range(8)]
+    assert "there is no file 'right/0.png'" in error_of(tmp_path, "file,label", *rows)
+    above = [f"{tmp_path.name}/left/{i}.png,{i % 2}" for i in range(8)]
+    assert len(labels_of(read(tmp_path, "file,label", *above))) == 8
+
+
+def test_a_column_may_be_called_as_an_image(tmp_path):
+    put(tmp_path, *(f"case{i}/image.png" for i in range(20)))
+    rows = [f"case{i}/image.png,{i % 2}" for i in range(20)]
+    assert len(labels_of(read(tmp_path, "image,label", *rows))) == 20
+    assert "'case0/image.png' is an image, so the table has no header" in error_of(tmp_path, *rows)
+
+
+def test_accents_may_be_written_as_one_letter_or_two(tmp_path):
+    two = unicodedata.normalize("NFD", "Müller")
+    put(tmp_path, *(f"{two}{i}.png" for i in range(20)))
+    rows = [f"{unicodedata.normalize('NFC', two)}{i}.png,{i % 2}" for i in range(20)]
+    assert len(labels_of(read(tmp_path, "file,label", *rows))) == 20
 
 
 def test_no_finding_goes_with_no_other(tmp_path):
