@@ -116,18 +116,18 @@ def unpack(file: pathlib.Path, folder: pathlib.Path) -> list[str]:
         _write(pathlib.Path(again.name), {name: folder / name for name in found | {CLAIM}})
         if strict_json.sha256_of(pathlib.Path(again.name)) != strict_json.sha256_of(file):
             raise _damaged(file, "bytes outside of its members have changed")
-    results = (name.rpartition("/") for name in content["files"])
-    runs = {folder or "." for folder, _, name in results if name == RESULT}
-    if unlisted := runs - content["runs"].keys():
-        raise _damaged(file, f"{CLAIM} does not list the run {min(unlisted)!r}")
-    if not runs:
-        raise _damaged(file, "it holds no run")
     for name, about in content["runs"].items():
         prefix = "" if name == "." else f"{name}/"
         if f"{prefix}{RESULT}" not in content["files"]:  # nor a folder outside of the claim
             raise _damaged(file, f"it holds no run {name[:80]!r}")
         if _check(folder / name) != about:
             raise _damaged(file, f"{CLAIM} says of the run {name!r} what its files do not")
+    results = (name.rpartition("/") for name in content["files"])
+    runs = {folder or "." for folder, _, name in results if name == RESULT}
+    if unlisted := runs - content["runs"].keys():
+        raise _damaged(file, f"{CLAIM} does not list the run {min(unlisted)!r}")
+    if not runs:
+        raise _damaged(file, "it holds no run")
     return ["" if name == "." else name for name in content["runs"]]
 
 

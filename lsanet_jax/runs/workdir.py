@@ -177,7 +177,8 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_links()
             self._lock()
-        if self.finished_result() is not None:  # after it was looked for
+        # Since it was looked for; runs of earlier versions have no seal.
+        if strict_json.exists(self.path / SEAL) and self.finished_result() is not None:
             raise WorkdirError(
                 f"another process has just finished the run in {self.path}: the same command "
                 "reports it"
