@@ -82,6 +82,20 @@ def test_ctrl_c_ends_a_tool_in_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
+def test_memory_of_the_device_that_runs_out_is_one_line(monkeypatch, capsys):
+    def tool(message):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(logging.getLogger("lsanet_jax"), "handlers", [])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: tool("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert "lower config.train.batch_size" in error and "allocating 9 bytes" in error
+    with pytest.raises(RuntimeError, match="another"):
+        cli.run(lambda: tool("another"))
+
+
 def test_help_of_train_has_every_flag_and_field_and_imports_no_jax():
     code = "import sys, atexit; atexit.register(lambda: print('jax' in sys.modules));"
     code += (

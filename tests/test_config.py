@@ -200,6 +200,10 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
             "config.train.warmup_epochs = 100 must be less than config.train.epochs = 100",
         ),
         (
+            {"train.clip_norm": 1.0, "model.objective": "probe"},
+            "config.train.clip_norm = 1 scales all gradients together",
+        ),
+        (
             {"train.early_stop": 5, "eval.select": "last"},
             "config.train.early_stop = 5 looks for gain in what config.eval.select",
         ),

@@ -189,6 +189,24 @@ def test_an_ensemble_of_a_run_with_itself_answers_as_the_run(run, tmp_path, capl
     assert "not calibrated, so nothing is decided" in caplog.text and str(other) in caplog.text
 
 
+def test_deep_images_are_not_dark_in_silence(run, tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 4096, (28, 28)).astype(np.uint16)
+    (tmp_path / "new").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "new" / "12_bits.png")
+    predict.predict_to_file(run[1], input=str(tmp_path / "new"), output=tmp_path / "p.csv")
+    assert "1 image(s) have more than 8 bits per channel; their values need 12, but" in caplog.text
+    assert "65535 is white, as in training" in caplog.text
+
+
+def test_python_predicts_as_the_command_does(run, tmp_path):
+    config, path = run
+    own, images = trained.load_run(path), data.load(config.data, config.seed).test.images
+    saved = calibrated.read_predictions(path / "predictions.npz").probabilities
+    np.testing.assert_allclose(own.predict(images, raw=True), saved[-1], rtol=1e-4, atol=1e-6)
+    votes = decisions.calibrated(calibrated.read_calibration(path), saved)
+    np.testing.assert_allclose(own.predict(images), votes[-1], rtol=1e-4, atol=1e-6)
+
+
 def test_runs_of_one_split_have_its_images_and_not_only_its_labels(tmp_path, monkeypatch):
     """Folds of class folders are sorted by class: their labels may be equal."""
     labels, p = np.array([0, 0, 1, 1]), np.full((1, 4, 2), 0.5, np.float32)

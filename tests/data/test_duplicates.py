@@ -36,6 +36,13 @@ def error_of(root, **options):
     return str(caught.value)
 
 
+def test_empty_files_are_broken_and_not_alike(tmp_path):
+    files = [tmp_path / name for name in ("a", "b", "c", "d")]
+    for file, content in zip(files, (b"", b"", b"x", b"x"), strict=True):
+        file.write_bytes(content)
+    assert duplicates.identical_files(files) == [[2, 3]]
+
+
 def test_a_test_image_that_is_trained_on_is_an_error(tmp_path):
     put_splits(tmp_path)
     shutil.copy(tmp_path / "train/a/0.png", tmp_path / "test/a/x.png")

@@ -512,6 +512,10 @@ def a_run_above(content, folder):
     content["runs"] = {"../mine": content["runs"]["."]}
 
 
+def without_a_run(content, folder):
+    content["runs"] = {}
+
+
 def without_a_seal(content, folder):
     as_earlier_version(folder)
 
@@ -522,6 +526,7 @@ def without_a_seal(content, folder):
         (better, "says of the run '.' what its files do not"),
         (a_run_of_the_readers_own, "it holds no run '/"),
         (a_run_above, r"it holds no run '\.\./mine'"),
+        (without_a_run, r"does not list the run '\.'"),
         (without_a_seal, r"has no seal\.json|chain|last line"),
     ],
 )
