@@ -232,8 +232,7 @@ def explain(
         heats.append(maps[-1][-1])
         for i, image in enumerate(chosen[start : start + _AT_ONCE]):
             picture = pictures.original(image)
-            inner = [[without_border(heat[i], trained) for heat in of] for of in maps]
-            cells = panels(picture, inner, trained.decoding["fit"])
+            cells = panels(picture, maps, i, trained)
             kind = kinds[start + i]
             name = f"{_file_name(kind)}_{_file_name(pictures.source.names[image])}.png"
             if name in written:  # a/b.png and a_b.png
@@ -292,11 +291,12 @@ class Pictures:
 
 
 def panels(
-    picture: UInt8[np.ndarray, "h w 3"], maps: list[list[Any]], fit: str
+    picture: UInt8[np.ndarray, "h w 3"], maps: list[list[Any]], i: int, trained: TrainedModel
 ) -> list[list[UInt8[np.ndarray, "h w 3"]]]:
-    """The rows of panels of an image: see the module."""
-    size = (picture.shape[1], picture.shape[0])
-    shown = lambda heat: overlay(picture, over_picture(heat, size, fit))
+    """The rows of panels of image i: see the module."""
+    size, fit = (picture.shape[1], picture.shape[0]), trained.decoding["fit"]
+    inner = lambda heat: without_border(heat[i], trained)
+    shown = lambda heat: overlay(picture, over_picture(inner(heat), size, fit))
     own_map = [shown(of[place]) for place, of in enumerate(maps)]
     own_classifier = [shown(heat) for heat in maps[-1]]
     return [[picture, *own_map], [picture, *own_classifier]]
