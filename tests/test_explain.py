@@ -1,6 +1,7 @@
 """Heat maps beside an independent PyTorch implementation; pictures at their own size."""
 
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,19 @@ def test_a_heat_map_lies_where_its_part_of_the_picture_was(fit):
     picture = np.full((20, 40, 3), 100, np.uint8)
     shown = explain.overlay(picture, found)
     assert (shown[-1, 0] == 100).all() and (shown != 100).any()
+
+
+def test_of_padded_images_the_border_is_cut_off_the_map():
+    data = types.SimpleNamespace(resize="pad", image_size=224)
+    trained = types.SimpleNamespace(
+        config=types.SimpleNamespace(data=data), dataset={"stored_shape": [28, 28, 3]}
+    )
+    heat = np.zeros((7, 7), np.float32)
+    heat[3, 3] = 1  # of pixels 96 to 127; the picture is 98 to 125
+    cut = explain.without_border(heat, trained)
+    assert cut.shape == (28, 28) and cut.min() > 0.2 and cut.max() > 0.9
+    data.resize = "bicubic"
+    assert explain.without_border(heat, trained) is heat
 
 
 def test_pictures_are_explained_at_their_own_size(run, tmp_path, caplog):
