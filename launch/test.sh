@@ -36,7 +36,9 @@ check mkdocs "$PYTHON" -m mkdocs build --strict --quiet
 tests=0
 "$PYTHON" -m pytest -n "${LSANET_TEST_WORKERS:-2}" "$@" || tests=$?
 
-for name in ${failed[@]+"${failed[@]}"}; do # bash before 4.4 calls an empty array unset
-  say "$name found something: see above, before the tests"; done
+# Bash before 4.4 calls an empty array unset.
+for name in ${failed[@]+"${failed[@]}"}; do
+  say "$name found something: see above, before the tests"
+done
 [[ $tests == 0 ]] || exit "$tests"
 [[ ${#failed[@]} == 0 ]]

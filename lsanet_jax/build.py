@@ -343,9 +343,8 @@ def make_factors(config: ml_collections.ConfigDict, network: Network) -> dict[st
     if not freeze and decay == 1:
         return {}
     # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
-    # Backbones of users may draw from other streams than theirs, and in other ways.
     rngs = cast(nnx.Rngs, types.SimpleNamespace(params=lambda: jax.random.key(0)))
-    if ":" in config.model.backbone:
+    if ":" in config.model.backbone:  # It may draw from other streams than ours, in other ways.
         rngs = nnx.Rngs(0)
     model = nnx.eval_shape(lambda: network.creator()(rngs))
     graphdef, params, others = nnx.split(model, nnx.Param, ...)

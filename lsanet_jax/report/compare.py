@@ -114,8 +114,7 @@ def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def train(swept: Sweep, methods: Sequence[str], args: argparse.Namespace) -> int:
     """Train some methods with all seeds; returns the exit code."""
-    jobs = [job for job in spec.jobs(swept, args.workdir) if _method(job.run) in methods]
-    return run.train(swept, jobs, args)
+    return run.train(swept, _jobs(swept, methods, args.workdir), args)
 
 
 def train_within(swept: Sweep, methods: Sequence[str], args: argparse.Namespace) -> int:
@@ -145,15 +144,19 @@ def train_within(swept: Sweep, methods: Sequence[str], args: argparse.Namespace)
 
 def _missing(swept: Sweep, method: str, workdir: str) -> list[spec.Job]:
     """List the jobs of a method that are not finished."""
-    jobs = [job for job in spec.jobs(swept, workdir) if _method(job.run) == method]
+    jobs = _jobs(swept, [method], workdir)
     return [job for job in jobs if spec.result(swept, job) is None]
 
 
 def _minutes_before(swept: Sweep, missing: Sequence[spec.Job], args: argparse.Namespace) -> float:
     """Add up the minutes of the plain network's runs that were finished before this command."""
-    jobs = [job for job in spec.jobs(swept, args.workdir) if _method(job.run) == "baseline"]
+    jobs = _jobs(swept, ["baseline"], args.workdir)
     before = [spec.result(swept, job) for job in jobs if job not in missing]
     return sum((result or {}).get("seconds") or 0 for result in before) / 60
+
+
+def _jobs(swept: Sweep, methods: Sequence[str], workdir: str | pathlib.Path) -> list[spec.Job]:
+    return [job for job in spec.jobs(swept, workdir) if _method(job.run) in methods]
 
 
 def _method(each: Run) -> str:

@@ -18,17 +18,6 @@ from lsanet_jax.runs.workdir import read_manifest
 
 log = logging.getLogger(__name__)
 
-
-def _of_one_split(workdirs: Sequence[pathlib.Path], saved: Sequence[Saved]) -> bool:
-    """Whether predictions are of the same images; sorted by class, folds may have equal labels."""
-    first = saved[0]
-    if not all(np.array_equal(first.labels, other.labels) for other in saved):
-        return False
-    if all(each.names for each in saved):
-        return all(first.names == other.names for other in saved)
-    return len({read_manifest(path)["dataset"].get("fingerprint") for path in workdirs}) == 1
-
-
 Said = tuple[Float[np.ndarray, "l n k"], Float[np.ndarray, "n l"] | None]
 """What the classifiers of a run say of n images, shallow to deep; and beta, if there is any."""
 
@@ -182,3 +171,13 @@ class Panel:
             weights.append((equal if beta is None else beta) / len(said))
         answer = votes[0][-1] if len(votes) == 1 else np.mean([v[-1] for v in votes], axis=0)
         return answer, np.concatenate(votes), np.concatenate(weights, axis=1)
+
+
+def _of_one_split(workdirs: Sequence[pathlib.Path], saved: Sequence[Saved]) -> bool:
+    """Whether predictions are of the same images; sorted by class, folds may have equal labels."""
+    first = saved[0]
+    if not all(np.array_equal(first.labels, other.labels) for other in saved):
+        return False
+    if all(each.names for each in saved):
+        return all(first.names == other.names for other in saved)
+    return len({read_manifest(path)["dataset"].get("fingerprint") for path in workdirs}) == 1
