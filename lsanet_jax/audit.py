@@ -28,7 +28,6 @@ import numpy as np
 from lsanet_jax import config as config_lib
 from lsanet_jax import data as data_lib
 from lsanet_jax.errors import ConfigError, Interrupted, WorkdirError
-from lsanet_jax.models import hub
 from lsanet_jax.runs import chain, checkpoint, claim, manifest, seal, stored, trained
 from lsanet_jax.runs.layout import (
     CHECKPOINTS,
@@ -41,7 +40,7 @@ from lsanet_jax.runs.layout import (
     SEAL,
     VALIDATION,
 )
-from lsanet_jax.runs.weights import find
+from lsanet_jax.runs.weights import as_recorded, find
 from lsanet_jax.runs.workdir import read_config, read_manifest, read_result
 from lsanet_jax.runtime import cli, determinism, strict_json
 from lsanet_jax.runtime.files import json_text
@@ -406,14 +405,13 @@ def _config_on_same_data(
             f"{promised} in {MANIFEST} and {found} here. Restore the original data"
         )
     file, weights = config.model.init_from, about.get("weights")
-    if weights and weights != {"sha256": find(file, about.get("weights_from")).sha256()}:
+    origin = about.get("weights_from")
+    if weights and weights != {"sha256": find(file, origin).sha256()}:
         raise WorkdirError(
             f"--workdir={path} cannot be audited: by its SHA-256, config.model.init_from = {file} "
             "is not the file of weights that it began with. Restore that file"
         )
-    if file.startswith(hub.PREFIX) and "commit" in (about.get("weights_from") or {}):
-        commit = about["weights_from"]["commit"]  # A branch may have moved on.
-        config.model.init_from = str(hub.Reference.parse(file)._replace(revision=commit))
+    config.model.init_from = as_recorded(file, origin)
     return config
 
 

@@ -96,10 +96,17 @@ def export(
         if format == "safetensors":
             _write_safetensors(file, trained, metadata)
         else:
-            write = _write_onnx if format == "onnx" else _write_stablehlo
-            loaded = write(file, inference_program(trained, calibration), metadata)
-            if loaded is not None:
+            program = inference_program(trained, calibration)
+            made = _onnx(program, metadata) if format == "onnx" else _stablehlo(program)
+            content, loaded = made
+            if loaded is None:
+                log.warning("onnxruntime is not installed: %s was not tried", file)
+            else:
                 _try(file, loaded, trained, calibration)
+            with replacing(file) as temporary:
+                temporary.write_bytes(content)
+            if format == "stablehlo":
+                write_atomically(file.with_name(f"{file.name}.json"), json_text(metadata, indent=1))
     except OSError as error:
         raise WorkdirError(f"cannot write {file}: {error}") from error
     return file
@@ -184,8 +191,8 @@ def _write_safetensors(file: pathlib.Path, trained, metadata: dict) -> None:
         temporary.write_bytes(content)
 
 
-def _write_onnx(file: pathlib.Path, program: Program, metadata: dict) -> Callable | None:
-    """Write the file; returns what runs it, if onnxruntime is installed."""
+def _onnx(program: Program, metadata: dict) -> tuple[bytes, Callable | None]:
+    """The content of the file, and what runs it if onnxruntime is installed."""
     try:
         onnx: Any = importlib.import_module("onnx")
     except ImportError as error:
@@ -197,19 +204,17 @@ def _write_onnx(file: pathlib.Path, program: Program, metadata: dict) -> Callabl
     with plain_formulation():
         model = onnx_graph.write(program[0], program[1], _INPUT, _OUTPUT)
     onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in metadata.items()})
-    with replacing(file) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    content = model.SerializeToString()
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError:
-        log.warning("onnxruntime is not installed: %s was not tried", file)
-        return None
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda images: session.run([_OUTPUT], {_INPUT: images})[0]
+        return content, None
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda images: session.run([_OUTPUT], {_INPUT: images})[0]
 
 
-def _write_stablehlo(file: pathlib.Path, program: Program, metadata: dict) -> Callable:
-    """Write the file, and its metadata beside it; returns what runs it."""
+def _stablehlo(program: Program) -> tuple[bytes, Callable]:
+    """The content of the file, which has no metadata, and what runs it."""
     import jax
     from jax import export as jax_export
 
@@ -222,10 +227,8 @@ def _write_stablehlo(file: pathlib.Path, program: Program, metadata: dict) -> Ca
     run, spec = program
     with plain_formulation():
         exported = jax_export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(spec)
-    with replacing(file) as temporary:
-        temporary.write_bytes(exported.serialize())
-    write_atomically(file.with_name(f"{file.name}.json"), json_text(metadata, indent=1))
-    return jax_export.deserialize(bytearray(file.read_bytes())).call
+    content = exported.serialize()
+    return bytes(content), jax_export.deserialize(content).call
 
 
 @contextlib.contextmanager
@@ -263,7 +266,8 @@ def _try(file: pathlib.Path, loaded: Callable, trained, calibration) -> None:
     )
     if largest > TOLERANCE and trained.config.model.dtype == "float32":
         raise ConfigError(
-            f"{file} differs from predict by {largest:.1e}, more than {TOLERANCE:g}: do not use it"
+            f"{file} was not written: it would differ from predict by {largest:.1e}, more than "
+            f"{TOLERANCE:g}. Use predict, or another --format"
         )
 
 

@@ -46,6 +46,15 @@ def test_stablehlo_predicts_as_the_run_for_any_number_of_images(run, tmp_path, c
     assert [point["class"] for point in metadata["operating_points"]] == metadata["classes"]
 
 
+def test_an_export_that_fails_its_trial_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    file = tmp_path / "m.stablehlo"
+    file.write_text("of yesterday")
+    with pytest.raises(ConfigError, match="m.stablehlo was not written: it would differ"):
+        export.export(run[1], file, format="stablehlo")
+    assert [(f, f.read_text()) for f in tmp_path.iterdir()] == [(file, "of yesterday")]
+
+
 def test_onnx_predicts_as_the_run_for_any_number_of_images(run, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     config, path = run
@@ -112,7 +121,7 @@ def test_what_onnx_cannot_hold_is_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", [b for b in models.BACKBONES if not b.endswith("101")])
-def test_exports_of_whole_backbones_on_real_images(shared, backbone, tmp_path):
+def test_exports_of_whole_backbones_on_real_images(shared, backbone):
     onnxruntime = pytest.importorskip("onnxruntime")
     from lsanet_jax import onnx_graph
 
@@ -130,8 +139,7 @@ def test_exports_of_whole_backbones_on_real_images(shared, backbone, tmp_path):
     trained = TrainedModel(model, whole, dataset, 1)
     with export.plain_formulation():
         written = onnx_graph.write(*export.inference_program(trained, None), "x", "y")
-        file = tmp_path / "m.stablehlo"
-        stablehlo = export._write_stablehlo(file, export.inference_program(trained, None), {})
+        _, stablehlo = export._stablehlo(export.inference_program(trained, None))
     session = onnxruntime.InferenceSession(
         written.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -25,7 +25,14 @@ from lsanet_jax.evaluation.resampling import Draws
 from lsanet_jax.evaluation.thresholds import Rule
 from lsanet_jax.runs import seal, stored
 from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
-from lsanet_jax.runs.layout import MANIFEST, METRICS, PREDICTIONS, RESULT, VALIDATION
+from lsanet_jax.runs.layout import (
+    ENVIRONMENTS,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    VALIDATION,
+)
 from lsanet_jax.runs.trained import read_manifest
 from lsanet_jax.runs.workdir import RESULT_SHAPE, read_config
 from lsanet_jax.runtime import strict_json
@@ -50,6 +57,7 @@ class Finished:
         path: its folder.
         config: every field.
         manifest: its data and environment.
+        resumed: the other environments in which it was resumed.
         result: its scores.
         epochs: the lines of `metrics.jsonl`.
         test: what its classifiers say of the test split.
@@ -64,6 +72,7 @@ class Finished:
     path: pathlib.Path
     config: ml_collections.ConfigDict
     manifest: dict[str, Any]
+    resumed: list[dict[str, Any]]
     result: dict[str, Any]
     epochs: list[dict[str, Any]]
     test: Saved
@@ -167,6 +176,7 @@ def read(
         path,
         config,
         manifest,
+        strict_json.read_json_lines(path / ENVIRONMENTS),
         result,
         epochs,
         test,

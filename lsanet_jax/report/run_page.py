@@ -134,14 +134,29 @@ def _model(found: Finished) -> Iterator[str]:
     model, environment = found.config.model, found.manifest.get("environment", {})
     packages = environment.get("packages", {})
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    revision = str(environment.get("revision") or NONE)
     yield _definitions(
         ("Backbone", f"{model.backbone}, stem {model.stem}, attention {model.attention}"),
         ("Objective", f"{model.objective}; classifiers at stages {_plain(found.stages)}"),
         ("Start", model.init_from or f"random, seed {found.config.seed}"),
         ("Software", f"Python {environment.get('python', '?')}, {versions}"),
         ("Machine", f"{environment.get('device_count', '?')} {environment.get('device', '?')}"),
-        ("Source revision", str(environment.get("revision") or NONE)),
+        ("Source revision", f"{revision}, changed" if environment.get("modified") else revision),
+        *[
+            ("Resumed where", ", ".join(_what_differs(environment, other)))
+            for other in found.resumed
+        ],
     )
+
+
+def _what_differs(before: dict, after: dict) -> Iterator[str]:
+    """The fields of an environment that differ from those of another, with their values."""
+    for name, value in after.items():
+        was = before.get(name)
+        if isinstance(value, dict) and isinstance(was, dict):
+            yield from _what_differs(was, value)
+        elif value != was:
+            yield f"{name} {value}"
 
 
 def _training(found: Finished) -> Iterator[str]:

@@ -85,9 +85,7 @@ def find(reference: str, origin: dict[str, Any] | None = None) -> Weights:
       LSANetError: they are not there.
     """
     if reference.startswith(hub.PREFIX):
-        wanted = hub.Reference.parse(reference)
-        if origin and "commit" in origin:
-            wanted = wanted._replace(revision=origin["commit"])
+        wanted = hub.Reference.parse(as_recorded(reference, origin))
         got = hub.download(wanted)
         log.info("weights: %s, commit %s", wanted, got.commit)
         origin = {"repo": wanted.repo, "commit": got.commit, "file": wanted.file}
@@ -105,6 +103,13 @@ def find(reference: str, origin: dict[str, Any] | None = None) -> Weights:
         origin = {"parent": str(place), "last_digest": result.get("last_digest")}
         return Weights(place, origin, Normalisation(tuple(data.mean), tuple(data.std)))
     return Weights(place, {}, _of_file(place))
+
+
+def as_recorded(reference: str, origin: dict[str, Any] | None) -> str:
+    """`config.model.init_from` with the commit that a manifest recorded; a branch may move on."""
+    if not reference.startswith(hub.PREFIX) or "commit" not in (origin or {}):
+        return reference
+    return str(hub.Reference.parse(reference)._replace(revision=cast(Any, origin)["commit"]))
 
 
 def settled(

@@ -79,9 +79,15 @@ def test_a_page_is_made_without_data_or_calibration(run, tmp_path):
     config["data.name"], config["data.path"] = "npz", "gone.npz"
     (path / "config.json").write_text(json.dumps(config))
     manifest = json.loads((path / "manifest.json").read_text()) | {"config": config}
+    manifest["environment"] |= {"revision": "c0ffee", "modified": True}
     (path / "manifest.json").write_text(json.dumps(manifest))
+    then = manifest["environment"] | {"device_count": 64}
+    then["packages"] = then["packages"] | {"jax": "9.8.7"}
+    (path / "environments.jsonl").write_text(json.dumps(then) + "\n")
     file = run_files.write(path)
     text = file.read_text()
+    assert "<dd>c0ffee, changed</dd>" in text
+    assert "<dt>Resumed where</dt><dd>jax 9.8.7, device_count 64</dd>" in text
     assert file == path / "report.html" and not Elements(text).open
     assert "The run is not calibrated" in text and "gone.npz" in text
     assert "<img" not in text and "Each class" in text
