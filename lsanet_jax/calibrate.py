@@ -54,7 +54,7 @@ def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path
         trained, source, batch_size=batch_size, all_classifiers=True
     )
     task, names = trained.dataset["task"], tuple(trained.dataset["class_names"])
-    found = decisions.fit(val.labels, probabilities, task, names)
+    found = decisions.fit(val.labels, probabilities, task, names, groups=val.groups)
     saved = Predictions(probabilities, np.zeros(probabilities.shape[:2], np.float32), beta)
     try:
         save_predictions(path / VALIDATION, saved, val, trained.epoch)

@@ -100,7 +100,8 @@ def evaluate(
     sound = source.sound()
     labels, groups = images.labels[sound], [images.groups[i] for i in sound if images.groups]
     config = trained.config
-    parts = (input or "the run's own data", config.model.backbone, config.model.objective)
+    of = input or f"{split or 'test'} split of the run's own data"
+    parts = (of, config.model.backbone, config.model.objective)
     scores = Scores(
         title=f"{', '.join(parts)}, seed {config.seed}, epoch {trained.epoch}",
         images=len(sound),

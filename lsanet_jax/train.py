@@ -391,7 +391,9 @@ class Training:
         """Write what the selected epoch says of the validation split, and what is fitted on it."""
         val, names = self.dataset.val, self.dataset.class_names
         self.folder.write_predictions(validation, val, epoch, VALIDATION)
-        found = decisions.fit(val.labels, validation.probabilities, self.dataset.task, names)
+        found = decisions.fit(
+            val.labels, validation.probabilities, self.dataset.task, names, groups=val.groups
+        )
         self.folder.write_calibration(decisions.to_json(found))
 
     def score(self) -> tuple[Scored, Scored, metrics.Predictions, metrics.Predictions]:

@@ -43,7 +43,8 @@ def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> D
 
     Returns:
         The mean difference; all else is nan for a single seed, which tells nothing of the method,
-        and if a test has no standard error, as if a class has one image.
+        and if there is no standard error, as if a class has one image, or if all networks rank all
+        images alike.
 
     Raises:
         DataError: there are no tests.
@@ -60,10 +61,8 @@ def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> D
     spreads = spreads or [Spread(float(differences.var(ddof=1)), seeds - 1)]
     between = [(spread.variance / seeds, min(spread.freedom, _MANY)) for spread in spreads]
     error = math.sqrt(within + sum(b for b, _ in between))
-    if math.isnan(error) or (error == 0 and mean != 0):
+    if not error > 0:
         return Difference(mean, *[math.nan] * 4)
-    if error == 0:  # all networks rank all images alike
-        return Difference(mean, error, mean, mean, 1.0)
 
     def half_width(p_value: float) -> float:
         z = special.ndtri(p_value / 2)

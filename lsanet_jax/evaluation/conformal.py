@@ -4,10 +4,12 @@ Class-conditional (Mondrian) split conformal prediction: of each class apart, so
 holds for rare classes too, as long as new images are drawn as the validation images were.
 
 References: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012; Sadinle et
-al., "Least ambiguous set-valued classifiers with bounded error levels", JASA 2019.
+al., "Least ambiguous set-valued classifiers with bounded error levels", JASA 2019; Lee, Barber and
+Willett, "Distribution-free inference with hierarchical data", 2023 (patients with several images).
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +51,7 @@ class Coverage(NamedTuple):
 
 
 def needed(coverage: float) -> int:
-    """How many samples of a class a promise takes: n + 1 >= 1 / (1 - coverage)."""
+    """How many samples, or patients, of a class a promise takes: n + 1 >= 1 / (1 - coverage)."""
     return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
@@ -57,16 +59,20 @@ def fit(
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
     probabilities: Float[np.ndarray, "n k"],
     coverage: float,
+    groups: Sequence[int] | Int[np.ndarray, " n"] = (),
 ) -> Sets:
     """Find the sets' thresholds.
 
     With n samples of a class the least probability is the r-th lowest that these give to it, r =
     floor((n + 1) (1 - coverage)). If r is 0, nothing can be promised: the class is in every set.
+    Samples of one group share the weight of one, and n counts groups: the promise is for a sample
+    of a new patient, whereas samples of the same are alike.
 
     Args:
         labels: class indices; for multi-label 0 or 1 per label, or -1 if unknown.
         probabilities: of each class or label.
         coverage: with which a set should hold the true class, in (0, 1).
+        groups: number of each sample's group, such as its patient; empty if each is its own.
 
     Raises:
         ConfigError: the coverage is not in (0, 1).
@@ -74,20 +80,30 @@ def fit(
     if not 0 < coverage < 1:
         raise ConfigError(f"--coverage={coverage}: expected between 0 and 1, such as 0.9")
     p = np.asarray(probabilities, np.float64)
+    units = np.asarray(groups if len(groups) else np.arange(len(labels)))
     if labels.ndim == 1:
-        scores = [p[labels == k, k] for k in range(p.shape[1])]
+        of = [(labels == k, p[:, k]) for k in range(p.shape[1])]
+        shape = (p.shape[1],)
     else:
-        scores = []
-        for k in range(p.shape[1]):
-            scores += [1 - p[labels[:, k] == 0, k], p[labels[:, k] == 1, k]]
-    least = np.zeros(len(scores))
-    for i, values in enumerate(scores):
-        rank = min(math.floor((len(values) + 1) * (1 - coverage) + 1e-9), len(values))
-        if rank:
-            least[i] = np.sort(values)[rank - 1]
-    rare = np.array([len(values) < needed(coverage) for values in scores])
-    shape = (p.shape[1],) if labels.ndim == 1 else (p.shape[1], 2)
-    return Sets(least.reshape(shape), rare.reshape(shape))
+        of = [
+            (labels[:, k] == value, p[:, k] if value else 1 - p[:, k])
+            for k in range(p.shape[1])
+            for value in (0, 1)
+        ]
+        shape = (p.shape[1], 2)
+    found = [_least(scores[rows], units[rows], coverage) for rows, scores in of]
+    least, independent = (np.array(x).reshape(shape) for x in zip(*found, strict=True))
+    return Sets(least, independent < needed(coverage))
+
+
+def _least(scores: np.ndarray, units: np.ndarray, coverage: float) -> tuple[float, int]:
+    """The highest score that enough weight reaches, 0 if none is, and how many groups there are."""
+    _, of, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    order = np.argsort(-scores, kind="stable")
+    reached = np.cumsum(1 / sizes[of][order])
+    enough = reached >= coverage * (len(sizes) + 1) - 1e-9
+    least = float(scores[order][np.argmax(enough)]) if enough.any() else 0.0
+    return least, len(sizes)
 
 
 def members(

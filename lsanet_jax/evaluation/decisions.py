@@ -4,10 +4,11 @@ All of it is fitted on the validation split alone. NumPy, no I/O.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from lsanet_jax.evaluation import calibration, conformal, doubt, thresholds
 from lsanet_jax.evaluation.conformal import Sets
@@ -59,6 +60,7 @@ def fit(
     task: str,
     class_names: tuple[str, ...],
     *,
+    groups: Sequence[int] | Int[np.ndarray, " n"] = (),
     rule: Rule = YOUDEN,
     coverage: float = COVERAGE,
 ) -> Calibration:
@@ -70,6 +72,7 @@ def fit(
             decides.
         task: one of `lsanet_jax.data.dataset.TASKS`.
         class_names: one per class, or per label when multi-label.
+        groups: number of each image's patient; empty if unknown.
         rule: of the operating points.
         coverage: of the sets.
 
@@ -85,13 +88,14 @@ def fit(
         truth = labels[known, k] == 1 if labels.ndim == 2 else labels == k
         points.append(thresholds.operating_point(truth, own[known, k], rule))
         notes += [f"operating point of {class_names[k]}: {points[-1].note}"] * bool(points[-1].note)
-    sets = conformal.fit(labels, own, coverage)
+    sets = conformal.fit(labels, own, coverage, groups)
     least = conformal.needed(coverage)
     for k, name in enumerate(class_names):
         if np.any(sets.rare[k]):
             what = name if sets.rare.ndim == 1 else f"{name} (yes or no)"
             notes.append(
-                f"sets: {what} has fewer than the {least} validation images that a coverage of "
+                f"sets: {what} has fewer than the {least} validation "
+                f"{'patients or other groups' if len(groups) else 'images'} that a coverage of "
                 f"{coverage:g} takes: nothing can be promised, and it is in every set"
             )
     return Calibration(

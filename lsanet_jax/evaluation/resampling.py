@@ -6,13 +6,14 @@ Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993; Field
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lsanet_jax import metrics
+from lsanet_jax.evaluation import small_samples
 
 
 class Score(NamedTuple):
@@ -28,6 +29,8 @@ class Draws:
 
     Attributes:
         grouped: whether whole groups were drawn.
+        units: of each sample the number of its group, or its own.
+        num_units: how many are drawn.
     """
 
     def __init__(
@@ -48,23 +51,25 @@ class Draws:
             else (np.arange(n), np.arange(n))
         )
         rng = np.random.Generator(np.random.PCG64(seed))
-        self._of, self._num = of, len(names)
+        self.units, self.num_units = of, len(names)
         self._drawn = rng.integers(len(names), size=(resamples, len(names)))
 
     @functools.cached_property
     def counts(self) -> Float[np.ndarray, "r n"]:
         """How often each sample is in each resample."""
-        rows = np.arange(len(self._drawn))[:, None] * self._num
-        flat = np.bincount((rows + self._drawn).ravel(), minlength=len(self._drawn) * self._num)
-        return flat.reshape(len(self._drawn), self._num)[:, self._of].astype(np.float64)
+        rows = np.arange(len(self._drawn))[:, None] * self.num_units
+        flat = np.bincount(
+            (rows + self._drawn).ravel(), minlength=len(self._drawn) * self.num_units
+        )
+        return flat.reshape(len(self._drawn), self.num_units)[:, self.units].astype(np.float64)
 
     def weights(self) -> Float[np.ndarray, "r1 n"]:
         """A row of ones, for the samples themselves, then `counts`."""
-        return np.concatenate([np.ones((1, len(self._of))), self.counts])
+        return np.concatenate([np.ones((1, len(self.units))), self.counts])
 
     def rows(self) -> Iterator[Int[np.ndarray, " m"]]:
         """The samples of each resample, as often as they are in it."""
-        n = np.arange(len(self._of))
+        n = np.arange(len(self.units))
         for counts in self.counts:
             yield np.repeat(n, counts.astype(int))
 
@@ -89,14 +94,39 @@ def ratio(
     return Score(float(_divide(top.sum(), bottom.sum())), *interval(values))
 
 
-def score(of: "Weighted", labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws):
-    """A score, `accuracies` or `aucs`, on all samples and its interval.
+def accuracy(labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws) -> Score:
+    """The accuracy on all samples and its interval; Wilson's if no resample differs."""
+    found = accuracies(labels, probabilities, task, draws.weights())
+    value = float(found[0])
+    return Score(
+        value, *small_samples.accuracy_interval(value, interval(found[1:]), draws.num_units)
+    )
 
-    Returns:
-        A `Score`.
-    """
-    found = of(labels, probabilities, task, draws.weights())
-    return Score(float(found[0]), *interval(found[1:]))
+
+def auc(labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws) -> Score:
+    """The AUC on all samples and its interval; Newcombe's of few samples."""
+    found = aucs(labels, probabilities, task, draws.weights())
+    of = [one_class(labels, probabilities, k)[:2] for k in _classes(probabilities, task)]
+    return _auc_score(found, of, draws)
+
+
+def auc_of_class(labels: np.ndarray, probabilities: np.ndarray, k: int, draws: Draws) -> Score:
+    """The AUC of class k against the rest and its interval; Newcombe's of few samples."""
+    truth, known, scores = one_class(labels, probabilities, k)
+    found = weighted_auc(truth, known, scores, draws.weights())
+    return _auc_score(found, [(truth, known)], draws)
+
+
+def _auc_score(found: np.ndarray, of: list[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Score:
+    counts = [small_samples.sides(truth, known, draws.units) for truth, known in of]
+    both = [each for each in counts if min(each)]
+    return Score(
+        float(found[0]), *small_samples.auc_interval(float(found[0]), interval(found[1:]), both)
+    )
+
+
+def _classes(probabilities: np.ndarray, task: str) -> Sequence[int]:
+    return [1] if task == "binary-class" else range(probabilities.shape[1])
 
 
 def accuracies(
@@ -113,14 +143,14 @@ def aucs(
     labels: np.ndarray, probabilities: np.ndarray, task: str, weights: Float[np.ndarray, "r n"]
 ) -> Float[np.ndarray, " r"]:
     """`metrics.auc` of weighted samples; classes that a row lacks are left out of its mean."""
-    classes = [1] if task == "binary-class" else range(probabilities.shape[1])
-    found = np.stack([weighted_auc(*one_class(labels, probabilities, k), weights) for k in classes])
+    found = np.stack(
+        [
+            weighted_auc(*one_class(labels, probabilities, k), weights)
+            for k in _classes(probabilities, task)
+        ]
+    )
     defined = ~np.isnan(found)
     return _divide(np.where(defined, found, 0).sum(axis=0), defined.sum(axis=0))
-
-
-Weighted = Callable[[np.ndarray, np.ndarray, str, np.ndarray], np.ndarray]
-"""A score of labels, probabilities, task and weights [r, n], for each row of weights."""
 
 
 def one_class(

@@ -5,7 +5,8 @@ may be -1 (unknown): they are left out of every score, as in `lsanet_jax.metrics
 
 References: DeLong et al., "Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics 1988; Sun & Xu, "Fast implementation of DeLong's algorithm",
-IEEE SPL 2014; Guo et al., "On calibration of modern neural networks", ICML 2017; Efron &
+IEEE SPL 2014; Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 1997;
+Guo et al., "On calibration of modern neural networks", ICML 2017; Efron &
 Tibshirani, "An introduction to the bootstrap", 1993.
 """
 
@@ -19,9 +20,11 @@ from jaxtyping import Float, Int
 
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import DataError
+from lsanet_jax.evaluation import small_samples
 
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
 Probabilities = Float[np.ndarray, "n k"]
+Groups = Sequence[int] | Int[np.ndarray, " n"] | None
 
 _NORMAL_975 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 _CHUNK = 25  # resamples at a time, so that they fit the cache
@@ -55,12 +58,12 @@ class Bootstrap(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A score and its percentile interval; nan if it is undefined."""
+    """A score and its interval; nan if it is undefined."""
 
     value: float  # on the split itself, averaged over all seeds
     low: float
     high: float
-    dropped: int  # resamples in which the score is undefined; they do not enter the interval
+    dropped: int  # resamples in which the score is undefined; they do not enter percentiles
 
 
 def recall_per_class(
@@ -143,7 +146,9 @@ def expected_calibration_error(
     return float(np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum())
 
 
-def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tuple[float, float]:
+def auc_variance(
+    labels: Labels, probabilities: Probabilities, task: str, groups: Groups = None
+) -> tuple[float, float]:
     r"""Compute the AUC as `lsanet_jax.metrics.auc` defines it, and its variance over test splits.
 
     Let class c have m positives, n negatives and AUC A_c, and let V_ic be sample i's structural
@@ -162,13 +167,20 @@ def auc_variance(labels: Labels, probabilities: Probabilities, task: str) -> tup
     where u_i0 = u_i1. V is found by binary search, in O(n log n) as Sun & Xu's midranks. A sample
     whose label c is unknown has no influence on A_c: u_ic = 0.
 
-    Arguments are those of `recall_per_class`, but any finite scores are allowed.
+    Samples of one group, such as a patient, depend on each other: their influences are added up
+    before they are squared, and in u_ic sqrt(g (g - 1)) becomes g sqrt((I - 1) / I), with the I
+    groups that have a positive, or a negative. That is Obuchowski's variance, save that the
+    covariance of a group's positives and negatives has the geometric mean of both factors.
+
+    Arguments are those of `recall_per_class`, but any finite scores are allowed; and the number of
+    each sample's group, if there are any.
 
     Returns:
         AUC, nan if no class has one; variance, nan also if a class has a single positive or a
-        single negative. At AUC 0 or 1 the variance is 0: an artefact, not certainty.
+        single negative, or all of them in one group. At AUC 0 or 1 the variance is 0: an artefact,
+        not certainty.
     """
-    auc, influence = _auc_and_influence(labels, probabilities, task)
+    auc, influence = _auc_and_influence(labels, probabilities, task, groups)
     return auc, float(np.sum(influence**2))
 
 
@@ -180,14 +192,16 @@ def delong(
     return delong_difference(labels, a, b, "binary-class")
 
 
-def delong_difference(labels: Labels, a: Probabilities, b: Probabilities, task: str) -> Difference:
+def delong_difference(
+    labels: Labels, a: Probabilities, b: Probabilities, task: str, groups: Groups = None
+) -> Difference:
     """Apply DeLong's test to two AUCs by `lsanet_jax.metrics.auc` on the same samples.
 
     As `auc_variance`, with the difference of each sample's two influences; a and b are the
     probabilities (or any finite scores) of two classifiers.
     """
-    auc_a, influence_a = _auc_and_influence(labels, a, task)
-    auc_b, influence_b = _auc_and_influence(labels, b, task)
+    auc_a, influence_a = _auc_and_influence(labels, a, task, groups)
+    auc_b, influence_b = _auc_and_influence(labels, b, task, groups)
     difference = auc_b - auc_a
     error = math.sqrt(np.sum((influence_b - influence_a) ** 2))
     if error == 0 and difference != 0:  # such as AUC 1 against 0: nothing varies
@@ -226,14 +240,15 @@ def paired_bootstrap(
         level: probability with which the interval should cover the difference, in (0, 1).
 
     Returns:
-        The difference on the split itself and its interval, nan if every resample is dropped.
+        The difference on the split itself and its interval, nan if every resample is dropped or
+        all agree, which is no certainty.
     """
     labels = np.asarray(labels)
 
     def prepare(run):
         return lambda rows: [statistic(labels[i], run[i]) for i in rows]
 
-    return _paired_bootstrap(prepare, labels, a, b, resamples, seed, level)
+    return _paired_bootstrap(prepare, labels, len(labels), a, b, resamples, seed, level)
 
 
 def paired_bootstrap_score(
@@ -243,6 +258,7 @@ def paired_bootstrap_score(
     b: Sequence[Probabilities],
     task: str,
     *,
+    groups: Groups = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -250,15 +266,19 @@ def paired_bootstrap_score(
     """Do `paired_bootstrap` for "acc", "balanced_acc" or "auc": the same results, but faster.
 
     They are `metrics.accuracy`, `balanced_accuracy` and `auc_variance(...)[0]`. Each run is
-    prepared once, and resamples are counts of each sample.
+    prepared once, and resamples are counts of each sample. With groups, all samples of a group are
+    drawn at once.
     """
     _expect(score in _RESAMPLED, f"score {score!r}", " or ".join(_RESAMPLED))
+    labels = np.asarray(labels)
+    units = _units(len(labels), groups)
 
     def prepare(run):
         of_counts = _RESAMPLED[score](labels, run, task)
-        return lambda rows: of_counts(_counts(rows))
+        return lambda rows: of_counts(_counts(rows)[units])
 
-    return _paired_bootstrap(prepare, np.asarray(labels), a, b, resamples, seed, level)
+    num_units = int(units.max(initial=-1)) + 1
+    return _paired_bootstrap(prepare, labels, num_units, a, b, resamples, seed, level)
 
 
 def bootstrap_scores(
@@ -267,7 +287,7 @@ def bootstrap_scores(
     task: str,
     *,
     baseline: Sequence[Probabilities] = (),
-    groups: Sequence[int] | Int[np.ndarray, " n"] | None = None,
+    groups: Groups = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -276,7 +296,8 @@ def bootstrap_scores(
 
     Each resample draws groups with replacement, all samples of a group at once since they depend on
     each other, and seeds as `paired_bootstrap` does. It scores what was drawn, by the runs and by
-    the baseline alike.
+    the baseline alike. Where the percentiles say too little, as if all is right, a score's interval
+    is by formula (`small_samples`), and a difference has none.
 
     Args:
         labels: as for `recall_per_class`.
@@ -297,9 +318,16 @@ def bootstrap_scores(
     _expect(resamples >= 1, f"resamples={resamples}", "at least 1")
     _expect(0 < level < 1, f"level={level}", "a number between 0 and 1")
     n = len(labels)
-    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    _expect(units.shape == (n,), f"groups of shape {units.shape}", f"shape {(n,)}")
+    units = _units(n, groups)
     num_units = int(units.max()) + 1
+    truth, _, known = _checked(labels, runs[0], task)
+    sides = [
+        small_samples.sides(truth[:, k], known[:, k], units) for k in _classes(truth, known, task)
+    ]
+    by_formula = {
+        "acc": lambda *found: small_samples.accuracy_interval(*found, num_units),
+        "auc": lambda *found: small_samples.auc_interval(*found, sides),
+    }
     scorers = {}
     for name in ("acc", "auc"):
         of_runs = [_RESAMPLED[name](labels, run, task) for run in runs]
@@ -325,6 +353,10 @@ def bootstrap_scores(
         all_drawn = np.concatenate(found[name])
         defined = all_drawn[~np.isnan(all_drawn)]
         low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
+        if baseline and low == high:
+            low = high = math.nan
+        elif not baseline and level == 0.95:
+            low, high = by_formula[name](value, (float(low), float(high)))
         intervals[name] = Interval(value, float(low), float(high), resamples - len(defined))
     return intervals
 
@@ -355,8 +387,15 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
 
 
-def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstrap:
-    """See `paired_bootstrap`; `prepare(run)` returns its statistic as a function of rows [r, n]."""
+def _units(n: int, groups: Groups) -> Int[np.ndarray, " n"]:
+    """Number what is drawn as one, from 0: of each sample its group, or itself."""
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    _expect(units.shape == (n,), f"groups of shape {units.shape}", f"shape {(n,)}")
+    return units
+
+
+def _paired_bootstrap(prepare, labels, num_units, a, b, resamples, seed, level) -> Bootstrap:
+    """See `paired_bootstrap`; `prepare(run)` returns its statistic as a function of rows [r, u]."""
     _expect(len(a) and len(b), f"{len(a)} and {len(b)} seeds", "at least one of each")
     a, b = ([np.asarray(run, np.float64) for run in runs] for runs in (a, b))
     shapes = [run.shape for run in (*a, *b)]
@@ -380,7 +419,7 @@ def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstra
         return means[1] - means[0]
 
     def draw():
-        rows = rng.integers(len(labels), size=len(labels))
+        rows = rng.integers(num_units, size=num_units)
         of_a = rng.integers(len(a), size=len(a))
         return rows, of_a, of_a if len(a) == len(b) else rng.integers(len(b), size=len(b))
 
@@ -393,7 +432,9 @@ def _paired_bootstrap(prepare, labels, a, b, resamples, seed, level) -> Bootstra
     defined = found[~np.isnan(found)]
     tail = (1 - level) / 2
     low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
-    (observed,) = differences(*(np.arange(len(x))[None] for x in (labels, a, b)))
+    if low == high:
+        low = high = math.nan
+    (observed,) = differences(*(np.arange(count)[None] for count in (num_units, len(a), len(b))))
     return Bootstrap(float(observed), float(low), float(high), resamples - len(defined))
 
 
@@ -493,9 +534,10 @@ def _recall(truth, predicted):
         return (truth & predicted).sum(axis=0) / truth.sum(axis=0)
 
 
-def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, " n"]]:
-    """Compute the mean AUC, and each sample's influence on it: see `auc_variance`."""
+def _auc_and_influence(labels, scores, task, groups) -> tuple[float, Float[np.ndarray, " u"]]:
+    """Compute the mean AUC, and the influence on it of each group: see `auc_variance`."""
     truth, scores, known = _checked(labels, scores, task)
+    units = _units(len(truth), groups)
     aucs, influences = [], []
     for k in _classes(truth, known, task):
         rows = np.flatnonzero(known[:, k])
@@ -504,14 +546,16 @@ def _auc_and_influence(labels, scores, task) -> tuple[float, Float[np.ndarray, "
         component = np.empty(len(score))
         component[positive] = _share_below(score[positive], score[~positive])
         component[~positive] = 1 - _share_below(score[~positive], score[positive])
-        group = np.where(positive, positive.sum(), (~positive).sum()).astype(np.float64)
-        group[group == 1] = math.nan  # a single sample does not tell how its group varies
         aucs.append(component[positive].mean())
         influences.append(np.zeros(len(truth)))
-        influences[-1][order] = (component - aucs[-1]) / np.sqrt(group * (group - 1))
+        for side in (positive, ~positive):
+            independent = len(np.unique(units[order[side]]))
+            # A single one does not tell how its side varies.
+            scale = math.sqrt(independent / (independent - 1)) if independent > 1 else math.nan
+            influences[-1][order[side]] = (component[side] - aucs[-1]) * scale / side.sum()
     if not aucs:
         return math.nan, np.full(len(truth), math.nan)
-    return float(np.mean(aucs)), np.mean(influences, axis=0)
+    return float(np.mean(aucs)), np.bincount(units, np.mean(influences, axis=0))
 
 
 def _share_below(scores, others):

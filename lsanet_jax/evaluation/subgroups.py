@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsanet_jax.evaluation import resampling
+from lsanet_jax.evaluation import resampling, small_samples
 from lsanet_jax.evaluation.resampling import Draws, Score
 
 LEAST = 30
-"""Samples below which a subgroup is called small."""
+"""Samples, or patients if these are known, below which a subgroup is called small."""
 
 NONE = "(unknown)"
 """What samples without a value are called."""
@@ -50,7 +50,8 @@ def compare(
     """Score each subgroup, and compare it with the rest.
 
     Intervals are by resampling patients in the subgroup and in the rest independently. They are
-    not corrected for the number of subgroups.
+    not corrected for the number of subgroups. Where one of two scores is the same in all resamples,
+    these would tell the other's chance only: that of the difference is then by formula.
 
     Args:
         labels: of the samples.
@@ -63,20 +64,28 @@ def compare(
     column, patients, found = np.asarray(values, str), np.asarray(groups, str), []
     for value in sorted(set(values)):
         inside = column == value
-        parts = []
+        sides = []
         for seed, rows in enumerate((inside, ~inside)):
             of = patients[rows].tolist() if len(patients) else ()
             draws = Draws(int(rows.sum()), of, resamples=resamples, seed=seed)
-            parts.append((labels[rows], probabilities[rows], task, draws.weights()))
-        scores = []
-        for score in (resampling.accuracies, resampling.aucs):
-            own = score(*parts[0])
-            rest = score(*parts[1]) if not inside.all() else np.full(len(own), math.nan)
-            scores += [own, own - rest]
-        acc, acc_difference, auc, auc_difference = (
-            Score(float(x[0]), *resampling.interval(x[1:])) for x in scores
-        )
-        size = int(inside.sum())
-        note = f"only {size} images: too few to compare" if size < LEAST else ""
+            sides.append((labels[rows], probabilities[rows], task, draws))
+        acc, acc_difference = _compared(resampling.accuracy, resampling.accuracies, sides)
+        auc, auc_difference = _compared(resampling.auc, resampling.aucs, sides)
+        size, independent = int(inside.sum()), sides[0][-1].num_units
+        what = f"only {independent} {'patients or other groups' if len(patients) else 'images'}"
+        note = f"{what}: too few to compare" if independent < LEAST else ""
         found.append(Subgroup(value or NONE, size, acc, auc, acc_difference, auc_difference, note))
     return found
+
+
+def _compared(score, weighted, sides: list[tuple]) -> tuple[Score, Score]:
+    """A score of a subgroup, and the same minus that of the rest, if there is any."""
+    own = score(*sides[0])
+    if not len(sides[1][0]):
+        return own, Score(*[math.nan] * 3)
+    rest = score(*sides[1])
+    of_own, of_rest = (weighted(*side[:3], side[3].counts) for side in sides)
+    ends = resampling.interval(of_own - of_rest)
+    if any(low == high for low, high in map(resampling.interval, (of_own, of_rest))):
+        ends = small_samples.difference_interval(own, rest)
+    return own, Score(own.value - rest.value, *ends)

@@ -11,9 +11,6 @@ from jaxtyping import Bool, Float
 
 from lsanet_jax.errors import ConfigError
 
-_NORMAL_975 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
-
-
 RULES = ("sensitivity", "specificity")
 """What an operating point can be asked to reach."""
 
@@ -137,7 +134,7 @@ def operating_point(truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n
     elif rule.name == "sensitivity":
         i = int(np.argmax(sensitivity >= rule.value - 1e-12))
     else:
-        i = int(np.flatnonzero(specificity >= rule.value - 1e-12)[-1])
+        i = int(np.argmax(np.where(specificity >= rule.value - 1e-12, sensitivity, -1)))
     note = ""
     if rule.name == "youden" and sensitivity[i] + specificity[i] <= 1:
         note = "no threshold is better than chance"
@@ -148,13 +145,3 @@ def operating_point(truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n
     lower = found.thresholds[i + 1] if i + 1 < len(found.thresholds) else 0.0
     upper = min(found.thresholds[i], 1.0 + 1e-6)
     return Point((upper + lower) / 2, float(sensitivity[i]), float(specificity[i]), note)
-
-
-def wilson(successes: float, n: float) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson, 1927); (nan, nan) of nothing."""
-    if n == 0:
-        return math.nan, math.nan
-    p, z2 = successes / n, _NORMAL_975**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _NORMAL_975 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

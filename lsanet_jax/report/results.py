@@ -161,7 +161,8 @@ def _check_same_data(cells: list[Cell]) -> None:
 def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison | None:
     """Compare a run with its baseline; None if no seed is finished in both.
 
-    Intervals are by `statistics.paired_bootstrap`, over test samples and seeds.
+    Intervals are by `statistics.paired_bootstrap_score`, over the patients of the test split, or
+    its images if patients are unknown, and seeds.
 
     Raises:
         WorkdirError: the two were tested on different images.
@@ -174,24 +175,41 @@ def compare(cell: Cell, baseline: Cell, *, resamples: int = 2000) -> Comparison 
     if any(each.predictions is None for pair in pairs for each in pair):
         acc, auc = (_difference_of_means(cell, baseline, seeds, name) for name in ("acc", "auc"))
         return Comparison(seeds, acc, _UNKNOWN, auc, ())
-    first = pairs[0][0]
-    for each in (each for pair in pairs for each in pair):
-        same = np.array_equal(first.labels, each.labels)
-        if not same or first.result["task"] != each.result["task"]:
+    runs = [each for pair in pairs for each in pair]
+    first = runs[0]
+    for each in runs:
+        if differs := _tested_otherwise(first, each):
             raise WorkdirError(
                 f"{first.job.name} and {each.job.name} were not tested on the same images: the "
-                f"labels in their {PREDICTIONS} differ. Train one of them again on the data of the "
-                "other"
+                f"{differs} in their {PREDICTIONS} differ. Train one of them again on the data of "
+                "the other"
             )
-    labels, task = first.labels, first.result["task"]
-
+    assert first.predictions is not None
+    labels, task, groups = first.labels, first.result["task"], first.predictions.groups or None
     a, b = ([each.own for each in runs] for runs in zip(*pairs, strict=True))
     acc, balanced_acc, auc = (
-        _percent(statistics.paired_bootstrap_score(name, labels, a, b, task, resamples=resamples))
+        _percent(
+            statistics.paired_bootstrap_score(
+                name, labels, a, b, task, groups=groups, resamples=resamples
+            )
+        )
         for name in SCORES
     )
-    tests = [statistics.delong_difference(labels, x, y, task) for x, y in zip(a, b, strict=True)]
+    tests = [
+        statistics.delong_difference(labels, x, y, task, groups) for x, y in zip(a, b, strict=True)
+    ]
+    if any(math.isnan(test.standard_error) for test in tests):
+        auc = auc._replace(low=math.nan, high=math.nan)  # A class has a single image, or patient.
     return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))
+
+
+def _tested_otherwise(one: Trained, other: Trained) -> str:
+    """What of the test images differs, if they are known not to be the same."""
+    same = np.array_equal(one.labels, other.labels)
+    if not same or one.result["task"] != other.result["task"]:
+        return "labels"
+    names = [each.predictions.names if each.predictions else () for each in (one, other)]
+    return "names" if all(names) and names[0] != names[1] else ""
 
 
 def curves(cell: Cell, read) -> dict[int, Float[np.ndarray, "seeds epochs"]]:

@@ -20,6 +20,7 @@ from lsanet_jax.evaluation import (
     decisions,
     doubt,
     resampling,
+    small_samples,
     statistics,
     subgroups,
     thresholds,
@@ -225,10 +226,8 @@ def _method(found: Finished) -> Iterator[str]:
 
 def _scores(found: Finished) -> Iterator[str]:
     labels, task, rows = found.test.labels, found.task, []
-    auc, acc = (
-        resampling.score(of, labels, found.answer, task, found.draws)
-        for of in (resampling.aucs, resampling.accuracies)
-    )
+    auc = resampling.auc(labels, found.raw, task, found.draws)
+    acc = resampling.accuracy(labels, found.answer, task, found.draws)
     rows.append(("AUC, %", _interval(auc)))
     rows.append(("Accuracy, %", _interval(acc)))
     recalls = [x[0] for x in _recall_and_precision(found)]
@@ -236,7 +235,7 @@ def _scores(found: Finished) -> Iterator[str]:
     rows.append(
         ("Mean recall of the classes, %", _percent(float(np.mean(defined)) if defined else None))
     )
-    rows.append(("Cross entropy, nats", f"{_entropy(found, found.answer):.3f}"))
+    rows.append(("Cross entropy of what decides, nats", f"{_entropy(found, found.answer):.3f}"))
     yield page.table(
         Table("Scores", ["score"], ["value [95 %]"], [[Entry(a), Entry(b)] for a, b in rows])
     )
@@ -269,12 +268,11 @@ def _recall_and_precision(found: Finished) -> list[tuple[Score, Score]]:
 
 
 def _classes(found: Finished) -> Iterator[str]:
-    labels, p, rows = found.test.labels, found.answer, []
+    labels, p, rows = found.test.labels, found.raw, []
     roc, recall_precision = {}, {}
     for k, (recall, precision) in enumerate(_recall_and_precision(found)):
         truth, known, scores = resampling.one_class(labels, p, k)
-        values = resampling.weighted_auc(truth, known, scores, found.draws.weights())
-        auc = Score(float(values[0]), *resampling.interval(values[1:]))
+        auc = resampling.auc_of_class(labels, p, k, found.draws)
         average = math.nan
         if k in decisions.positives(found.task, len(found.names)) and 0 < truth.sum() < known.sum():
             curve = thresholds.curve(truth[known], scores[known])
@@ -379,9 +377,9 @@ def _proportion(found: Finished, hits: np.ndarray, of: np.ndarray) -> Score:
         if score.low != score.high:
             return score
         n = len(np.unique(np.asarray(found.groups)[of]))
-        return Score(score.value, *thresholds.wilson(score.value * n, n))
+        return Score(score.value, *small_samples.wilson(score.value * n, n))
     n, count = int(of.sum()), int((hits & of).sum())
-    return Score(count / n if n else math.nan, *thresholds.wilson(count, n))
+    return Score(count / n if n else math.nan, *small_samples.wilson(count, n))
 
 
 def _sets(found: Finished) -> Iterator[str]:
@@ -454,10 +452,10 @@ def _stages(found: Finished) -> Iterator[str]:
 
 
 def _subgroups(found: Finished) -> Iterator[str]:
-    labels, answer, task = found.test.labels, found.answer, found.task
+    labels, raw, task = found.test.labels, found.raw, found.task
     for column, values in found.columns.items():
         rows = []
-        for each in subgroups.compare(labels, answer, task, values, found.groups):
+        for each in subgroups.compare(labels, raw, task, values, found.groups):
             numbers = map(_interval, (each.auc, each.auc_difference, each.acc, each.acc_difference))
             row = [str(each.size), *numbers, each.note]
             rows.append([Entry(each.value), *map(Entry, row)])
@@ -499,6 +497,6 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(score: Score) -> str:
-    if math.isnan(score.value):
-        return NONE
+    if math.isnan(score.value) or math.isnan(score.low):
+        return _percent(score.value)
     return f"{_percent(score.value)} [{_percent(score.low)}, {_percent(score.high)}]"

@@ -170,7 +170,8 @@ def _facts(swept: Sweep, cells: list[Cell]) -> list[tuple[str, str]]:
     looks = [each.looks for each in trained if each.looks is not None]
     if looks:
         times = f"{sum(looks)} times in {len(looks)} run{'' if len(looks) == 1 else 's'}"
-        facts.append(("Test split", f"evaluated {times}, after training; it selects nothing"))
+        selects = "no epoch" if swept.name == "compare" else "nothing"  # words name a method
+        facts.append(("Test split", f"evaluated {times}, after training; it selects {selects}"))
     if trained:
         facts += [
             (title, _tally(" then ".join(dict.fromkeys(map(of, t.environments))) for t in trained))

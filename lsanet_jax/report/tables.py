@@ -283,8 +283,11 @@ def _signed(value: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """Format a p-value as .012, and a small one as < .001."""
-    return NONE if math.isnan(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    """Format a p-value as .012, a small one as < .001, one next to .05 so that its side shows."""
+    if math.isnan(p):
+        return NONE
+    digits = 4 if f"{p:.3f}" == "0.050" and p != 0.05 else 3
+    return "< .001" if p < 0.001 else f"{p:.{digits}f}".removeprefix("0")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -304,7 +307,7 @@ def interval(found: statistics.Interval | None) -> str:
     if found is None or math.isnan(found.value):
         return NONE
     value, low, high = (_signed(100 * x) for x in found[:3])
-    return f"{value} [{low}, {high}]"
+    return value if low == NONE else f"{value} [{low}, {high}]"
 
 
 def score_interval(found: statistics.Interval) -> str:

@@ -199,17 +199,16 @@ def _tests_in_folds(joined: Sequence[Joined]) -> list[Tests]:
         same = [(before[seed], after) for seed, after in pairs if seed in before]
         if each is plain or len(same) < 2:
             continue
-        tests = []
-        for old, new in same:
-            auc = statistics.bootstrap_scores(
+        tests = [
+            statistics.delong_difference(
                 new.labels,
-                [new.probabilities[-1]],
+                old.probabilities[-1],
+                new.probabilities[-1],
                 each.task,
-                baseline=[old.probabilities[-1]],
-                groups=new.groups or None,
-            )["auc"]
-            error = (auc.high - auc.low) / (2 * 1.959964)
-            tests.append(Difference(auc.value, error, auc.low, auc.high, math.nan))
+                new.groups or None,
+            )
+            for old, new in same
+        ]
         plains, own = (
             [metrics.auc(of.labels, of.probabilities[-1], each.task) for of in tested]
             for tested in zip(*same, strict=True)
@@ -234,6 +233,8 @@ def _why_untested(plain: Cell | Joined) -> str:
     fewest = np.minimum(has.sum(axis=0), (known & ~has).sum(axis=0))
     # A class without any is in no AUC, unless no class is.
     few = [name for name, count in zip(names, fewest, strict=True) if count == min(1, max(fewest))]
+    if not few:
+        return "the scores of the methods do not vary enough for a test"
     which = f"{', '.join(few)} {'have' if len(few) > 1 else 'has'}"
     return f"a test takes two images with and two without each finding, and {which} fewer"
 
@@ -277,8 +278,8 @@ def _advice(better: Sequence[Verdict], others: Sequence[Verdict] = ()) -> str:
             return "Take the plain network: no other method has earned its time here."
         nearest = min(near, key=lambda v: v.difference.p_value)
         return (
-            f"Take the plain network for now. Nearest to a difference came {nearest}: more seeds, "
-            "such as --seeds=0,1,2,3,4, would tell."
+            f"Take the plain network for now. Nearest to a difference came {nearest}: more test "
+            "images, or more seeds such as --seeds=0,1,2,3,4, may tell."
         )
     best = max(better, key=lambda v: v.difference.difference)
     why = "it has the highest AUC of those that are better."
@@ -312,7 +313,8 @@ def _titles(verdicts: Sequence[Verdict]) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    digits = 2 if f"{abs(value):.1f}" == "0.0" and value else 1  # so that its side of 0 shows
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 # ------------------------------------------------------------------------------ more labels

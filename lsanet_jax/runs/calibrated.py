@@ -45,6 +45,7 @@ class Saved(NamedTuple):
         beta: weight of each classifier, if there is attention.
         epoch: that predicts.
         names: of the images, if they were files.
+        groups: numbers of their patients or other groups, if they are known.
     """
 
     labels: np.ndarray
@@ -52,6 +53,7 @@ class Saved(NamedTuple):
     beta: Float[np.ndarray, "n l"] | None
     epoch: int
     names: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
 
 
 def read_predictions(file: pathlib.Path) -> Saved:
@@ -66,8 +68,8 @@ def read_predictions(file: pathlib.Path) -> Saved:
     arrays = stored.read_arrays(file)
     try:
         labels, probabilities = arrays["labels"], arrays["probabilities"]
-        names = tuple(arrays["names"].tolist()) if "names" in arrays else ()
-        found = Saved(labels, probabilities, arrays.get("beta"), int(arrays["epoch"]), names)
+        of_files = (tuple(arrays[n].tolist()) if n in arrays else () for n in ("names", "groups"))
+        found = Saved(labels, probabilities, arrays.get("beta"), int(arrays["epoch"]), *of_files)
         _check_arrays(found)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise stored.damaged(file, error) from error
@@ -88,6 +90,8 @@ def _check_arrays(found: Saved) -> None:
     low, high = (0, shape[2] - 1) if labels.ndim == 1 else (-1, 1)
     if labels.min() < low or labels.max() > high:
         raise ValueError(f"labels range from {labels.min()} to {labels.max()}")
+    if any(len(values) not in (0, len(labels)) for values in (found.names, found.groups)):
+        raise ValueError("it has other numbers of names or groups than of labels")
     if beta is not None and (
         beta.dtype.kind != "f" or beta.shape != shape[1::-1] or not np.isfinite(beta).all()
     ):
@@ -153,6 +157,7 @@ def read_calibration(
         saved.probabilities,
         found.task,
         found.class_names,
+        groups=saved.groups,
         rule=rule or found.rule,
         coverage=found.coverage if coverage is None else coverage,
     )

@@ -143,6 +143,7 @@ class Panel:
             answer[None],
             first.task,
             first.class_names,
+            groups=saved[0].groups,
             rule=first.rule,
             coverage=first.coverage,
         )

@@ -48,7 +48,7 @@ def make_result(
         "backbone": config.model.backbone,
         "objective": config.model.objective,
         "seed": config.seed,
-        "selected": config.eval.select,
+        "selected": config.eval.select if history.best_epoch is not None else "last",
         "best_epoch": chosen.epoch,
         "val": score(chosen.val),
         "test": score(chosen.test),

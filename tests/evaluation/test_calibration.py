@@ -15,6 +15,7 @@ from lsanet_jax.evaluation import (
     decisions,
     doubt,
     resampling,
+    small_samples,
     subgroups,
     thresholds,
 )
@@ -156,6 +157,12 @@ def test_operating_points_of_a_worked_example():
     assert worst.specificity == 0 and "by deciding for the class always" in worst.note
     none = thresholds.operating_point(np.zeros(10, bool), scores, Rule())
     assert math.isnan(none.threshold) and "no positive" in none.note
+    spared = thresholds.operating_point(
+        np.repeat([True, False], (20, 100)),
+        np.append(np.linspace(0.8, 1, 20), np.linspace(0, 0.5, 100)),
+        Rule("specificity", 0.9),
+    )  # No false alarm is bought that finds nothing.
+    assert (spared.sensitivity, spared.specificity) == (1, 1)
     for wrong in ({"sensitivity": 0.0}, {"specificity": 2.0}, {"sensitivity": 1, "specificity": 1}):
         with pytest.raises(ConfigError, match="--s"):
             point(**wrong)
@@ -164,7 +171,7 @@ def test_operating_points_of_a_worked_example():
 def test_wilsons_interval_is_that_of_the_literature():
     # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, Table I, method 3.
     for successes, n, expected in ((81, 263, (0.2553, 0.3662)), (0, 20, (0, 0.1611))):
-        np.testing.assert_allclose(thresholds.wilson(successes, n), expected, atol=5e-5)
+        np.testing.assert_allclose(small_samples.wilson(successes, n), expected, atol=5e-5)
 
 
 # ------------------------------------------------------------------------------------------- sets
@@ -186,6 +193,39 @@ def test_sets_cover_what_they_promise_marginally_and_in_each_class():
         by_class.append(found.by_class)
     assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
     np.testing.assert_allclose(np.mean(by_class, axis=0), 0.9, atol=0.015)
+
+
+def test_sets_cover_images_of_new_patients():
+    rng = np.random.default_rng(0)
+    covered = {True: [], False: []}
+
+    def draw(patients, sizes):
+        of = np.repeat(np.arange(patients), rng.choice(sizes, size=patients))
+        return of, rng.normal(size=patients)[of] + 0.3 * rng.normal(size=len(of))
+
+    for _ in range(400):
+        of, scores = draw(12, (1, 5, 20))
+        labels, p = np.ones(len(of), int), np.stack([-scores, scores], axis=1)
+        _, new = draw(200, (1,))
+        for grouped, found in covered.items():
+            sets = conformal.fit(labels, p, 0.8, of if grouped else ())
+            found.append(np.mean(new >= sets.least[1]))
+    assert 0.79 <= np.mean(covered[True]) <= 0.88
+    assert np.mean(covered[False]) < 0.79
+
+
+def test_patients_are_counted_and_not_their_images():
+    labels = np.repeat([0, 1], 30)
+    p = softmax(np.eye(2)[labels] + np.random.default_rng(0).normal(size=(60, 2)))
+    of = np.arange(60) // 4
+    found = decisions.fit(labels, p[None], "binary-class", NAMES[:2], groups=of, coverage=0.9)
+    assert found.sets.rare.tolist() == [True, True] and (found.sets.least == 0).all()
+    assert any("fewer than the 9 validation patients" in note for note in found.notes)
+    alone = conformal.fit(labels, p, 0.9, np.arange(60))
+    np.testing.assert_array_equal(alone.least, conformal.fit(labels, p, 0.9).least)
+    for k in (0, 1):  # the r-th lowest
+        r = math.floor(31 * 0.1 + 1e-9)
+        assert alone.least[k] == np.sort(p[labels == k, k])[r - 1]
 
 
 def test_each_label_of_a_multi_label_task_is_covered():
@@ -300,6 +340,17 @@ def test_a_worse_site_is_told_and_a_small_one_is_warned_of():
     assert of["a"].note == "" and "only 10 images" in of[subgroups.NONE].note
     (only,) = subgroups.compare(labels, p, "binary-class", ["x"] * 400)
     assert math.isnan(only.acc_difference.value)
+
+
+def test_forty_images_of_one_patient_are_one():
+    labels = np.random.default_rng(0).integers(2, size=240)
+    p = np.eye(2)[labels]
+    p[:3] = p[:3, ::-1]
+    sites, patients = ["a"] * 40 + ["b"] * 200, [0] * 40 + list(range(1, 201))
+    one, rest = subgroups.compare(labels, p, "binary-class", sites, patients)
+    assert "only 1 patients or other groups" in one.note and rest.note == ""
+    assert one.acc.high - one.acc.low > 0.7
+    assert one.acc_difference.high - one.acc_difference.low > 0.7
 
 
 # -------------------------------------------------------------------------------------- decisions

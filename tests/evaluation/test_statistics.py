@@ -15,7 +15,7 @@ from sklearn.metrics import (
 
 from lsanet_jax import metrics
 from lsanet_jax.errors import DataError
-from lsanet_jax.evaluation import statistics
+from lsanet_jax.evaluation import small_samples, statistics
 
 SINGLE_LABEL = ("multi-class", "binary-class", "ordinal-regression")
 TASKS = (*SINGLE_LABEL, "multi-label")
@@ -300,7 +300,8 @@ def test_bootstrap_drops_and_counts_resamples_without_a_value():
         return statistics.auc_variance(labels, scores, "binary-class")[0]
 
     found = statistics.paired_bootstrap(auc, labels, [scores], [scores[:, ::-1]])
-    assert found[:3] == (1, 1, 1) and abs(found.dropped - 655) < 85
+    assert found.difference == 1 and abs(found.dropped - 655) < 85
+    assert np.isnan([found.low, found.high]).all()  # All others agree, which is no certainty.
     found = statistics.paired_bootstrap(auc, labels * 0, [scores], [scores], resamples=10)
     assert np.isnan(found[:3]).all() and found.dropped == 10
 
@@ -552,7 +553,8 @@ def test_a_difference_to_a_baseline_is_paired():
     labels, p = with_unknown()
     q = np.clip(p + 0.05 * labels, 0, 1)
     same = statistics.bootstrap_scores(labels, [p], "multi-label", baseline=[p], resamples=20)
-    assert same["auc"][:3] == same["acc"][:3] == (0, 0, 0)
+    for score in same.values():
+        assert score.value == 0 and np.isnan([score.low, score.high]).all()
     found = statistics.bootstrap_scores(labels, [q], "multi-label", baseline=[p], resamples=20)
     expected = metrics.auc(labels, q, "multi-label") - metrics.auc(labels, p, "multi-label")
     np.testing.assert_allclose(found["auc"].value, expected)
@@ -581,19 +583,88 @@ def test_seeds_are_drawn_too(order):
     assert wide["acc"].dropped == 0
 
 
-def test_a_single_group_does_not_vary():
+def test_a_single_group_says_little():
     labels, p = draw("multi-class", n=9)
     found = statistics.bootstrap_scores(
         labels, [p], "multi-class", groups=np.full(9, 5), resamples=30
     )
     for score in found.values():
-        assert score == pytest.approx((score.value,) * 3 + (0,))
+        assert score.dropped == 0 and score.high - score.low > 0.7
 
 
-def test_the_fewest_samples_have_scores():
+def test_the_fewest_samples_have_scores_but_are_not_certain():
     p = np.array([[0.8, 0.2], [0.1, 0.9]])
     found = statistics.bootstrap_scores(np.array([0, 1]), [p], "binary-class", resamples=60)
-    assert found["acc"] == (1, 1, 1, 0)
-    assert found["auc"][:3] == (1, 1, 1) and 15 < found["auc"].dropped < 45
+    assert found["acc"] == (1, *small_samples.wilson(2, 2), 0)
+    assert found["auc"][:3] == (1, *small_samples.newcombe(1, 1, 1))
+    assert 15 < found["auc"].dropped < 45
     one = statistics.bootstrap_scores(np.array([0]), [p[:1]], "binary-class", resamples=5)
-    assert one["acc"] == (1, 1, 1, 0)
+    assert one["acc"] == (1, *small_samples.wilson(1, 1), 0)
+
+
+# ------------------------------------------------------------------------------ groups
+
+
+def draw_patients(rng, patients=60, images=8):
+    """Labels, scores of two methods of equal skill, and patients, whose images are alike."""
+    of = np.repeat(np.arange(patients), images)
+    labels, shared, *own = (rng.random((4, patients)) < 0.5, *rng.normal(size=(3, patients)))
+    labels = labels[0].astype(int)[of]
+    a, b = (1.2 * labels + shared[of] + 0.8 * x[of] + 0.5 * rng.normal(size=len(of)) for x in own)
+    return labels, np.stack([-a, a], 1), np.stack([-b, b], 1), of
+
+
+def test_images_of_a_patient_do_not_make_a_difference_of_chance_certain():
+    rng = np.random.default_rng(1)
+    p_values = {True: [], False: []}
+    errors, differences = [], []
+    for _ in range(300):
+        labels, a, b, of = draw_patients(rng)
+        for grouped, found in p_values.items():
+            test = statistics.delong_difference(
+                labels, a, b, "binary-class", of if grouped else None
+            )
+            found.append(test.p_value)
+            errors += [test.standard_error] * grouped
+        differences.append(test.difference)
+    assert 0.02 < np.mean(np.array(p_values[True]) < 0.05) < 0.085
+    assert np.mean(np.array(p_values[False]) < 0.05) > 0.25
+    assert np.mean(errors) == pytest.approx(np.std(differences), rel=0.12)
+
+
+def test_delong_with_groups_is_obuchowskis_variance():
+    rng = np.random.default_rng(1)
+    labels, a, _, of = draw_patients(rng, patients=15, images=3)
+    mixed = labels ^ (rng.random(45) < 0.2)  # patients with both
+    auc, variance = statistics.auc_variance(mixed, a, "binary-class", of)
+    x, y = a[mixed == 1, 1], a[mixed == 0, 1]
+    kernel = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+    sums = np.zeros((2, 15))
+    np.add.at(sums[0], of[mixed == 1], kernel.mean(axis=1) - auc)
+    np.add.at(sums[1], of[mixed == 0], kernel.mean(axis=0) - auc)
+    m, n = len(x), len(y)
+    i10, i01 = (len(set(of[mixed == side])) for side in (1, 0))
+    s10 = i10 / ((i10 - 1) * m) * (sums[0] ** 2).sum()
+    s01 = i01 / ((i01 - 1) * n) * (sums[1] ** 2).sum()
+    s11 = np.sqrt(i10 / (i10 - 1) * i01 / (i01 - 1)) * (sums[0] * sums[1]).sum()
+    assert variance == pytest.approx(s10 / m + s01 / n + 2 * s11 / (m * n))
+    alone = statistics.auc_variance(mixed, a, "binary-class", np.arange(45)[::-1])
+    assert alone == pytest.approx(statistics.auc_variance(mixed, a, "binary-class"))
+    of_one = np.where(mixed == 1, 0, 1 + np.arange(45))
+    assert math.isnan(statistics.auc_variance(mixed, a, "binary-class", of_one)[1])
+
+
+def test_the_paired_bootstrap_draws_patients():
+    labels, a, b, of = draw_patients(np.random.default_rng(2))
+    test = statistics.delong_difference(labels, a, b, "binary-class", of)
+    found = statistics.paired_bootstrap_score("auc", labels, [a], [b], "binary-class", groups=of)
+    assert found.difference == pytest.approx(test.difference)
+    assert (found.high - found.low) / 3.92 == pytest.approx(test.standard_error, rel=0.15)
+    same = statistics.paired_bootstrap_score(
+        "auc", labels, [a], [b], "binary-class", groups=np.arange(len(of)), resamples=100
+    )
+    assert same == statistics.paired_bootstrap_score(
+        "auc", labels, [a], [b], "binary-class", resamples=100
+    )
+    with pytest.raises(DataError, match="groups of shape"):
+        statistics.delong_difference(labels, a, b, "binary-class", of[:-1].tolist())

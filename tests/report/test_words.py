@@ -5,8 +5,9 @@ import argparse
 import numpy as np
 import pytest
 
+from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation.statistics import Difference
-from lsanet_jax.report import compare, sweep_files, sweep_page, words
+from lsanet_jax.report import compare, sweep_files, sweep_page, tables, words
 from lsanet_jax.report import sweep as report
 from lsanet_jax.sweeps import spec
 from tests.fake_runs import draw_labels, draw_probabilities, finish
@@ -24,14 +25,16 @@ def get_sweep(scale):
 """
 
 
-def compared(workdir, skills, *, seeds=(0, 1, 2), n=400):
-    """The report of `compare` on methods of some skills."""
+def compared(workdir, skills, *, seeds=(0, 1, 2), n=400, times=1, patients=False):
+    """The report of `compare` on methods of some skills; of each image there may be several."""
     swept = spec.load("compare", overrides={"data.name": "breastmnist"}, seeds=seeds)
     labels = draw_labels("binary-class", n=n)
     for method, skill in skills.items():
         for seed in seeds:
             p = draw_probabilities(labels, "binary-class", skill=skill, seed=seed)
-            finish(swept, workdir, method, seed, labels, p, task="binary-class")
+            shown = labels.repeat(times), p.repeat(times, axis=1)
+            of = np.arange(n).repeat(times).tolist() if patients else ()
+            finish(swept, workdir, method, seed, *shown, task="binary-class", groups=of)
     return report.make(compare.only_started(swept, workdir), workdir, resamples=20)
 
 
@@ -85,6 +88,45 @@ def test_the_method_that_came_nearest_is_named():
     assert "Also is within half a point of it and trains faster." in two
 
 
+def test_images_of_one_patient_are_compared_as_one(tmp_path):
+    skills = {"baseline": 0.5, "lsanet": 0.6}
+    wide, fair, narrow = (
+        compared(tmp_path / str(i), skills, n=60, times=times, patients=patients)
+        for i, (times, patients) in enumerate([(1, False), (9, True), (9, False)])
+    )
+    found = [made.comparisons["lsanet"] for made in (wide, fair, narrow)]
+    errors = [[test.standard_error for test in each.delong] for each in found]
+    assert errors[1] == pytest.approx(errors[0]) and max(errors[2]) < 0.4 * min(errors[1])
+    assert fair.verdicts == wide.verdicts != narrow.verdicts
+    assert found[2].acc.high - found[2].acc.low < found[1].acc.high - found[1].acc.low
+
+
+def test_methods_that_rank_alike_are_not_called_equal(tmp_path):
+    made = compared(tmp_path, {"baseline": 50.0, "lsanet": 50.0}, n=20)
+    assert "the scores of the methods do not vary enough for a test" in made.words[0]
+    assert "0.0 points" not in made.words[0]
+
+
+def test_methods_that_were_tested_on_other_images_are_not_compared(tmp_path):
+    swept = spec.load("compare", overrides={"data.name": "breastmnist"}, seeds=(0, 1))
+    labels = draw_labels("binary-class", n=40)
+    for i, method in enumerate(("baseline", "lsanet")):
+        for seed in swept.seeds:
+            p = draw_probabilities(labels, "binary-class", skill=0.5, seed=seed)
+            names = [f"{i}_{n}.png" for n in range(40)]
+            finish(swept, tmp_path, method, seed, labels, p, task="binary-class", names=names)
+    with pytest.raises(WorkdirError, match="not tested on the same images: the names in"):
+        report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5)
+
+
+def test_numbers_beside_a_border_show_their_side():
+    assert [tables.p_text(p) for p in (0.0496, 0.05, 0.0501, 0.044, 0.0004, 0.3)] == [
+        *(".0496", ".050", ".0501", ".044", "< .001", ".300")
+    ]
+    of = words.Verdict("A", Difference(1.53, 0.7, 0.04, 2.96, 0.01), 0.0496, 1.0)
+    assert of.texts[:3] == ("+1.5", "[+0.04, +3.0]", ".0496")
+
+
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
     made = compared(tmp_path, {"baseline": 0.1, "lsanet": 2.0}, seeds=(0,))
     assert made.words[0].startswith("Nothing can be compared yet")
@@ -111,7 +153,7 @@ def test_repeats_are_those_that_were_compared(tmp_path):
     swept = spec.load("compare", overrides={"data.name": "chestmnist"}, seeds=(0, 1, 2, 3))
     for method, seeds in {"baseline": 4, "dsn": 2, "lsanet": 3}.items():
         for seed in swept.seeds[:seeds]:
-            p = draw_probabilities(labels, "multi-label", k=2, seed=seed)
+            p = draw_probabilities(labels, "multi-label", k=2, seed=seed + 10 * seeds)
             finish(swept, tmp_path, method, seed, labels, p, task="multi-label")
     (said,) = report.make(compare.only_started(swept, tmp_path), tmp_path, resamples=5).words
     assert "each trained 2 to 3 times;" in said and "on average over the classes." in said
