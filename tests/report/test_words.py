@@ -96,8 +96,9 @@ def test_images_of_one_patient_are_compared_as_one(tmp_path):
     )
     found = [made.comparisons["lsanet"] for made in (wide, fair, narrow)]
     errors = [[test.standard_error for test in each.delong] for each in found]
-    assert errors[1] == pytest.approx(errors[0]) and max(errors[2]) < 0.4 * min(errors[1])
-    assert fair.verdicts == wide.verdicts != narrow.verdicts
+    assert errors[1] == pytest.approx(errors[0])
+    assert errors[2] == pytest.approx(np.array(errors[1]) / 3, rel=0.05)
+    assert fair.verdicts[0].texts == wide.verdicts[0].texts != narrow.verdicts[0].texts
     assert found[2].acc.high - found[2].acc.low < found[1].acc.high - found[1].acc.low
 
 
