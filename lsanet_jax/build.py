@@ -108,6 +108,11 @@ def check_steps(config: ml_collections.ConfigDict, plan: Plan) -> None:
       ConfigError: it has fewer.
     """
     total = plan.epochs * plan.steps_per_epoch
+    if left_over := total % config.train.accumulate:
+        log.info(
+            "the gradients of the last %d of %d steps change nothing: config.train.accumulate = %d",
+            *(left_over, total, config.train.accumulate),
+        )
     needed = {"accumulate": config.train.accumulate, "ema": round(1 / (1 - config.train.ema))}
     for name, steps_ in needed.items():
         if steps_ > total:
@@ -249,6 +254,13 @@ def make_emphasis(config: ml_collections.ConfigDict, dataset: Dataset) -> losses
                 "probabilities say little: set one of them to 0",
                 loss.label_smoothing,
             )
+    if loss.focal_gamma and loss.label_smoothing:
+        log.warning(
+            "config.loss.label_smoothing = %g gives each image a part of every class, and "
+            "config.loss.focal_gamma = %g takes weight off the right class only, so that all "
+            "probabilities are pressed together: set one of them to 0",
+            *(loss.label_smoothing, loss.focal_gamma),
+        )
     untouched = not len(weights) and not len(offsets) and config.data.sampling == "shuffle"
     if untouched and config.model.objective != "vicreg":
         warn_of_rare_classes(dataset, counts)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from lsanet_jax.errors import DataError
+
 RARE = 0.02
 """A class with a smaller share of the images is one that a network may never predict."""
 
@@ -71,7 +73,17 @@ def logit_offsets(counts: Counts, tau: float, *, multilabel: bool) -> Float[np.n
 
     The prior of a class is its share of the images; of a label it is the odds, positives /
     negatives, since the logit of a label is that of a log odds.
+
+    Raises:
+        DataError: a class has no image, or all have a label: there is no such logarithm.
     """
+    lacking = (counts.positives == 0) | (multilabel & (counts.negatives == 0))
+    if lacking.any():
+        raise DataError(
+            f"class {np.flatnonzero(lacking)[0]} has training images of one kind only "
+            f"({counts.positives.tolist()} with, {counts.negatives.tolist()} without each class): "
+            "nothing can be adjusted to it. Leave the class out"
+        )
     prior = counts.positives / counts.negatives if multilabel else counts.shares
     return tau * np.log(prior)
 

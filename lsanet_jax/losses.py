@@ -190,7 +190,8 @@ def synergy(
     """Pairwise knowledge matching, L_k = mean_B sum_{p != q} mu_pq KL(f_p || f_q) (Eq. 8).
 
     The paper prints a minus sign in front; read literally it would drive the classifiers apart, and
-    the DKS authors minimise the divergence, as here. The gradient flows through both arguments.
+    the DKS authors minimise the divergence, as here. The gradient flows through both arguments, as
+    the equation reads; the DKS authors' released code holds the target fixed, as `mimicking` does.
     Computed from log-probabilities, hence finite for any finite logits.
 
     Args:
@@ -224,7 +225,8 @@ def mimicking(
     """Pairwise mimicking, mu mean_B sum_{p != q} KL(sg f_q || f_p), sg = stop gradient.
 
     `synergy` with each target held fixed: a classifier moves towards the others, which do not move
-    to meet it. This is what the authors' released training code minimises. The branches are those
+    to meet it. This is what the authors' released training code minimises, and DKS's too. The
+    branches are those
     of DKS here, while theirs widen the last stage of one of them, so that dhm and dks differ in
     this term alone; nor do we draw at random which pairs count.
 
@@ -250,7 +252,8 @@ def ensemble(
 
     p_l(T) = softmax(logits_l / T). The network's own classifier is a teacher and a pupil as the
     others are. The authors' released code averages the logits, not the probabilities, and adds a
-    distance between feature maps, which is left out.
+    distance between feature maps, which is left out; its distillation by this divergence, with T =
+    3, is an option beside a squared distance of logits, and its exits have convolutions.
 
     Args:
       logits: [L, B, K].
@@ -373,8 +376,9 @@ def invariance(z: Float[Array, "l 2 b c"]) -> Float[Array, ""]:
       z: [L, 2, B, C], of each stage, for both views of each image; not scaled to unit length.
 
     Reference: Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", ICLR 2022,
-    https://arxiv.org/abs/2105.04906, Eq. 5. Its loss is taken at each tap here, with projections
-    of one hidden layer.
+    https://arxiv.org/abs/2105.04906, as its released code has Eq. 1, 4, 5 and 6: the mean over the
+    channels too, and of `variance` that over both views. The loss is taken at each tap here, with
+    projections of one hidden layer.
     """
     return jnp.sum(jnp.mean(jnp.square(z[:, 0] - z[:, 1]), axis=(1, 2)))
 
@@ -487,7 +491,7 @@ class Objective:
     @property
     def part_names(self) -> list[str]:
         """Names of what a training step reports; see `steps.TrainStep`."""
-        names = ["loss", *self.terms] + ["spread"] * self.self_supervised
+        names = ["loss", *self.terms] + ["spread", "labelled"] * self.self_supervised
         names += [f"{score}_{name}" for score in ("ce", "acc") for name in self.stage_names]
         return names + [f"beta_{name}" for name in self.stage_names] * ("weighted" in self.terms)
 
@@ -511,7 +515,8 @@ class Objective:
 
         Returns:
           The loss, and its parts: the terms that `OBJECTIVES` names, each with its weight, and
-          `ce` [L], the mean cross entropy of each classifier; of vicreg also `smallest_spread`.
+          `ce` [L], the mean cross entropy of each classifier, with its emphasis; of vicreg also
+          `spread`, the `smallest_spread`, and `labelled`, the share of known labels.
 
         Raises:
           ValueError: the objective needs beta or features and was given none.
@@ -544,7 +549,17 @@ class Objective:
         loss = functools.reduce(jnp.add, parts.values())
         if self.self_supervised:
             parts["spread"] = smallest_spread(views())
+            parts["labelled"] = jnp.mean(labels >= 0)
         return loss, parts | {"ce": jnp.mean(ce, axis=1)}
+
+    def of_labelled(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Turn means of parts over all images, some without a label, into what they are to tell.
+
+        Cross entropy and accuracy become those of the known labels; nan if there are none.
+        """
+        share = means.get("labelled", 1.0)
+        own = [f"{score}_{name}" for score in ("ce", "acc") for name in self.stage_names]
+        return dict(means) | {name: means[name] / share if share else math.nan for name in own}
 
     def _given(self, needed: str, **given: Array | None) -> Array:
         """Return one of the arguments, which a term needs."""

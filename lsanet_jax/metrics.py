@@ -1,5 +1,6 @@
 """ACC and AUC as MedMNIST defines them, and running means of the training losses."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -155,9 +156,10 @@ def summarize(
     Returns:
       `acc`, `balanced_acc`, `auc`, `loss` and, by class, `recalls` of the network's own classifier;
       and `classifiers`: for each `stage`, `acc`, `balanced_acc`, `auc`, `loss` (mean cross entropy
-      in nats) and, with attention, `beta` (its mean weight).
+      of the known labels, in nats) and, with attention, `beta` (its mean weight).
     """
     probabilities, ce, beta = predictions
+    known = float(np.mean(labels >= 0))  # The others count as 0 in `ce`.
     classifiers = []
     for i, stage in enumerate(stages):
         classifier = {
@@ -165,7 +167,7 @@ def summarize(
             "acc": accuracy(labels, probabilities[i], task),
             "balanced_acc": balanced_accuracy(labels, probabilities[i], task),
             "auc": auc(labels, probabilities[i], task),
-            "loss": float(np.mean(ce[i], dtype=np.float64)),
+            "loss": float(np.mean(ce[i], dtype=np.float64)) / known if known else math.nan,
         }
         if beta is not None:
             classifier["beta"] = float(np.mean(beta[:, i], dtype=np.float64))

@@ -115,22 +115,20 @@ def training_accuracy(
     labels: losses.Labels,
     *,
     multilabel: bool,
-    unlabelled: bool = False,
+    of_all: bool = False,
 ) -> Float[Array, " l"]:
     """Fraction of a batch that each classifier gets right, in [0, 1]; see `losses.cross_entropy`.
 
     Of labels that are probabilities (mixup's) the most probable class counts; with `multilabel`, it
-    is the mean over known labels, each predicted and taken as true above 1/2. If some samples may
-    be `unlabelled`, it is the mean over the others.
+    is the mean over known labels, or `of_all`, each predicted and taken as true above 1/2. An
+    unknown class is never right.
     """
     if multilabel:
         known = labels >= 0
         right = known & ((logits > 0) == (labels > 0.5))
-        return jnp.sum(right, axis=(1, 2)) / jnp.maximum(jnp.sum(known), 1)
+        count = known.size if of_all else jnp.maximum(jnp.sum(known), 1)
+        return jnp.sum(right, axis=(1, 2)) / count
     truth = jnp.argmax(labels, axis=-1) if labels.ndim == 2 else labels
-    if unlabelled:
-        right = jnp.sum(jnp.argmax(logits, axis=-1) == truth, axis=1)
-        return right / jnp.maximum(jnp.sum(truth >= 0), 1)
     return jnp.mean(jnp.argmax(logits, axis=-1) == truth, axis=1)
 
 
@@ -179,7 +177,7 @@ class TrainStep:
             logits,
             labels,
             multilabel=self.objective.multilabel,
-            unlabelled=self.objective.self_supervised,
+            of_all=self.objective.self_supervised,  # see `Objective.of_labelled`
         )
         parts |= {f"acc_{name}": acc[i] for i, name in enumerate(stages)}
         if beta is not None:
@@ -218,7 +216,11 @@ class TrainStep:
     def averaged(self, old: TrainState, new: TrainState) -> TrainState:
         """Move the averages on to a state that was trained."""
         decay = jnp.minimum(self.ema, (1 + old.step) / (10 + old.step))
-        move = lambda average, now: (decay * average + (1 - decay) * now).astype(average.dtype)
+
+        def move(average, now):  # What is frozen stays, to the bit.
+            moved = (decay * average + (1 - decay) * now).astype(average.dtype)
+            return jnp.where(average == now, average, moved)
+
         params, batch_stats = (old.params, new.params), (old.batch_stats, new.batch_stats)
         trained = Averaged(new.opt_state, new.params, new.batch_stats)
         return TrainState(

@@ -186,6 +186,7 @@ def begin(
         checkpoints=checkpoints,
         interrupts=interrupts,
         feed=feed,
+        objective=objective,
         train_step=train_step.compile(mesh),
         evaluate=Evaluator(dataset, feed, eval_step.compile(mesh), objective, interrupts),
         schedule=schedule,
@@ -221,6 +222,7 @@ class Training:
     checkpoints: Checkpoints
     interrupts: Interrupts
     feed: Any
+    objective: losses.Objective
     train_step: steps.CompiledTrainStep
     evaluate: "Evaluator"
     schedule: optax.Schedule
@@ -273,7 +275,7 @@ class Training:
         for record in records:
             finite = math.isfinite(record.loss)
             if not finite or record.skipped or record.step % self.config.train.log_every_steps == 0:
-                values = record.values()
+                values = self.objective.of_labelled(record.values())
                 if record.skipped:
                     self.count_skipped(record, values)
                 elif not finite:
@@ -327,6 +329,7 @@ class Training:
         self.history.add(epoch, val, seconds=seconds, rate=self.rate, select=select)
         first = self.done - self.plan.steps_per_epoch
         means = {name: float(mean) for name, mean in self.means.compute().items()}
+        means = self.objective.of_labelled(means)
         check_collapse(means, epoch)
         self.folder.write_epoch(
             {

@@ -162,6 +162,8 @@ def test_the_documentations_page_of_fields_is_up_to_date():
         ("loss.alpha", (1.0, 2.0), "has 2 weights, expected 1, or 3"),
         ("loss.class_weights", "1,0", "none, balanced, effective or numbers > 0 for all classes"),
         ("loss.class_weights", "inverse", "numbers > 0"),
+        ("data.mean", (123.7, 116.3, 103.5), "a tuple of numbers from 0 to 1"),
+        ("data.std", (58.4, 57.1, 57.4), "a tuple of numbers > 0, at most 1"),
         ("loss.label_smoothing", 1.0, "0 .off. to 1, excluded"),
         ("train.ema", 1.0, "a number < 1"),
         ("train.freeze", "stem", "or a stage, such as stage2"),
@@ -194,6 +196,14 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
         (
             {"loss.class_weights": "1,2", "loss.logit_adjustment": 0.5},
             "config.loss.class_weights = 1,2 and config.loss.logit_adjustment = 0.5",
+        ),
+        (
+            {"loss.mu_warmup_epochs": 100.0},
+            "config.loss.mu_warmup_epochs = 100 must be less than config.train.epochs = 100",
+        ),
+        (
+            {"model.objective": "vicreg", "train.batch_size": 1},
+            "config.train.batch_size = 1: config.model.objective = vicreg compares the images",
         ),
         (
             {"train.warmup_epochs": 100.0},

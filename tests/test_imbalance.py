@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from lsanet_jax import build, imbalance, losses
 from lsanet_jax.config import default_config
 from lsanet_jax.data.dataset import Dataset, Split
-from lsanet_jax.errors import ConfigError
+from lsanet_jax.errors import ConfigError, DataError
 
 LABELS = np.repeat([0, 1, 2], [70, 29, 1]).astype(np.int32)
 ANSWERS = np.array([[1, 0, 1], [0, 0, 1], [0, 1, -1], [0, 0, 0]], np.int32)
@@ -71,6 +71,9 @@ def test_predictions_can_be_adjusted_afterwards(multilabel):
     probability = sigmoid if multilabel else softmax
     found = imbalance.adjusted(probability(logits), counts, 0.7, multilabel=multilabel)
     np.testing.assert_allclose(found, probability(moved))
+    gone = imbalance.Counts(np.array([5, 0, 3]), np.array([3, 8, 5]))
+    with pytest.raises(DataError, match=r"class 1 has training images of one kind only \(\[5, 0"):
+        imbalance.adjusted(probability(logits), gone, 0.7, multilabel=multilabel)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +129,7 @@ def test_smoothed_labels_that_are_adjusted_are_warned_of(caplog):
     emphasis(label_smoothing=0.1, logit_adjustment=0.5)
     (record,) = caplog.records
     assert "label_smoothing = 0.1" in record.getMessage()
+    caplog.clear()
+    emphasis(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced")
+    (record,) = caplog.records
+    assert "focal_gamma = 2 takes weight off the right class" in record.getMessage()

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -160,14 +161,42 @@ def test_a_label_that_is_unknown_or_undecided_is_not_counted_as_right():
     assert accuracy([1], [-1]) == 0
 
 
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [([0, -1, 2], [0.5, 0.5]), ([-1, 1, -1], [1, 0]), ([-1, -1, -1], [0, 0])],
-)
-def test_images_without_a_label_are_in_no_accuracy(labels, expected):
-    logits = np.stack([np.eye(3)[[0, 1, 0]], np.eye(3)[[1, 2, 2]]])
-    found = steps.training_accuracy(logits, np.array(labels), multilabel=False, unlabelled=True)
-    np.testing.assert_allclose(found, expected)
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_cross_entropy_and_accuracy_of_an_epoch_are_of_its_labelled_images(multilabel):
+    rng = np.random.default_rng(0)
+    objective = Objective("vicreg", (1, 2), multilabel=multilabel)
+    labels = rng.integers(0, 2, (6, 4, 3)) if multilabel else rng.integers(0, 3, (6, 4))
+    known = rng.random(labels.shape) < 0.3
+    known[0] = False  # a batch without any
+    labels = np.where(known, labels, -1)
+    logits = rng.normal(size=(2, 6, 4, 3)).astype(np.float32)
+    features = rng.normal(size=(2, 8, 5)).astype(np.float32)
+    parts = []
+    for batch in range(6):
+        _, found = objective(logits[:, batch], labels[batch], features=features)
+        acc = steps.training_accuracy(
+            logits[:, batch], labels[batch], multilabel=multilabel, of_all=True
+        )
+        of = {"ce": found["ce"], "acc": acc}
+        parts.append(
+            {f"{name}_stage{i + 1}": of[name][i] for name in of for i in range(2)}
+            | {"labelled": found["labelled"]}
+        )
+    means = {name: float(np.mean([each[name] for each in parts])) for name in parts[0]}
+    told = objective.of_labelled(means)
+    for i in range(2):
+        if multilabel:
+            right = ((logits[i] > 0) == labels)[known]
+            ce = optax.sigmoid_binary_cross_entropy(logits[i], labels)[known]
+        else:
+            right = (logits[i].argmax(-1) == labels)[known]
+            ce = optax.softmax_cross_entropy_with_integer_labels(logits[i], labels)[known]
+        assert told[f"acc_stage{i + 1}"] == pytest.approx(right.mean(), rel=1e-5)
+        assert told[f"ce_stage{i + 1}"] == pytest.approx(float(ce.mean()), rel=1e-5)
+    none = objective.of_labelled(means | {"labelled": 0.0})
+    assert math.isnan(none["acc_stage1"]) and none["labelled"] == 0
+    plain = {"loss": 1.0, "ce_stage4": 2.0, "acc_stage4": 0.5}
+    assert Objective("baseline", (4,)).of_labelled(plain) == plain
 
 
 def test_multilabel_learns():
@@ -289,6 +318,19 @@ def test_the_average_follows_fast_at_first():
             np.testing.assert_allclose(a - b, 1 - kept, rtol=1e-4)
         assert_same(found.opt_state, (state.opt_state, *further), rtol=0)
         assert found.step == done + 1
+
+
+def test_the_average_of_what_does_not_move_stays_to_the_bit():
+    train_step, state, _ = linear(ema=0.9)
+    fixed = jax.tree.map(
+        lambda a: jnp.asarray(np.random.default_rng(0).normal(size=a.shape), a.dtype), state.params
+    )
+    old = state._replace(params=fixed)
+    for done in (0, 3, 1000):
+        now = steps.TrainState(jnp.int32(done), fixed, old.batch_stats, old.opt_state)
+        found = train_step.averaged(old._replace(step=jnp.int32(done)), now)
+        for a, b in zip(*map(jax.tree.leaves, (found.params, fixed)), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_step_that_is_not_finite_changes_only_the_number_of_steps():

@@ -1,4 +1,4 @@
-"""Labels of which nothing is known (-1, of multi-label) count in no loss, gradient or score."""
+"""Labels of which nothing is known (-1, of multi-label) are in no cross entropy and no score."""
 
 import functools
 

@@ -126,6 +126,11 @@ def _check_training(config: ml_collections.ConfigDict) -> None:
             f"config.train.warmup_epochs = {train.warmup_epochs:g} must be less than "
             f"config.train.epochs = {train.epochs}"
         )
+    if config.loss.mu_warmup_epochs >= train.epochs:
+        raise ConfigError(
+            f"config.loss.mu_warmup_epochs = {config.loss.mu_warmup_epochs:g} must be less than "
+            f"config.train.epochs = {train.epochs}, or mu never reaches its value"
+        )
     if train.early_stop and config.eval.select == "last":
         raise ConfigError(
             f"config.train.early_stop = {train.early_stop} looks for gain in what config.eval."
@@ -151,6 +156,11 @@ def _check_contrast(config: ml_collections.ConfigDict) -> None:
             f"config.data.unlabelled = {config.data.unlabelled!r} is of no use for config.model."
             f"objective = {config.model.objective!r}: pretrain on it by `lsanet pretrain`, which "
             "sets that to vicreg, and begin with that run by config.model.init_from"
+        )
+    if config.model.objective == "vicreg" and config.train.batch_size < 2:
+        raise ConfigError(
+            f"config.train.batch_size = {config.train.batch_size}: config.model.objective = vicreg "
+            "compares the images of a batch: take at least 2, and better 64"
         )
     for name in ("mixup", "cutmix"):
         compared = config.model.objective in ("selfcon", "contrastive", "vicreg")

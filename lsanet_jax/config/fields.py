@@ -253,8 +253,9 @@ _FIELDS = (
     Field(
         "data.uncertain",
         "ignore",
-        "folder, csv, multi-label: what blank and -1 labels are: an error; left out of losses and "
-        "scores; 0; or 1 if -1, 0 if blank.",
+        "folder, csv, multi-label: what blank and -1 labels are: an error; left out of cross "
+        "entropy and scores (not of what classifiers say to each other: with half of the labels "
+        "loss.mu counts twice); 0; or 1 if -1, 0 if blank.",
         choices=("error", "ignore", "zero", "one"),
     ),
     Field(
@@ -314,14 +315,19 @@ _FIELDS = (
         "data.mean",
         (0.5,),
         "Subtracted from images scaled to [0, 1]; one value, or one per channel.",
-        rule=_each("a tuple of numbers, such as (0.5,)", is_number),
+        rule=_each(
+            "a tuple of numbers from 0 to 1, such as (0.5,)", lambda v: is_number(v) and 0 <= v <= 1
+        ),
         source="M",
     ),
     Field(
         "data.std",
         (0.5,),
         "What images are divided by after that; one value, or one per channel.",
-        rule=_each("a tuple of numbers > 0, such as (0.5,)", lambda v: is_number(v) and v > 0),
+        rule=_each(
+            "a tuple of numbers > 0, at most 1, such as (0.5,)",
+            lambda v: is_number(v) and 0 < v <= 1,
+        ),
         source="M",
     ),
     Field(
@@ -655,8 +661,8 @@ _FIELDS = (
     Field(
         "loss.focal_gamma",
         0.0,
-        "Multiply the cross entropy by (1 - p)^gamma, p the probability of the right class. 0: "
-        "off; 2 is usual.",
+        "Multiply each term of the cross entropy by (1 - p)^gamma, p the probability that it is "
+        "about. 0: off; 2 is usual.",
         rule=_up_to(10),
     ),
     Field(

@@ -2,7 +2,7 @@
 
 Each maps a feature map [n, h, w, c] to one of the same shape. In a residual block it sits after the
 last norm, before the sum, as in Table 6 of the LSANet paper. Statistics and gates are computed in
-float32.
+float32, but for CBAM's spatial gate.
 """
 
 import functools
