@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 from lsanet_jax.errors import near_matches
@@ -58,6 +59,8 @@ def main() -> None:
 def start() -> None:
     """Run the command as a process of its own."""
     pages.ask()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Until `cli.run`, while modules are imported.
     main()
 
 

@@ -540,13 +540,17 @@ def _parser(kind: str) -> argparse.ArgumentParser:
         help="how many to train again: a number, or all; 0 checks the files only (default: "
         "%(default)s)",
     )
-    parser.add_argument("--data", help="where the data are now: the npz file, or the folder")
+    parser.add_argument(
+        "--data", type=cli.path, help="where the data are now: the npz file, or the folder"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     cli.add_trust_code(parser)
     if kind == "check":
         parser.set_defaults(against=None)
     else:
-        parser.add_argument("--against", help="compare with this run in place of training again")
+        parser.add_argument(
+            "--against", type=cli.path, help="compare with this run in place of training again"
+        )
     return parser
 
 

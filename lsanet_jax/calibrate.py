@@ -26,8 +26,10 @@ from lsanet_jax.runtime.files import json_text, write_atomically
 log = logging.getLogger(__name__)
 
 
-def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path:
-    """Calibrate a finished run that is not yet.
+def calibrate(
+    workdir: str | pathlib.Path, batch_size: int = 64, *, trust_code: bool = False
+) -> pathlib.Path:
+    """Calibrate a finished run that is not yet; `trust_code` is that of `trained.load`.
 
     Returns:
         The file `calibration.json`.
@@ -47,7 +49,7 @@ def calibrate(workdir: str | pathlib.Path, batch_size: int = 64) -> pathlib.Path
         raise WorkdirError(
             f"{path} is sealed without {CALIBRATION}: a new file would break its {SEAL}"
         )
-    trained = trained_lib.load(path)
+    trained = trained_lib.load(path, trust_code=trust_code)
     val = predict.own_data(trained, "val")
     source = predict.from_array(val.images, predict.numbered("val", len(val.images)))
     probabilities, beta = predict.predict(
@@ -70,8 +72,9 @@ def main() -> None:
     """Calibrate the run that --workdir names."""
     parser = cli.parser(__doc__)
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: 64)")
+    cli.add_trust_code(parser)
     args = parser.parse_args()
-    cli.run(lambda: print(calibrate(args.workdir, args.batch_size)))
+    cli.run(lambda: print(calibrate(**vars(args))))
 
 
 if __name__ == "__main__":

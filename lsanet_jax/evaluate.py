@@ -15,16 +15,18 @@ import csv as csv_format
 import io
 import logging
 import math
+import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from lsanet_jax import data as data_lib
 from lsanet_jax import predict
-from lsanet_jax.data import labelled
+from lsanet_jax.data import duplicates, labelled
 from lsanet_jax.data.labelled import Labelled
-from lsanet_jax.errors import ConfigError, WorkdirError
+from lsanet_jax.errors import ConfigError, LSANetError, WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runtime import cli
@@ -90,6 +92,8 @@ def evaluate(
         --output cannot be written.
     """
     predict.check_batch_size(batch_size)
+    if input == "":
+        raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
     trained = load(workdir, checkpoint, trust_code=trust_code)
@@ -140,6 +144,9 @@ def _open(
         return Labelled(names, own.labels, own.groups), predict.from_array(own.images, names)
     classes, task = trained.dataset["class_names"], trained.dataset["task"]
     if pathlib.Path(input).suffix.lower() == ".npz":
+        own = trained.config.data.path
+        if own and pathlib.Path(os.path.expanduser(own)).resolve() == pathlib.Path(input).resolve():
+            log.warning("--input=%s is the file that the run was trained on", input)
         if given:
             raise ConfigError(f"--{next(iter(given))} is for a folder, but --input={input} is npz")
         images = labelled.read_npz(input, classes, task, split=split)
@@ -147,8 +154,33 @@ def _open(
         return images, predict.from_other_array(images.arrays, trained, images.names)
     images = labelled.read_folder(input, classes, task, split=split, **given)
     assert images.root is not None
+    _warn_of_training_images(trained, [images.root / name for name in images.names])
     skip_broken = skip_broken or trained.config.data.skip_broken  # As in training.
     return images, predict.from_files(images.root, images.names, trained, skip_broken=skip_broken)
+
+
+def _warn_of_training_images(trained: TrainedModel, files: list[pathlib.Path]) -> None:
+    """Say how many of these files the run was trained on, if its folder is still there."""
+    config = trained.config.copy_and_resolve_references()
+    if config.data.name != "folder" or not os.path.isdir(os.path.expanduser(config.data.path)):
+        return
+    config.data.update(pipeline="grain", duplicates="allow")  # Only the names are wanted.
+    try:
+        own = data_lib.load(config.data, config.seed).train.names
+    except LSANetError as error:
+        log.warning("whether the run was trained on these images is unknown: %s", error)
+        return
+    root = pathlib.Path(os.path.expanduser(config.data.path))
+    same = duplicates.identical_files([*files, *(root / name for name in own)])
+    seen = sum(
+        place < len(files) for places in same if max(places) >= len(files) for place in places
+    )
+    if seen:
+        log.warning(
+            "the run was trained on %d of these %d images: their scores say little of new ones. "
+            "Without --input the run's own test split is scored",
+            *(seen, len(files)),
+        )
 
 
 def _score(
@@ -228,8 +260,9 @@ def main() -> None:
     parser = cli.parser(__doc__)
     cli.add_checkpoint(parser)
     add = parser.add_argument
-    add("--input", help="folder or npz file with labels (default: the run's own data)")
-    add("--csv", default="", help="table of the labels; as config.data.csv")
+    help = "folder or npz file with labels (default: the run's own data)"
+    add("--input", type=cli.path, help=help)
+    add("--csv", type=cli.path, help="table of the labels; as config.data.csv")
     add(
         "--split",
         choices=labelled.CHOICES,
@@ -237,7 +270,8 @@ def main() -> None:
     )
     for name in (*_COLUMNS, "uncertain"):
         add(f"--{name}", default="", help=f"as config.data.{name}")
-    add("--output", help="JSON or CSV file to write the scores to (default: none)")
+    help = "JSON or CSV file to write the scores to (default: none)"
+    add("--output", type=cli.path, help=help)
     add(
         "--skip_broken",
         action="store_true",

@@ -14,6 +14,7 @@ why, and nothing about what is not there. That it depends on what was learned is
 et al. do: the correlation with the heat maps of a network with shuffled weights is printed.
 """
 
+import functools
 import logging
 import os
 import pathlib
@@ -383,8 +384,9 @@ def main() -> None:
     """Explain what the command line names."""
     parser = cli.parser(__doc__)
     cli.add_checkpoint(parser)
-    parser.add_argument("--input", help="folder, image or npz file (default: the run's data)")
-    parser.add_argument("--output", help="folder to write (default: explanations in the run)")
+    add = functools.partial(parser.add_argument, type=cli.path)
+    add("--input", help="folder, image or npz file (default: the run's data)")
+    add("--output", help="folder to write (default: explanations in the run)")
     parser.add_argument(
         "--split", default="test", choices=data_lib.SPLITS, help="of an npz file or the run's data"
     )

@@ -6,8 +6,10 @@ Examples:
   python -m lsanet_jax.export --workdir=runs/r18 --format=stablehlo
 
 safetensors holds the weights under torchvision's names. For a residual network or a DenseNet with
-the imagenet stem, torchvision's model of that name, with as many classes, loads the file with
-strict=True. For VGG give it the classifier that ours has first:
+the imagenet stem, colour images and no attention modules, torchvision's model with as many classes
+loads the file with strict=True; wrn50 is its wide_resnet50_2, resnext50 its resnext50_32x4d,
+resnext101 its resnext101_32x8d, and vgg16 its vgg16_bn. For VGG give it the classifier that ours
+has first:
   model.avgpool = torch.nn.AdaptiveAvgPool2d(1); model.classifier = torch.nn.Linear(512, classes)
 
 onnx and stablehlo map uint8 images [batch, height, width, channels], of the size of the training
@@ -304,7 +306,8 @@ def main() -> None:
     """Export what --workdir holds."""
     parser = cli.parser(__doc__)
     cli.add_checkpoint(parser)
-    parser.add_argument("--output", help="file to write (default: model.FORMAT in the run)")
+    help = "file to write (default: model.FORMAT in the run)"
+    parser.add_argument("--output", type=cli.path, help=help)
     parser.add_argument("--format", default="safetensors", choices=FORMATS)
     parser.add_argument("--raw", action="store_true", help="leave out the calibration")
     cli.add_operating_point(parser)

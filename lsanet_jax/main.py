@@ -10,6 +10,7 @@ resumes an interrupted run.
 """
 
 import logging
+import os
 import pathlib
 import re
 import shutil
@@ -84,21 +85,24 @@ def main(argv):
     """Train and evaluate what --config describes; the exit code is 2 for an error of the user's."""
     if len(argv) > 1:
         cli.fail(f"unexpected argument {argv[1]!r}: flags start with --")
+    if not WORKDIR.value.strip():
+        cli.fail("--workdir is empty: name the folder of the run")
 
     def train_and_evaluate() -> None:
+        workdir = os.path.expanduser(WORKDIR.value)
         determinism.request(CONFIG.value.get("deterministic", True))
         distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         from lsanet_jax import train  # after the flags are known to be good: it takes seconds
 
         if TRACK.value and train.is_first():
             fields = dict(config_lib.flatten(CONFIG.value))
-            with track.Tracker(TRACK.value, WORKDIR.value, fields) as tracker:
-                result = train.train_and_evaluate(CONFIG.value, WORKDIR.value, track=tracker.log)
+            with track.Tracker(TRACK.value, workdir, fields) as tracker:
+                result = train.train_and_evaluate(CONFIG.value, workdir, track=tracker.log)
                 tracker.finish(result)
         else:
-            result = train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+            result = train.train_and_evaluate(CONFIG.value, workdir)
         if PAGE.value and result is not None and train.is_first():
-            write_page(WORKDIR.value)
+            write_page(workdir)
 
     cli.run(train_and_evaluate)
 
@@ -110,7 +114,8 @@ def write_page(workdir: str) -> None:
     from lsanet_jax.report import run_files
 
     try:
-        log.info("page of the run in %s", run_files.write(workdir))
+        # Its backbone was named to train it, and is imported already.
+        log.info("page of the run in %s", run_files.write(workdir, trust_code=True))
     except LSANetError as error:
         log.warning("the page of the run could not be written: %s", error)
 

@@ -17,6 +17,7 @@ If the name of a class is that of another column, such as "file", its column is 
 """
 
 import csv
+import functools
 import logging
 import os
 import pathlib
@@ -203,6 +204,10 @@ def predict_to_file(
       LSANetError: the run or the images cannot be read, or the file cannot be written.
     """
     check_batch_size(batch_size)
+    if input == "":
+        raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
+    if output and not medmnist:
+        _check_output(pathlib.Path(output))
     if input and split and pathlib.Path(input).suffix.lower() != ".npz":
         raise ConfigError(
             f"--split={split} is of an npz file or of the run's data, but --input={input} is "
@@ -239,6 +244,8 @@ def predict_to_file(
     names = [sources[0].names[i] for i in sound]
     said = [(p[:, sound], None if beta is None else beta[sound]) for p, beta in said]
     probabilities, beta, judged = panel.answer(said)
+    if judged is not None:
+        _say_what_decides(panel)
     if not all_classifiers:
         probabilities, beta = probabilities[-1:], None
     if medmnist:
@@ -249,6 +256,28 @@ def predict_to_file(
     file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
     write_csv(file, names, trained, probabilities, beta, judged)
     return file
+
+
+def _check_output(file: pathlib.Path) -> None:
+    """Check the flag --output before images are predicted."""
+    if file.is_dir():
+        raise ConfigError(f"--output={file} is a folder: name a CSV file in it")
+    if file.suffix.lower() not in ("", ".csv", ".txt"):
+        raise ConfigError(f"--output={file}: expected a name that ends in .csv")
+
+
+def _say_what_decides(panel: Panel) -> None:
+    """Say which class of two the decision looks at, and what is wrong with the calibration."""
+    found = panel.joint
+    assert found is not None
+    if found.task == "binary-class":
+        (point,), name = found.points, found.class_names[1]
+        log.info(
+            "decision: %s if its probability is at least %.3f; sensitivity is that of finding %s",
+            *(name, point.threshold, name),
+        )
+    for note in found.notes:
+        log.warning("%s", note)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -447,10 +476,9 @@ def main() -> None:
     """Predict what the command line names."""
     parser = cli.parser(__doc__)
     cli.add_checkpoint(parser)
-    parser.add_argument("--input", help="folder, image or npz file (default: the run's data)")
-    parser.add_argument(
-        "--output", help="CSV to write, or with --medmnist its folder (default: in the run)"
-    )
+    add = functools.partial(parser.add_argument, type=cli.path)
+    add("--input", help="folder, image or npz file (default: the run's data)")
+    add("--output", help="CSV to write, or with --medmnist its folder (default: in the run)")
     parser.add_argument(
         "--split", choices=data_lib.SPLITS, help="of an npz file or the run's data (default: test)"
     )

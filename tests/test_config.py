@@ -198,6 +198,14 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
             "config.loss.class_weights = 1,2 and config.loss.logit_adjustment = 0.5",
         ),
         (
+            {"data.path": "my_images"},
+            "config.data.path = 'my_images' is not read with config.data.name = 'synthetic': set",
+        ),
+        (
+            {"data.name": "npz", "data.path": "a.npz", "data.csv": "labels.csv"},
+            "config.data.csv = 'labels.csv' is not read with config.data.name = 'npz': set that to",
+        ),
+        (
             {"loss.mu_warmup_epochs": 100.0},
             "config.loss.mu_warmup_epochs = 100 must be less than config.train.epochs = 100",
         ),

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lsanet_jax import data, evaluate
+from lsanet_jax.config import default_config
 from lsanet_jax.errors import ConfigError, DataError
 
 
@@ -87,6 +90,35 @@ def test_broken_images_are_left_out_with_their_labels_if_asked(run, outside, tmp
     assert "19 images of 10 patients or other groups, 1 left out" in evaluate.text(scores)
 
 
+def test_the_split_of_the_runs_own_data_is_named(run):
+    said = evaluate.text(evaluate.evaluate(run[1], split="train"))
+    assert said.startswith("train split of the run's own data, ")
+
+
+def test_images_that_the_run_was_trained_on_are_counted(tmp_path, caplog):
+    rng, config = np.random.default_rng(0), default_config()
+    for name in "ab":
+        for i in range(10):
+            file = tmp_path / "own" / name / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(file)
+    config.data.update(name="folder", path=str(tmp_path / "own"), size=28, image_size=28)
+    split = data.load(config.data, config.seed)
+    given = types.SimpleNamespace(config=config)
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    own = [tmp_path / "copy" / name for name in (*split.train.names, *split.test.names)]
+    caplog.clear()
+    evaluate._warn_of_training_images(given, own[-len(split.test.names) :])
+    assert not caplog.records
+    evaluate._warn_of_training_images(given, own)
+    (record,) = caplog.records
+    count = f"trained on {len(split.train.names)} of these {len(own)} images"
+    assert count in record.getMessage()
+    config.data.path = str(tmp_path / "gone")
+    evaluate._warn_of_training_images(given, own)
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -96,6 +128,7 @@ def test_broken_images_are_left_out_with_their_labels_if_asked(run, outside, tmp
         ({"input": "x.npz", "csv": "t.csv"}, ConfigError, r"--csv is for a folder"),
         ({"input": "nowhere"}, DataError, "nowhere: found no folder"),
         ({"batch_size": 0}, ConfigError, "--batch_size=0"),
+        ({"input": ""}, ConfigError, "--input is empty: name images"),
     ],
 )
 def test_what_does_not_go_together(run, options, error, message):

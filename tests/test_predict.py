@@ -67,6 +67,37 @@ def test_folder_npz_and_single_images_are_predicted_alike(run, tmp_path):
     assert one == by_file["0.bmp"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"input": ""}, "--input is empty: name images"),
+        ({"output": "."}, r"--output=. is a folder: name a CSV file in it"),
+        ({"output": "table.xlsx"}, r"--output=table.xlsx: expected a name that ends in .csv"),
+    ],
+)
+def test_flags_are_checked_before_anything_is_predicted(run, flags, message, monkeypatch):
+    monkeypatch.setattr(predict, "load_members", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(ConfigError, match=message):
+        predict.predict_to_file(run[1], **flags)
+
+
+def test_one_run_is_no_ensemble_of_two(run):
+    with pytest.raises(ConfigError, match="twice: an ensemble takes different runs"):
+        predict.predict_to_file(f"{run[1]},{run[1]}/")
+
+
+def test_what_decides_is_said(run, caplog):
+    caplog.set_level("INFO", "lsanet_jax")
+    found = calibrated.read_calibration(run[1])
+    two = found._replace(
+        task="binary-class", class_names=("cancer", "normal"), points=found.points[:1], notes=("x",)
+    )
+    predict._say_what_decides(types.SimpleNamespace(joint=two))
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("decision: normal if its probability is at least 0.")
+    assert said[0].endswith("sensitivity is that of finding normal") and said[1:] == ["x"]
+
+
 def predicted(path, source, tmp_path, **options):
     file = tmp_path / "predictions.csv"
     return predict.predict_to_file(path, input=str(source), output=file, **options)
@@ -173,12 +204,13 @@ def test_a_calibrated_run_decides_and_raw_probabilities_are_the_networks_own(run
             predict.predict_to_file(path, output=tmp_path / "r.csv", **wrong)
 
 
-def test_an_ensemble_of_a_run_with_itself_answers_as_the_run(run, tmp_path, caplog):
+def test_an_ensemble_of_a_run_with_its_copy_answers_as_the_run(run, tmp_path, caplog):
     _, path = run
-    both = read(predict.predict_to_file(f"{path},{path}", output=tmp_path / "p.csv", raw=True))
+    copy = shutil.copytree(path, tmp_path / "copy")
+    both = read(predict.predict_to_file(f"{path},{copy}", output=tmp_path / "p.csv", raw=True))
     one = read(predict.predict_to_file(path, output=tmp_path / "q.csv", raw=True))
     assert both == one
-    votes = read(predict.predict_to_file(f"{path},{path}", output=tmp_path / "r.csv"))
+    votes = read(predict.predict_to_file(f"{path},{copy}", output=tmp_path / "r.csv"))
     assert list(votes[0])[-3:] == list(predict.JUDGED)
     other = shutil.copytree(path, tmp_path / "other")
     (other / "calibration.json").unlink()

@@ -31,11 +31,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_balance(config)
     _check_training(config)
     _check_contrast(config)
+    _check_source(config.data)
     if config.data.folds and config.data.name != "folder":
         raise ConfigError(
             f"config.data.folds = {config.data.folds} draws the folds of a folder of images, but "
             f"config.data.name = {config.data.name!r}: set config.data.folds to 0, or use a folder"
         )
+
+
+def _check_source(data: ml_collections.ConfigDict) -> None:
+    """Check that what names the user's images is read with this `data.name`."""
+    for name, of in (("path", ("npz", "folder")), ("csv", ("folder",))):
+        if data[name] and data.name not in (*of, "arrays"):  # which says where they came from
+            raise ConfigError(
+                f"config.data.{name} = {data[name]!r} is not read with config.data.name = "
+                f"{data.name!r}: set that to {' or '.join(of)}, or leave the {name} out"
+            )
 
 
 def _check_value(value: Any, field: Field) -> None:

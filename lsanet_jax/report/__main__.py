@@ -48,18 +48,22 @@ def main() -> None:
     )
     source.add_argument(
         "--from_csv",
+        type=cli.path,
         metavar="FOLDER/NAME",
         help="print the tables of FOLDER/NAME_runs.csv and FOLDER/NAME_summary.csv; needs no runs",
     )
-    parser.add_argument("--workdir", help="folder of the run or the sweep")
+    parser.add_argument("--workdir", type=cli.path, help="folder of the run or the sweep")
     parser.add_argument(
         "--output",
+        type=cli.path,
         help="folder for a sweep's report (default: WORKDIR/report), or file for a run's page",
     )
     cli.add_operating_point(parser)
     parser.add_argument("--by", help="columns of subgroups, joined by commas, such as sex,site")
-    parser.add_argument("--table", help="CSV with these columns (default: config.data.csv)")
+    help = "CSV with these columns (default: config.data.csv)"
+    parser.add_argument("--table", type=cli.path, help=help)
     parser.add_argument("--nopictures", action="store_true", help="leave out images and heat maps")
+    cli.add_trust_code(parser)
     parser.add_argument(
         "--formats",
         default=",".join(FORMATS),
@@ -70,7 +74,15 @@ def main() -> None:
     def tool() -> None:
         for_runs = {
             name: getattr(args, name)
-            for name in ("sensitivity", "specificity", "coverage", "by", "table", "nopictures")
+            for name in (
+                "sensitivity",
+                "specificity",
+                "coverage",
+                "by",
+                "table",
+                "nopictures",
+                "trust_code",
+            )
         }
         given = [f"--{name}" for name, value in for_runs.items() if value not in (None, False)]
         if given and (args.sweep or args.from_csv):
@@ -111,6 +123,7 @@ def _write_page(args: argparse.Namespace) -> pathlib.Path:
         by=[name for name in (args.by or "").split(",") if name],
         table=args.table,
         with_pictures=not args.nopictures,
+        trust_code=args.trust_code,
     )
 
 

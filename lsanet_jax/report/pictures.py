@@ -68,7 +68,7 @@ def _listed(names: Sequence[str], chosen: np.ndarray) -> str:
 def _with_heat(
     found: Finished, images: UInt8[np.ndarray, "n h w c"], classes: Int[np.ndarray, " n"]
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    trained = load(found.path)
+    trained = load(found.path, trust_code=found.trust_code)
     heats: Float[np.ndarray, "n h2 w2"] = explain.class_heat(trained, images, classes)
     pairs = []
     for image, heat in zip(images, heats, strict=True):

@@ -17,7 +17,7 @@ from lsanet_jax import data as data_lib
 from lsanet_jax import predict
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.data.sources import table as table_files
-from lsanet_jax.data.sources.columns import key
+from lsanet_jax.data.sources.columns import MISSING, key
 from lsanet_jax.errors import ConfigError, DataError, LSANetError, WorkdirError, near_matches
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.decisions import Calibration
@@ -67,6 +67,7 @@ class Finished:
         patients: of each test image the number of its patient or other group, if these are known.
         problems: what could not be read.
         columns: subgroups of the test images, by name.
+        trust_code: whether its own backbone's module may be imported.
     """
 
     path: pathlib.Path
@@ -82,6 +83,7 @@ class Finished:
     patients: tuple[int, ...]
     problems: tuple[str, ...]
     columns: dict[str, list[str]]
+    trust_code: bool
 
     @property
     def task(self) -> str:
@@ -134,6 +136,7 @@ def read(
     coverage: float | None = None,
     by: Sequence[str] = (),
     table: str | None = None,
+    trust_code: bool = False,
 ) -> Finished:
     """Read a finished run, and its data if they are still there.
 
@@ -143,6 +146,7 @@ def read(
         coverage: of the sets; None for the stored one.
         by: columns of a table, for subgroups.
         table: the table; None for that of the run's data.
+        trust_code: see `trained.load`.
 
     Raises:
         WorkdirError: the run is not finished, or damaged.
@@ -186,6 +190,7 @@ def read(
         kept.groups if kept else (),
         tuple(problems),
         columns,
+        trust_code,
     )
 
 
@@ -224,13 +229,16 @@ def _columns(
         chosen.append(by_key[key(name)])
     path = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/"))
     stem = lambda name: path(name).stem
+    value_of = lambda cell: "" if cell.strip().lower() in MISSING else cell.strip()
     wanted = {stem(name) for name in names}
     hits = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
     files = max(hits, key=lambda name: hits[name])
     if not hits[files]:
         raise ConfigError(f"--by: no column of {file} names the test images, such as {names[0]}")
     # By its path, or by its name without folder and suffix, where only one is called that.
-    by_path = {str(path(row[files])): row for _, row in rows}
+    by_path: dict[str, dict[str, str]] = {}
+    for _, row in rows:
+        by_path.setdefault(str(path(row[files])), row)
     called = collections.Counter(stem(name) for name in by_path)
     images = collections.Counter(map(stem, names))
     by_stem = {stem(name): row for name, row in by_path.items() if called[stem(name)] == 1}
@@ -242,10 +250,21 @@ def _columns(
             f"--by: several images or rows of {file} are called {stem(twice[0])}, such as "
             f"{twice[0]}: put the paths below {root} into its column {files!r}"
         )
+    for line, row in rows:
+        before = by_path[str(path(row[files]))]
+        for column in chosen:
+            if value_of(before[column]).casefold() != value_of(row[column]).casefold():
+                raise ConfigError(
+                    f"--by: {file}, line {line}: {row[files]} has {column} {row[column]!r}, but "
+                    f"{before[column]!r} in a line before: correct one of them"
+                )
     if missing:
         log.warning("%s: %d of %d test images are not in it", file, len(missing), len(names))
-    value = lambda name, column: (cells[name] or {}).get(column, "").strip()
-    found = {column: [value(name, column) for name in names] for column in chosen}
+    found = {}
+    for column in chosen:
+        values = [value_of((cells[name] or {}).get(column, "")) for name in names]
+        spelled: dict[str, str] = {}  # M and m are one value
+        found[column] = [spelled.setdefault(value.casefold(), value) for value in values]
     for column, values in found.items():
         if (count := len(set(values))) > _MOST_SUBGROUPS:
             raise ConfigError(

@@ -19,6 +19,7 @@ def write(
     by: Sequence[str] = (),
     table: str | None = None,
     with_pictures: bool = True,
+    trust_code: bool = False,
 ) -> pathlib.Path:
     """Write the page of a finished run.
 
@@ -30,11 +31,14 @@ def write(
         by: columns of subgroups.
         table: that has these columns; None for that of the run's data.
         with_pictures: show images, with heat maps.
+        trust_code: for heat maps; see `trained.load`.
 
     Raises:
         LSANetError: see `run.read`; or the file cannot be written.
     """
-    found = run.read(workdir, rule=rule, coverage=coverage, by=by, table=table)
+    found = run.read(
+        workdir, rule=rule, coverage=coverage, by=by, table=table, trust_code=trust_code
+    )
     file = pathlib.Path(output or pathlib.Path(workdir) / REPORT)
     text = run_page.render(found, with_pictures=with_pictures)
     try:

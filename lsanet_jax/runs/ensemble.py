@@ -46,8 +46,14 @@ def load_members(
 
     Raises:
         WorkdirError: one of them cannot be loaded.
-        ConfigError: they have other classes, or would predict what one of them was trained on.
+        ConfigError: one is named twice, they have other classes, or would predict what one of
+            them was trained on.
     """
+    places = [path.resolve() for path in workdirs]
+    if twice := [
+        path for path, place in zip(workdirs, places, strict=True) if places.count(place) > 1
+    ]:
+        raise ConfigError(f"--workdir names {twice[0]} twice: an ensemble takes different runs")
     members = [load(path, checkpoint, trust_code=trust_code) for path in workdirs]
     for path, member in zip(workdirs[1:], members[1:], strict=True):
         for what in ("class_names", "task"):

@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ def run(tool: Callable[[], None]) -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of `__main__.start`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     compiled.keep()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are not text
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -73,8 +76,24 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    made.add_argument("--workdir", required=True, help="folder of the run")
+    made.add_argument("--workdir", required=True, type=paths, help="folder of the run")
     return made
+
+
+def path(text: str) -> str:
+    """What a flag that names a file or a folder says, with ~ as the home folder.
+
+    Raises:
+      argparse.ArgumentTypeError: nothing.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty (of a variable that is not set?): name one")
+    return os.path.expanduser(text)
+
+
+def paths(text: str) -> str:
+    """`path` of each of several, joined by commas."""
+    return ",".join(map(path, text.split(",")))
 
 
 def add_trust_code(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +127,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="selected",
         choices=("selected", "last"),
-        help="the epoch: the one that the finished run reports (default), or the newest",
+        help="the epoch: the one that the finished run reports (default), or the newest, which is "
+        "not calibrated: its probabilities are the network's own, and nothing is decided",
     )
     add_trust_code(parser)

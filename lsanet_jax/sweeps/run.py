@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every command that trains a sweep has."""
     add = parser.add_argument
-    add("--workdir", required=True, help="folder of the sweep; on a cluster, one that all see")
+    add(
+        "--workdir",
+        required=True,
+        type=cli.path,
+        help="folder of the sweep; on a cluster, one that all see",
+    )
     add("--scale", default="paper", help="paper (default), or 28px: 28 pixels, 30 epochs")
     add("--seeds", type=_seeds, help="such as 0,1,2; default: the sweep's own")
     add(

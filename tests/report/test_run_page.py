@@ -122,6 +122,13 @@ def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"--by: several images or rows of .* are called img0"):
         run_lib.read(run[1], by=("sex",), table=str(table))
     object.__setattr__(split, "names", names)
+    spelled = [f"img{i},{('m', 'M', 'nan', 'f')[i % 4]}" for i in range(len(names))]
+    table.write_text("\n".join(["image_id,Sex", *spelled, spelled[0]]))
+    of_values = run_lib.read(run[1], by=("sex",), table=str(table)).columns["Sex"]
+    assert set(of_values) == {"m", "", "f"} and of_values[:4] == ["m", "m", "", "f"]
+    table.write_text("\n".join(["image_id,Sex", *spelled, "img0,f"]))
+    with pytest.raises(ConfigError, match=r"line 22: img0 has Sex 'f', but 'm' in a line before"):
+        run_lib.read(run[1], by=("sex",), table=str(table))
     table.write_text("\n".join(["image_id,Sex,site", *rows]))
     monkeypatch.setattr(run_lib, "_MOST_SUBGROUPS", 2)
     with pytest.raises(ConfigError, match=r"--by=image_id: .* has \d+ different values"):
