@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import csv
 import importlib
 import os
 import pathlib
@@ -16,6 +17,7 @@ import pytest
 from lsanet_jax import config as config_lib
 from lsanet_jax.__main__ import COMMANDS
 from lsanet_jax.config import named
+from lsanet_jax.report import redraw
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", ROOT / "launch/README.md"]
@@ -168,3 +170,43 @@ def test_the_readme_fits_three_screens():
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     assert [p.name for p in (ROOT / "docs").glob("*.md") if p.name not in navigation] == []
+
+
+PAIRS = sorted(
+    file.name.removesuffix("_runs.csv") for file in (ROOT / "docs/results").glob("*_runs.csv")
+)
+
+
+def section_of(name):
+    """The section of the page of results that shows how a report is drawn from its CSV files."""
+    command = f"lsanet report --from_csv=docs/results/{name}"
+    sections = re.split("^## ", (ROOT / "docs/results.md").read_text(), flags=re.MULTILINE)
+    (found,) = [text for text in sections if re.search(f"^{command}( |$)", text, re.MULTILINE)]
+    return found
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_results_says_the_scores_of_its_csv_files(name):
+    section = section_of(name)
+    tables = redraw.from_csv(ROOT / "docs/results" / name)
+    redrawn = {entry.text for row in tables[0].rows for entry in row}
+    with (ROOT / f"docs/results/{name}_summary.csv").open(newline="") as stream:
+        several = [row for row in csv.DictReader(stream) if int(row["seeds"]) > 1]
+    assert several
+    for row in several:
+        mean, std = float(row["auc_mean"]), float(row["auc_std"])
+        assert f"{mean:.2f} ± {std:.2f}" in redrawn
+        forms = [f"| {mean:.{digits}f} ± {std:.{digits}f} |" for digits in (1, 2)]
+        assert any(form in section for form in forms), row["run"]
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if name.startswith("compare_")])
+def test_results_says_which_methods_differ_by_its_csv_files(name):
+    section = section_of(name)
+    tables = {table.title: table for table in redraw.from_csv(ROOT / "docs/results" / name)}
+    verdicts = tables["All methods against the plain network"].rows
+    assert len(verdicts) == 10
+    for row in verdicts:
+        method, gain, p_value, _ = (entry.text for entry in row)
+        shown = re.findall(rf"^\| {re.escape(method)} \|.*$", section, re.MULTILINE)
+        assert any(f"| {gain} | {p_value} |" in line for line in shown), (method, gain, p_value)

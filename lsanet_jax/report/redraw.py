@@ -11,7 +11,7 @@ from typing import Any
 from lsanet_jax.config import default_config
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.evaluation.statistics import Bootstrap, Difference
-from lsanet_jax.report import tables
+from lsanet_jax.report import tables, words
 from lsanet_jax.report.results import Cell, Comparison, Trained
 from lsanet_jax.report.tables import Table
 from lsanet_jax.runs.result import SCORES
@@ -24,6 +24,9 @@ RUNS, SUMMARY = "_runs.csv", "_summary.csv"
 
 def from_csv(name: str | pathlib.Path) -> list[Table]:
     """Draw the results, the differences to the baseline and the epochs of a report.
+
+    A file whose name begins with `compare` is taken for one of that sweep: its methods are also
+    tested against the plain network, with p-values that are corrected for their number.
 
     Args:
         name: of the report, with its folder: sweeps/table3/report/table3 for table3_runs.csv and
@@ -41,11 +44,15 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
             if row["dataset"]
         ]
         comparisons = {row["run"]: _comparison(row) for row in summary if row["difference_seeds"]}
+        of_compare = pathlib.Path(name).name.startswith("compare")
+        verdicts = words.verdicts_on(cells, comparisons) if of_compare else []
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{name}{RUNS} and {name}{SUMMARY} are not of a report: {error}") from error
     drawn = [tables.main_table(cells)]
     if any(cell.run.baseline for cell in cells):
         drawn.append(tables.differences(cells, comparisons))
+    if verdicts:
+        drawn.append(words.table(verdicts))
     return [*drawn, tables.epochs(cells)]
 
 
@@ -145,10 +152,21 @@ def _comparison(row: Mapping[str, str]) -> Comparison:
         for name in SCORES
     )
     tests = [
-        Difference(difference / 100, math.nan, math.nan, math.nan, p_value)
+        _delong(difference / 100, p_value)
         for difference, p_value in zip(
             several("delong_difference_of_seeds"), several("delong_p_of_seeds"), strict=True
         )
     ]
     seeds = tuple(map(int, row["difference_seeds"].split()))
     return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))
+
+
+def _delong(difference: float, p_value: float) -> Difference:
+    """A test again from its p-value, which is that of difference / standard error.
+
+    The standard error is nan if the p-value is 1, which any has without a difference.
+    """
+    from scipy import special  # costs more time to import than most commands take
+
+    error = -difference / special.ndtri(p_value / 2) if 0 <= p_value < 1 else math.nan
+    return Difference(difference, abs(float(error)), math.nan, math.nan, p_value)
