@@ -2,7 +2,7 @@ r"""VICReg beside SimCLR and BYOL, all of them at each tap and with what else `p
 
 python -m benchmarks.self_supervised byol --config=pretrain --workdir=runs/byol \
     --config.data.path=ham10000_28.npz --config.data.train_fraction=0.1 \
-    --config.data.unlabelled=rest --config.train.ema=0.99
+    --config.data.unlabelled=rest --config.train.epochs=30 --config.train.ema=0.99
 
 The run's linear classifiers, and those of runs that begin with it, tell which one to take. SimCLR:
 Chen et al., ICML 2020, at temperature 0.2. BYOL: Grill et al., NeurIPS 2020; its target network is

@@ -3,7 +3,7 @@ r"""Few labels: LSANet as in the paper, pretrained on the unlabelled rest, and t
 for seed in 0 1 2; do
     lsanet pretrain --config=pretrain --workdir=pretrained/seed$seed --config.seed=$seed \
         --config.data.path=ham10000_28.npz --config.data.train_fraction=0.1 \
-        --config.data.unlabelled=rest
+        --config.data.unlabelled=rest --config.train.epochs=30
 done
 lsanet sweep --sweep=few_labels --workdir=sweeps/few_labels --scale=28px \
     --config.data.path=ham10000_28.npz
