@@ -1,7 +1,7 @@
 """LSANet-ResNet-18 on your own images: a folder of class folders, or a folder and a CSV.
 
 python -m lsanet_jax.main --config=folder --workdir=runs/mine --config.data.path=my_images
-The README says how the folder may look. With little memory lower data.size and data.image_size:
+docs/own-images.md says how it may look. With little memory lower data.size and data.image_size:
 every image is kept as data.size x data.size pixels. Time: as resnet18, by the number of images.
 """
 
