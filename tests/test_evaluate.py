@@ -136,9 +136,13 @@ def test_what_does_not_go_together(run, options, error, message):
         evaluate.evaluate(run[1], **options)
 
 
-def test_the_command_prints_a_table_or_one_error(run, outside, tmp_path):
+def test_the_command_prints_a_table_or_one_error(run, outside):
     command = [sys.executable, "-m", "lsanet_jax", "evaluate", f"--workdir={run[1]}"]
-    command.append(f"--input={outside / 'flat'}")
+    command += [f"--input={outside / 'flat'}", "--trust_code"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("error: ") == 1
-    assert "Traceback" not in done.stderr
+    assert "outside class folders" in done.stderr and "Traceback" not in done.stderr
+    command.append("--csv=labels.csv")
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "(the network's own)" in done.stdout

@@ -53,7 +53,7 @@ def test_a_command_starts_itself_again_once_as_the_same_process(before, after):
         {"before": "sys.modules['IPython'] = sys"},
         {
             "before": "import threading, time; "
-            "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"
+            "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
         },
     ],
 )
