@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -134,6 +135,28 @@ def test_a_bad_flag_of_train_is_one_error_line(flags, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_train_ends_in_the_page_of_the_run_and_leaves_one_that_is_there(run, tmp_path):
+    from lsanet_jax import main
+
+    copy = shutil.copytree(run[1], tmp_path / "copy")
+    main.write_page(str(copy))
+    page = (copy / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and page.rstrip().endswith("</html>")
+    (copy / "report.html").write_text("of yesterday")
+    main.write_page(str(copy))
+    assert (copy / "report.html").read_text() == "of yesterday"
+
+
+def test_a_page_that_cannot_be_written_is_a_warning(run, tmp_path, caplog):
+    from lsanet_jax import main
+
+    copy = shutil.copytree(run[1], tmp_path / "copy")
+    (copy / "predictions.npz").write_bytes(b"damaged")
+    main.write_page(str(copy))
+    assert "the page of the run could not be written" in caplog.text
+    assert not (copy / "report.html").exists()
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel, built from the repository."""
@@ -183,4 +206,5 @@ def test_the_wheel_trains_in_an_empty_folder_with_an_empty_home(wheel, tmp_path)
     assert "test" in trained.stdout + trained.stderr
     result = json.loads((here / "run/result.json").read_text())
     assert 0 <= result["test"]["acc"] <= 1
+    assert (here / "run/report.html").read_text().startswith("<!DOCTYPE html>")
     assert "data.size" in json.loads((here / "run/config.json").read_text())
