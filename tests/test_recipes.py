@@ -1,4 +1,4 @@
-"""The shipped recipes for pretrained weights train on real images. Slow: whole networks."""
+"""The shipped recipes for pretrained weights train. Slow: whole networks."""
 
 import pytest
 import safetensors.numpy
@@ -23,9 +23,10 @@ def weights(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["finetune", "linear_probe", "medmnistplus"])
-def test_a_recipe_trains_at_64_pixels(name, weights, shared, tmp_path):
+def test_a_recipe_trains_at_64_pixels(name, weights, tmp_path):
     config = config_lib.load(name)
-    config.data.update(name="breastmnist", root=str(shared / "data"), size=28, image_size=64)
+    config.data.update(name="synthetic", size=28, image_size=64)
+    config.data.synthetic.update(num_train=64, num_val=32, num_test=32, num_classes=2)
     config.data.train_per_class = 16
     config.model.init_from = str(weights)
     config.train.update(epochs=2, batch_size=16, warmup_epochs=0.0)
