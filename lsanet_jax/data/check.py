@@ -130,6 +130,7 @@ def inspect(path: str | os.PathLike, *, frame: int = 0, **options: Any) -> Repor
         *_exact(sound),
         *_near(sound),
         _odd(sound),
+        _greys(sound),
         *facts,
         Section("What was said while reading", False, ("warning",), tuple((w,) for w in warnings)),
         _counted("Sizes", "size", [image.size for image in sound]),
@@ -340,7 +341,7 @@ def _seen(job: tuple[str, str, str], image: Image.Image, form: str) -> Seen:
         *job,
         size=f"{image.width} x {image.height}",
         form=form,
-        odd=quality.odd_reason(pixels),
+        odd=quality.odd_reason(pixels) or quality.strange_greys(pixels[None]),
         digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
         look=look_of(image),
         thumbnail=np.asarray(square),
@@ -433,6 +434,14 @@ def _compared(how: str, pairs: Sequence[tuple[Seen, Seen]]) -> list[Section]:
 def _odd(seen: Sequence[Seen]) -> Section:
     rows = tuple((image.name, image.odd) for image in seen if image.odd)
     return Section("Odd images", bool(rows), ("image", "it is"), rows)
+
+
+def _greys(seen: Sequence[Seen]) -> Section:
+    """Tell whether the whole set is too dark, too bright or too flat."""
+    thumbnails = [image.thumbnail for image in seen if image.thumbnail is not None]
+    strange = quality.strange_greys(np.stack(thumbnails)) if thumbnails else ""
+    note = f"The images are {strange}: {quality.ADVICE}" if strange else ""
+    return Section("Greys of the whole set", bool(strange), note=note)
 
 
 def _counted(title: str, column: str, values: Sequence[str]) -> Section:

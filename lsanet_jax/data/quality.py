@@ -1,4 +1,4 @@
-"""Images that are probably not what they were meant to be: blank, masks, nearly black."""
+"""Images that are probably not what they were meant to be: blank, masks, nearly black or white."""
 
 import logging
 from typing import NamedTuple
@@ -13,7 +13,14 @@ log = logging.getLogger(__name__)
 BLANK = ("black or transparent", "of one colour")
 """Reasons of images that have nothing in them to compare."""
 
+ADVICE = (
+    "do a few values need more bits than the rest (config.data.bits), do DICOM files need another"
+    " window (config.data.window), or have values an offset? If so, set these, or rescale the files."
+)
+"""What to do about `strange_greys`."""
+
 _DARK = 32  # Of 255.
+_SAMPLE = 2000  # Images.
 
 
 class Odd(NamedTuple):
@@ -25,12 +32,32 @@ class Odd(NamedTuple):
 
 def odd_reason(pixels: UInt8[np.ndarray, "h w c"]) -> str:
     """Say why an image is odd: blank, or only of the values 0 and 1 as masks are; else ''."""
-    low, high = int(pixels.min()), int(pixels.max())
-    if high == 0:
+    if pixels.max() == 0:
         return BLANK[0]
-    if low == high:
+    if (pixels == pixels[0, 0]).all():
         return BLANK[1]
-    return "of the values 0 and 1 only" if high == 1 else ""
+    return "of the values 0 and 1 only" if pixels.max() == 1 else ""
+
+
+def strange_greys(images: UInt8[np.ndarray, "n h w c"]) -> str:
+    """Say whether images, seen as one, are nearly black, nearly white or nearly flat; else ''.
+
+    So come out values of fewer bits than said, or a window in other units than theirs.
+    """
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for image in images[:: max(1, len(images) // _SAMPLE)]:
+        for channel, own in enumerate(counts):
+            own += np.bincount(image[..., channel].ravel(), minlength=256)
+    shares = counts.sum(axis=0) / max(1, counts.sum())
+    if shares[:_DARK].sum() >= 0.99:
+        return f"nearly black (99 of 100 pixels below {_DARK} of 255)"
+    if shares[255] >= 0.9:
+        return "nearly white (9 of 10 pixels are 255)"
+    below = counts.cumsum(axis=1) / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    low, high = (below < 0.005).sum(axis=1), (below < 0.995).sum(axis=1)
+    if (high - low < _DARK).all():
+        return f"nearly flat (99 of 100 pixels are {low.min()} to {high.max()} of 255)"
+    return ""
 
 
 def odd_images(dataset: Dataset) -> list[Odd]:
@@ -47,28 +74,14 @@ def odd_images(dataset: Dataset) -> list[Odd]:
     return found
 
 
-def is_dark(dataset: Dataset) -> bool:
-    """Whether 99 of 100 training pixels are nearly black, as if values had fewer bits than said."""
-    images = dataset.train.images
-    if not isinstance(images, np.ndarray):
-        return False
-    counts = np.bincount(images[:2000].ravel(), minlength=256)
-    return bool(counts[:_DARK].sum() >= 0.99 * counts.sum() and counts[1:].any())
-
-
 def warn_of_odd_images(dataset: Dataset) -> None:
-    """Log how many images are odd, by reason, and whether the whole set is nearly black."""
+    """Log how many images are odd, by reason, and whether the whole set is too dark or the like."""
     odd = odd_images(dataset)
     for reason in dict.fromkeys(image.reason for image in odd):
         names = [image.name for image in odd if image.reason == reason]
         log.warning(
             "%s: %d image(s) are %s, such as %s", dataset.source, len(names), reason, names[0]
         )
-    if is_dark(dataset):
-        log.warning(
-            "%s: the images are nearly black (99 of 100 pixels below %d of 255): do a few values"
-            " need more bits than the rest (config.data.bits), or DICOM files a window"
-            " (config.data.window)?",
-            dataset.source,
-            _DARK,
-        )
+    images = dataset.train.images
+    if isinstance(images, np.ndarray) and (strange := strange_greys(images)):
+        log.warning("%s: the images are %s: %s", dataset.source, strange, ADVICE)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from lsanet_jax.data import check
+from lsanet_jax.data import check, quality
 from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.data.sources.folder import load_folder
 
 
 def picture(seed):
@@ -183,6 +184,33 @@ def test_an_npz_file_is_checked_too(tmp_path):
     report = check.inspect(tmp_path / "own.npz")
     rows = section(report, "Pairs of identical images in several").rows
     assert [(row[0], row[3]) for row in rows] == [("train_images[0]", "test_images[1]")]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda values: values // 64, "nearly black"),
+        (lambda values: values // 64 + 126, "nearly flat (99 of 100 pixels are 126 to 129 of 255)"),
+        (lambda values: np.where(values < np.percentile(values, 5), values, 255), "nearly white"),
+    ],
+)
+def test_a_set_of_strange_greys_is_wrong(tmp_path, change, what, caplog):
+    root = tmp_path / "images"
+    for i in range(12):
+        values = change(np.asarray(picture(i).convert("L"))).astype(np.uint8)
+        put(root, f"{'ab'[i % 2]}/{i}.png", Image.fromarray(values))
+    report = check.inspect(root)
+    assert section(report, "Greys of the whole set").wrong
+    assert what in section(report, "Greys of the whole set").note
+    assert len(section(report, "Odd images").rows) == 12
+    load_folder(root, size=48)
+    assert what in caplog.text
+
+
+def test_ordinary_greys_are_not_strange():
+    images = np.stack([np.asarray(picture(i)) for i in range(4)])
+    assert quality.strange_greys(images) == ""
+    assert "black" in quality.strange_greys(np.zeros_like(images))
 
 
 @pytest.mark.parametrize(
