@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.runtime.cores import usable_cores
 
 __all__ = ["SUFFIXES", "check_name"]
+
+log = logging.getLogger(__name__)
 
 RESIZES = {
     "nearest": Image.Resampling.NEAREST,
@@ -167,6 +170,7 @@ def least_bits(
 
     Returns:
         The least of `BITS` that holds all values, 16 if no image is deep; and how many are deep.
+        If some need far fewer, a warning says so.
     """
 
     def highest(file: str | os.PathLike) -> int:
@@ -176,15 +180,35 @@ def least_bits(
                     return -1
                 _seek(image, file, frame)
                 values = np.asarray(image)
+                if image.mode in ("LA", "RGBA"):
+                    values = values[..., :-1]
                 return int(values.max()) * (1 if image.mode.startswith("I") else 257)
         except DataError:
             return -1
 
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
-        found = [value for value in pool.map(highest, files) if value >= 0]
+        found = [(value, file) for value, file in zip(pool.map(highest, files), files, strict=True)]
+    found = [(value, file) for value, file in found if value >= 0]
     if not found:
         return 16, 0
-    return next((bits for bits in BITS if max(found) < 2**bits), 16), len(found)
+    needed = max(_bits_of(value) for value, _ in found)
+    few = [(value, file) for value, file in found if value and _bits_of(value) <= needed - 4]
+    if few:
+        log.warning(
+            "%s: %d of %d image(s) of more than 8 bits need at most %d bits, others %d, and come"
+            " out dark beside these: were they scaled alike? If not, rescale their values.",
+            max(few)[1],
+            len(few),
+            len(found),
+            _bits_of(max(few)[0]),
+            needed,
+        )
+    return needed, len(found)
+
+
+def _bits_of(value: int) -> int:
+    """Return the least of `BITS` that holds a value."""
+    return next((bits for bits in BITS if value < 2**bits), 16)
 
 
 def from_array(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -149,7 +150,8 @@ def png_of_16_bit_colour(values):
 
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    kind = {2: 4, 3: 2, 4: 6}[values.shape[2]]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     )
@@ -160,6 +162,25 @@ def test_deep_colour_of_all_bits_is_read(tmp_path):
     (tmp_path / "x.png").write_bytes(png_of_16_bit_colour(values))
     assert least_bits([tmp_path / "x.png"]) == (16, 1)
     np.testing.assert_array_equal(np.asarray(read(tmp_path / "x.png")), values >> 8)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_an_opaque_alpha_says_nothing_of_the_bits(tmp_path, channels):
+    values = RANDOM.integers(0, 4096, (8, 8, channels)).astype(np.uint16)
+    values[..., -1] = 65535
+    (tmp_path / "x.png").write_bytes(png_of_16_bit_colour(values))
+    assert least_bits([tmp_path / "x.png"]) == (12, 1)
+
+
+def test_a_set_of_12_and_16_bits_is_told_of(tmp_path, caplog):
+    put_classes(tmp_path, lambda i: noise(i, 4096 if i % 2 else 65536, np.uint16))
+    load_folder(tmp_path, size=8)
+    (message,) = (m for m in caplog.messages if "need at most 12 bits" in m)
+    assert re.search(r"[ab]/[0-9]+\.png: [1-9][0-9]* of [0-9]+ image\(s\) of more", message)
+    caplog.clear()
+    put_classes(tmp_path / "other", lambda i: noise(i, 4096 if i % 2 else 16384, np.uint16))
+    load_folder(tmp_path / "other", size=8)
+    assert "need at most" not in caplog.text
 
 
 def test_planes_of_16_bits_are_refused(tmp_path):
