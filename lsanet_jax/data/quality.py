@@ -15,7 +15,7 @@ BLANK = ("black or transparent", "of one colour")
 
 ADVICE = (
     "do a few values need more bits than the rest (config.data.bits), do DICOM files need another"
-    " window (config.data.window), or have values an offset? If so, set these, or rescale the files."
+    " window (config.data.window), or have values an offset? Set these, or rescale the files."
 )
 """What to do about `strange_greys`."""
 

@@ -123,6 +123,7 @@ def read(
     frames = int(data.get("NumberOfFrames") or 1)
     index = check_frame(file, frames, frame) - 1
     array = pixel_array(pathlib.Path(file), index=index)  # Only this frame comes into memory.
+    _add_functional_groups(data, index)
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -132,7 +133,7 @@ def read(
         return _to_eight_bits(coloured / (2**entry_bits - 1))
     if array.ndim == 3:
         return _to_eight_bits(array / (2 ** int(data.BitsStored) - 1))
-    shown = _window(array, data, window)
+    shown = _window(file, array, data, window)
     if kind == "MONOCHROME1" or data.get("PresentationLUTShape") == "INVERSE":
         shown = 1 - shown
     elif kind != "MONOCHROME2":
@@ -156,7 +157,19 @@ def check_frame(file: str | os.PathLike, frames: int, frame: int) -> int:
     return frame if frames > 1 else 1
 
 
-def _window(stored: np.ndarray, data: Any, window: Sequence[float]) -> Float[np.ndarray, "h w"]:
+def _add_functional_groups(data: Any, index: int) -> None:
+    """Take the rescaling and window of a frame from where enhanced objects keep them."""
+    shared = data.get("SharedFunctionalGroupsSequence") or ()
+    of_frames = data.get("PerFrameFunctionalGroupsSequence") or ()
+    for group in (*shared[:1], *of_frames[index : index + 1]):
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in group.get(name) or ():
+                data.update(item)
+
+
+def _window(
+    file: str | os.PathLike, stored: np.ndarray, data: Any, window: Sequence[float]
+) -> Float[np.ndarray, "h w"]:
     """Map stored values to [0, 1]."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
@@ -168,6 +181,11 @@ def _window(stored: np.ndarray, data: Any, window: Sequence[float]) -> Float[np.
     if not window and data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
         window = (_first(data.WindowCenter), _first(data.WindowWidth))
         shape = str(data.get("VOILUTFunction") or "LINEAR").upper()
+        if window[1] < 1 if shape == "LINEAR" else window[1] <= 0:
+            raise DataError(
+                f"{file}: has a window of width {window[1]:g}, expected at least 1: set"
+                " config.data.window to the centre and width for all files, or take it out."
+            )
     if not window:
         low, high = _stored_range(data)
         return (values - low) / (high - low)

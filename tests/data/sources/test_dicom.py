@@ -251,6 +251,31 @@ def test_several_frames_are_an_error_unless_one_is_chosen(tmp_path):
         decode(file, size=4, frame=4)
 
 
+def groups(**window):
+    """Functional groups of a rescaling, and of a window if one is given."""
+    item, rescaled, shown = Dataset(), Dataset(), Dataset()
+    rescaled.RescaleSlope, rescaled.RescaleIntercept = 2.0, -1024.0
+    item.PixelValueTransformationSequence = [rescaled]
+    if window:
+        shown.update(window)
+        item.FrameVOILUTSequence = [shown]
+    return item
+
+
+def test_enhanced_objects_are_rescaled_and_windowed_as_classic_ones(tmp_path):
+    windows = [{"WindowCenter": 40, "WindowWidth": 400}, {"WindowCenter": 300, "WindowWidth": 2000}]
+    enhanced = make(
+        np.stack([TWELVE, TWELVE]),
+        frames=2,
+        SharedFunctionalGroupsSequence=[groups(**windows[0])],
+        PerFrameFunctionalGroupsSequence=[Dataset(), groups(**windows[1])],
+    )
+    file = save(enhanced, tmp_path / "x.dcm")
+    for number, window in enumerate(windows, 1):
+        classic = save(make(TWELVE, **CT, **window), tmp_path / "classic.dcm")
+        np.testing.assert_array_equal(dicom.read(file, frame=number), dicom.read(classic))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -260,6 +285,12 @@ def test_several_frames_are_an_error_unless_one_is_chosen(tmp_path):
         ({"Rows": 60000, "Columns": 60000}, "has 60000 x 60000 pixels, expected at most"),
         ({"PhotometricInterpretation": "ARGB"}, "cannot be read as an image|has ARGB"),
         ({"RescaleSlope": 0.0, "RescaleIntercept": 0.0}, "rescale slope is 0"),
+        ({"WindowCenter": 9, "WindowWidth": 0}, "window of width 0, expected at least 1: set conf"),
+        ({"WindowCenter": 9, "WindowWidth": -300}, "window of width -300, expected"),
+        (
+            {"WindowCenter": 9, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"},
+            "window of width 0, expected",
+        ),
     ],
 )
 def test_unsound_files_are_one_error(tmp_path, change, message):
