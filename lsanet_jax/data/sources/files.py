@@ -4,8 +4,9 @@ import collections
 import logging
 import os
 import pathlib
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lsanet_jax.errors import DataError
@@ -65,6 +66,9 @@ _OTHER_MAGIC = (
     (0, b"PK\3\4", "zip (or npz, xlsx)"),
     (0, b"<", "HTML or XML"),
 )
+_MASK = re.compile(
+    r"[ _-](masks?|seg|segmentations?|gt|labels?)([ _-]?[0-9]+)?\Z", re.IGNORECASE
+)  # After the name of an image.
 
 
 class Entries(NamedTuple):
@@ -152,6 +156,26 @@ def report_left_out(where: object, left_out: collections.Counter[str]) -> None:
             left_out.total(),
             describe_left_out(left_out),
         )
+
+
+def without_masks(where: object, names: Sequence[str]) -> list[str]:
+    """Leave out masks that lie beside their images ('x_mask.png' and 'x.png'), and say so."""
+    stems = {posixpath.splitext(name)[0] for name in names}
+
+    def is_mask(name: str) -> bool:
+        image, found = _MASK.subn("", posixpath.splitext(name)[0])
+        return bool(found) and image in stems
+
+    kept = [name for name in names if not is_mask(name)]
+    if len(kept) < len(names):
+        log.warning(
+            "%s: left out %d mask(s) beside their images, such as %s; to use them as images,"
+            " rename them.",
+            where,
+            len(names) - len(kept),
+            next(name for name in names if is_mask(name)),
+        )
+    return kept
 
 
 def describe_left_out(left_out: collections.Counter[str]) -> str:

@@ -40,6 +40,7 @@ from lsanet_jax.data.sources.files import (
     entries,
     report_left_out,
     walk,
+    without_masks,
 )
 from lsanet_jax.data.sources.images import (
     BITS,
@@ -225,8 +226,8 @@ def list_folder(
 ) -> Listing:
     """List a folder's images with labels and splits; no image is decoded.
 
-    Hidden files and folders are left out, links followed, files of other kinds counted. With class
-    folders, every split must have the same ones; an empty one in val or test says that the class is
+    Hidden files and folders are left out, links followed, files of other kinds counted, and so are
+    masks beside their images in class folders. With class folders, every split must have the same ones; an empty one in val or test says that the class is
     not there on purpose. Classes are sorted by name, or by value if all names are numbers, so for
     ordinal-regression name them accordingly ('0', '1', ... or '0_none', '1_mild', ...). Label
     columns keep their order. Images of one patient (a column of the table, the header of DICOM
@@ -332,7 +333,8 @@ def find_records(
         left_out = _outside_table(root, source, table.records)
     else:
         records, left_out = _walk_classes(root, training)
-        table = Table(records)
+        images = set(without_masks(root, [record.file for record in records]))
+        table = Table([record for record in records if record.file in images])
     guessed = False
     if column_names.get("group_column", "") != columns.NONE:
         records, guessed = _with_groups(root, table.records, left_out)

@@ -21,6 +21,7 @@ from lsanet_jax.data.sources.files import (
     describe_left_out,
     report_left_out,
     walk,
+    without_masks,
 )
 from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.runtime.cores import usable_cores
@@ -228,7 +229,8 @@ def from_array(
 def list_images(path: pathlib.Path) -> list[str]:
     """List the images in a folder and those below it, or the one file that the path leads to.
 
-    Links are followed, and hidden folders left out. Files of other kinds are counted and logged.
+    Links are followed, and hidden folders left out. Files of other kinds, and masks beside their
+    images, are counted and logged.
 
     Returns:
         POSIX names relative to the folder, sorted; of a file, its name.
@@ -258,7 +260,7 @@ def list_images(path: pathlib.Path) -> list[str]:
             + (f", but {describe_left_out(left_out)}." if left_out else ".")
         )
     report_left_out(path, left_out)
-    return sorted(names)
+    return without_masks(path, sorted(names))
 
 
 def check_decoding(size: int, resize: str, channels: int = 3, fit: str = "squash") -> None:

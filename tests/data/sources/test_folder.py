@@ -101,6 +101,18 @@ def test_suffixes_in_any_case_count_and_other_or_hidden_files_do_not(tmp_path):
     ]  # fmt: skip
 
 
+def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, caplog):
+    names = [f"{name}/{name} ({i})" for name in "ab" for i in range(4)]
+    put(tmp_path, *(f"{name}.png" for name in names), "a/of_a_mask.png", "b/b_label.png")
+    put(tmp_path, *(f"{name}{end}.png" for name in names for end in ("_mask", "_mask_1", "-GT")))
+    kept = {*(f"{name}.png" for name in names), "a/of_a_mask.png", "b/b_label.png"}
+    assert set(splits_of(list_folder(tmp_path))) == kept
+    assert "left out 24 mask(s) beside their images, such as a/a (0)-GT.png" in caplog.text
+    assert set(images.list_images(tmp_path)) == kept
+    table = put_table(tmp_path, "file,label", *(f"a/a ({i})_mask.png,{i % 2}" for i in range(4)))
+    assert len(splits_of(list_folder(tmp_path, csv=table))) == 4
+
+
 def test_splits_are_drawn_where_there_are_none(tmp_path):
     put(tmp_path, *(f"{name}/{i}.png" for name in "abc" for i in range(10)))
     dataset = load_folder(tmp_path, size=2)
