@@ -20,6 +20,10 @@ NONE = "none"  # As config.data.split_column or group_column: there is no such c
 MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>", "nat", "?", "-"}
 MISSING |= {"#n/a", "#na", "#null!", "nil", ".", "--"}
 UNCERTAIN = {"-1", "-1.0"}
+UNKNOWN_WORDS = {"unknown", "unk", "notknown", "unsure", "uncertain", "unclear", "notavailable"}
+UNKNOWN_WORDS |= {"missing", "undefined", "undetermined", "notspecified", "unlabelled", "unlabeled"}
+UNKNOWN_WORDS |= {"na", "nan", "null"}
+UNKNOWN_NUMBERS = {-1, -9, -99, -999, -9999, 99, 999, 9999}
 ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 NO_FINDING = {"nofinding", "nofindings"}
 

@@ -227,11 +227,12 @@ def list_folder(
     """List a folder's images with labels and splits; no image is decoded.
 
     Hidden files and folders are left out, links followed, files of other kinds counted, and so are
-    masks beside their images in class folders. With class folders, every split must have the same ones; an empty one in val or test says that the class is
-    not there on purpose. Classes are sorted by name, or by value if all names are numbers, so for
-    ordinal-regression name them accordingly ('0', '1', ... or '0_none', '1_mild', ...). Label
-    columns keep their order. Images of one patient (a column of the table, the header of DICOM
-    files, or 'patient12' and the like in file names) are drawn into one split.
+    masks beside their images in class folders. With class folders, every split must have the same
+    ones; an empty one in val or test says that the class is not there on purpose. Classes are
+    sorted by name, or by value if all names are numbers, so for ordinal-regression name them
+    accordingly ('0', '1', ... or '0_none', '1_mild', ...). Label columns keep their order. Images
+    of one patient (a column of the table, the header of DICOM files, or 'patient12' and the like in
+    file names) are drawn into one split.
 
     Args:
         path: the folder.
@@ -668,9 +669,10 @@ def _infer_classes(
         spellings[spelling(name)].append(name)
     for same in spellings.values():
         if len(same) > 1:
+            shown = map(ascii if len({*map(_composed, same)}) < len(same) else repr, same)
             raise DataError(
-                f"{source}: found classes {' and '.join(map(repr, same))}, expected one spelling:"
-                " rename one of them."
+                f"{source}: found classes {' and '.join(shown)}, expected one spelling: rename one"
+                " of them."
             )
     if len(class_names) < 2 or (task == "binary-class" and len(class_names) > 2):
         raise DataError(
@@ -690,7 +692,29 @@ def _infer_classes(
             f"{numbers if all(map(_is_number, class_names)) else ''}: name the column of classes in"
             " config.data.label_column, or put the values into a few classes."
         )
+    _warn_of_unknown(source, records, class_names)
     return task, class_names
+
+
+def _warn_of_unknown(
+    source: pathlib.Path, records: Sequence[Record], class_names: Sequence[str]
+) -> None:
+    """Log classes whose names usually say that the class is not known."""
+    numbers = {float(name) for name in class_names if _is_number(name)}
+    for name in class_names:
+        value = float(name) if _is_number(name) else math.nan
+        is_code = value in columns.UNKNOWN_NUMBERS and value - 1 not in numbers
+        if is_code or columns.key(name) in columns.UNKNOWN_WORDS:
+            count = sum(record.label == name for record in records)
+            log.warning(
+                "%s: %d image(s) are of class %r, which is learned like any other; if it says that"
+                " the class is not known, take these images out.",
+                *(source, count, name),
+            )
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def spelling(name: str) -> str | float:
@@ -698,6 +722,7 @@ def spelling(name: str) -> str | float:
     if _is_number(name):
         return float(name)
     text = unicodedata.normalize("NFKC", name).casefold()
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")  # No width.
     return " ".join(text.replace("_", " ").replace("-", " ").split())
 
 

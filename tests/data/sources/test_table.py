@@ -388,7 +388,8 @@ def test_joined_labels_are_classes_if_asked(jpegs):
 
 
 @pytest.mark.parametrize(
-    "names", [("Nevus", "nevus"), ("no finding", "No_Finding"), ("a b", "a  b")]
+    "names",
+    [("Nevus", "nevus"), ("no finding", "No_Finding"), ("a b", "a  b"), ("b", "b\u200b")],
 )
 def test_one_class_in_two_spellings_is_an_error(jpegs, names):
     rows = [f"{n},{(*names, 'other')[i % 3]}" for i, n in enumerate(NAMES)]
@@ -540,6 +541,29 @@ def test_numbers_and_accents_have_one_spelling(jpegs, first, second):
     (jpegs / "t.csv").write_text("\n".join(["file,label", *rows]))
     with pytest.raises(DataError, match="expected one spelling"):
         list_folder(jpegs, csv="t.csv")
+
+
+def test_spellings_that_look_the_same_are_told_apart(jpegs):
+    names = ("n\u00e9vus", "ne\u0301vus", "x")
+    rows = [f"{n},{names[i % 3]}" for i, n in enumerate(NAMES)]
+    assert r"classes 'ne\u0301vus' and 'n\xe9vus'" in error_of(jpegs, "file,label", *rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"),
+    [
+        (("benign", "malignant", "-1"), ["-1"]),
+        (("0", "1", "9999", "Unknown"), ["9999", "Unknown"]),
+        (("98", "99", "100", "other"), []),
+    ],
+)
+def test_classes_that_may_mean_unknown_are_told_of(jpegs, labels, unknown, caplog):
+    read(jpegs, "file,label", *(f"{n},{labels[i % len(labels)]}" for i, n in enumerate(NAMES)))
+    count = len(NAMES) // len(labels)
+    found = [message for message in caplog.messages if "not known" in message]
+    assert len(found) == len(unknown)
+    for name, message in zip(unknown, found, strict=True):
+        assert f"{count} image(s) are of class {name!r}" in message
 
 
 @pytest.mark.parametrize(
