@@ -27,6 +27,9 @@ SPLITS_FILE = "lsanet_splits.csv"
 
 log = logging.getLogger(__name__)
 
+_FAR = 0.15  # Of all images: a share that differs so much from the one asked for.
+_ENOUGH = 10  # Images, whose shares say something.
+
 
 class Options(NamedTuple):
     """How missing splits are drawn.
@@ -122,6 +125,8 @@ def complete(
     if stored is not None:
         return Drawn(stored)
     drawn = _draw(records, units, present, missing, options)
+    if not options.folds:
+        _warn_of_shares(where, records, drawn, units, options)
     labels = [[record.label] if not label_names else record.label for record in drawn]
     header = ("file", *(label_names or ["label"]), "split", "draw")
     rows = [
@@ -393,6 +398,33 @@ def _draw(
     return [
         record._replace(split=str(split)) for record, split in zip(records, splits, strict=True)
     ]
+
+
+def _warn_of_shares(
+    where: object,
+    records: Sequence[Record],
+    drawn: Sequence[Record],
+    units: Int[np.ndarray, " n"],
+    options: Options,
+) -> None:
+    """Log that a drawn split has far more or fewer images than was asked."""
+    given = {record.split for record in records}
+    free = [new.split for old, new in zip(records, drawn, strict=True) if old.split == "train"]
+    asked = {"val": options.val_fraction, "test": options.test_fraction}
+    asked = {split: share for split, share in asked.items() if split not in given}
+    asked = {"train": 1 - sum(asked.values()), **asked}
+    far = [split for split in asked if abs(free.count(split) / len(free) - asked[split]) > _FAR]
+    if far and len(free) >= _ENOUGH and np.bincount(units).max() > 1:
+        log.warning(
+            "%s: of %d images, %s were drawn, asked were %s, since images of one group (one"
+            " patient's, or identical files) stay together, the largest of %d images: are the"
+            " groups right (config.data.group_column)?",
+            where,
+            len(free),
+            ", ".join(f"{free.count(split)} {split}" for split in asked),
+            ", ".join(f"{100 * share:.0f} %" for share in asked.values()),
+            np.bincount(units).max(),
+        )
 
 
 def _fill(drawn: Int[np.ndarray, " n"], present: Bool[np.ndarray, "n labels"], count: int) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -250,6 +251,66 @@ def test_patients_in_file_names_stay_whole_and_it_says_so(tmp_path, caplog):
     caplog.clear()
     list_folder(tmp_path, group_column="none")
     assert "patients" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-{:03d}_{}.png",
+        "sub-{:03d}_ses-{}.png",
+        "patient{:03d}a_{}.png",
+        "PatientID-{}-{}.png",
+        "Case {:02d} ({}).png",
+    ],
+)
+def test_patients_are_found_in_many_forms_of_names(tmp_path, name):
+    for i in range(36):
+        put(tmp_path, f"{'ab'[i // 3 % 2]}/{name.format(i // 3, i)}", i)
+    assert len(set(list_folder(tmp_path).train.groups)) < 12
+    groups = {}
+    for file, key in splits_of(list_folder(tmp_path)).items():
+        groups.setdefault(re.search("[0-9]+", file)[0], set()).add(key)
+    assert len(groups) == 12
+    assert all(len(keys) == 1 for keys in groups.values())
+
+
+def test_a_class_is_not_a_patient(tmp_path):
+    for i in range(24):
+        put(tmp_path, f"case {i % 2}/{i}.png", i)
+    assert not list_folder(tmp_path).train.groups
+
+
+@pytest.mark.parametrize(("name", "told"), [("P{:03d}_{}.png", True), ("img_{1}.png", False)])
+def test_names_that_may_be_of_patients_are_told_of(tmp_path, name, told, caplog):
+    for i in range(36):
+        put(tmp_path, f"{'ab'[i // 3 % 2]}/{name.format(i // 3, i)}", i)
+    assert not list_folder(tmp_path).train.groups
+    assert ("(such as a/P000_0.png and a/P000_1.png): if so" in caplog.text) == told
+    caplog.clear()
+    list_folder(tmp_path, group_column="none")
+    assert "of one patient" not in caplog.text
+
+
+def test_an_unknown_patient_is_nobody(tmp_path, caplog):
+    for i in range(12):
+        put(tmp_path, f"{i}.png", i)
+    rows = [
+        f"{i}.png,{'ab'[i % 2]},{i if i < 4 else ('unknown', 'ANON')[i % 2]}" for i in range(12)
+    ]
+    put_table(tmp_path, "file,label,patient_id", rows)
+    assert len(list_folder(tmp_path, csv="t.csv").train.files) == 8
+    assert "'patient_id' is 'unknown' or 'ANON' in 8 row(s)" in caplog.text
+
+
+def test_shares_that_differ_much_from_those_asked_for_are_told_of(tmp_path, caplog):
+    for i in range(12):
+        put(tmp_path, f"{i}.png", i)
+    for last, told in ((4, True), (11, False)):
+        rows = [f"{i}.png,{'ab'[i % 2]},{min(i, last)}" for i in range(12)]
+        put_table(tmp_path, "file,label,patient_id", rows)
+        list_folder(tmp_path, csv="t.csv")
+        assert ("the largest of 8 images" in caplog.text) == told
+        caplog.clear()
 
 
 def test_a_guess_does_not_refuse_given_splits(tmp_path, caplog):

@@ -24,6 +24,7 @@ UNKNOWN_WORDS = {"unknown", "unk", "notknown", "unsure", "uncertain", "unclear",
 UNKNOWN_WORDS |= {"missing", "undefined", "undetermined", "notspecified", "unlabelled", "unlabeled"}
 UNKNOWN_WORDS |= {"na", "nan", "null"}
 UNKNOWN_NUMBERS = {-1, -9, -99, -999, -9999, 99, 999, 9999}
+_NOBODY = {"anonymous", "anon", "anonymized", "anonymised", "deidentified", "none", "noname"}
 ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 NO_FINDING = {"nofinding", "nofindings"}
 
@@ -140,6 +141,11 @@ def key(name: str) -> str:
 def split_of(value: str) -> str | None:
     """Return 'train', 'val' or 'test' for a word such as 'Training' or 'dev'; None for others."""
     return _SPLIT_VALUES.get(key(value))
+
+
+def is_nobody(value: str) -> bool:
+    """Whether a patient's name or number says that it is not known, as 'ANONYMOUS' does."""
+    return key(value) in _NOBODY | UNKNOWN_WORDS
 
 
 def choose(

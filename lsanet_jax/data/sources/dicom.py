@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lsanet_jax.data.sources import columns
 from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
 
@@ -33,7 +34,7 @@ class Header(NamedTuple):
     """What a folder's listing needs of a file.
 
     Attributes:
-        patient: digest of the patient's identifier, '' if there is none.
+        patient: digest of the patient's identifier, '' if there is none, or one of nobody.
         study: digest of the study's.
         has_pixels: whether it is an image and not a report, a plan or the like.
         is_grey: whether it is a grey image.
@@ -62,7 +63,7 @@ def read_header(file: str | os.PathLike) -> Header | None:
 
         data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
         return Header(
-            _digest(data.get("PatientID")),
+            "" if columns.is_nobody(str(data.get("PatientID"))) else _digest(data.get("PatientID")),
             _digest(data.get("StudyInstanceUID")),
             "Rows" in data,
             str(data.get("PhotometricInterpretation", "")).startswith("MONOCHROME"),

@@ -63,8 +63,11 @@ _NOT_HELD = (
 )
 _FEW = 10  # Images; of more, each being a class of its own is a mistake.
 _PERSON = re.compile(
-    r"(?:^|[/_ .-])((?:patient|subject|person|participant)[ _-]?[0-9]+)(?=$|[/_ .-])", re.IGNORECASE
+    r"(?:^|[/_ .-])(sub-[a-z]*[0-9]+|(?:patient|pat|subject|subj|person|participant|case)"
+    r"(?:[ _-]?id)?[ _-]?[0-9]+)[a-z]?(?=$|[/_ .-])",
+    re.IGNORECASE,
 )
+_SERIES = re.compile(r"(.*[0-9][a-z]?)[_ .-]+\(?[a-z]*[0-9]+\)?", re.IGNORECASE)
 
 
 class Files(NamedTuple):
@@ -633,13 +636,19 @@ def _with_groups(
             left_out[dicom.NO_IMAGE] += 1
     records = grouped
     if any(record.group for record in records):
-        if by_study and patients and len(records) > 1:
+        unnamed = sum(header is not None and not header.patient for header in headers)
+        if unnamed:
+            log.warning(
+                "%s: %d DICOM file(s) have no PatientID, or one such as 'ANONYMOUS'; grouped by"
+                " study instead.",
+                *(root, unnamed),
+            )
+        elif by_study and len(records) > 1:
             log.warning("%s: all DICOM files have one PatientID; grouped by study instead.", root)
         what = "study" if by_study else "patient"
         log.info("%s: images of one DICOM %s stay in one split.", root, what)
         return records, False
-    found = [_PERSON.search(record.file) for record in records]
-    persons = [match[1].lower() if match else "" for match in found]
+    persons = [_person(record) for record in records]
     counts = collections.Counter(filter(None, persons))
     if counts and max(counts.values()) > 1:
         log.warning(
@@ -651,7 +660,32 @@ def _with_groups(
         )
         pairs = zip(records, persons, strict=True)
         return [record._replace(group=person) for record, person in pairs], True
+    _warn_of_series(root, records)
     return records, False
+
+
+def _person(record: Record) -> str:
+    """Return what the names of a file and its folders, except its class's, call a person."""
+    parts = [part for part in record.file.split("/") if part != record.label]
+    found = _PERSON.search("/".join(parts))
+    return found[1].lower() if found else ""
+
+
+def _warn_of_series(root: pathlib.Path, records: Sequence[Record]) -> None:
+    """Log that names such as P001_0 and P001_1 may be of one patient, if most are like that."""
+    series = collections.defaultdict(list)
+    for record in records:
+        if found := _SERIES.fullmatch(os.path.splitext(record.file)[0]):
+            series[found[1]].append(record.file)
+    several = [files for files in series.values() if len(files) > 1]
+    classes = len({record.label for record in records})
+    if len(several) > max(2, classes) and 2 * sum(map(len, several)) > len(records):
+        log.warning(
+            "%s: file names look as if several images are of one patient (such as %s and %s): if"
+            " so, name a table with a column 'patient' in config.data.csv, so that they stay in one"
+            " split; if not, set config.data.group_column to 'none'.",
+            *(root, *several[0][:2]),
+        )
 
 
 def _infer_classes(

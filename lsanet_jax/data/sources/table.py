@@ -332,7 +332,7 @@ def _records(
 ) -> list[Record]:
     """Join labels, splits and groups to the images; rows that say the same again are counted."""
     records: dict[str, tuple[int, Record]] = {}
-    repeated = 0
+    repeated, nobody = 0, collections.Counter()
     for (line, row), label in zip(rows, labels, strict=True):
         where = f"{file}: line {line}:"
         found = files.find(row[chosen.file])
@@ -348,6 +348,9 @@ def _records(
             )
         split = _split(where, row, chosen.split) if chosen.split else "train"
         group = _filled(where, row, chosen.group, "group_column") if chosen.group else ""
+        if columns_lib.is_nobody(group):
+            nobody[group] += 1
+            group = ""
         has_fold = chosen.fold and split == "train"
         fold = _filled(where, row, chosen.fold, "split_column") if has_fold else ""
         record = Record(found[0], label, split, group, fold)
@@ -360,6 +363,12 @@ def _records(
         repeated += line_of_first != line
     if repeated:
         log.warning("%s: %d row(s) repeat an earlier one; each image counts once.", file, repeated)
+    if nobody:
+        log.warning(
+            "%s: %r is %s in %d row(s), so each of these images is a group of its own: if some are"
+            " of one patient, give these a name.",
+            *(file, chosen.group, " or ".join(map(repr, nobody)), nobody.total()),
+        )
     found = [record for _, record in records.values()]
     given = chosen.split or chosen.no_split
     return found if given else _with_splits_of_paths(file, found)

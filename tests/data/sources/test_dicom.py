@@ -360,7 +360,7 @@ def test_files_without_suffix_or_named_by_uid_are_found_by_content(tmp_path):
 
 def test_anonymised_sets_with_one_patient_are_grouped_by_study(tmp_path, caplog):
     studies = [generate_uid() for _ in range(8)]
-    put_patients(tmp_path, PatientID="ANON", StudyInstanceUID=lambda i: studies[i // 3])
+    put_patients(tmp_path, PatientID="X1", StudyInstanceUID=lambda i: studies[i // 3])
     assert torn(list_folder(tmp_path)) == 0
     assert "all DICOM files have one PatientID; grouped by study" in caplog.text
 
@@ -370,6 +370,16 @@ def test_files_without_patient_are_grouped_by_study(tmp_path):
     put_patients(tmp_path, PatientID="", StudyInstanceUID=lambda i: studies[i // 3])
     put_patients(tmp_path, "{label}/x{i}.dcm", 3)
     assert torn(list_folder(tmp_path), lambda f: f[2:] if "x" in f else int(f[2:-4]) // 3) == 0
+
+
+@pytest.mark.parametrize("named", [0, 1, 2])
+def test_an_anonymous_patient_is_nobody(tmp_path, named, caplog):
+    names = ["Anonymous"] * (24 - named) + ["p1", "p2"][:named]
+    put_patients(tmp_path, PatientID=lambda i: names[i])
+    listing = list_folder(tmp_path)
+    assert len(listing.train.files) > 14
+    assert f"{24 - named} DICOM file(s) have no PatientID, or one such as 'ANON" in caplog.text
+    assert "all DICOM files have one PatientID" not in caplog.text
 
 
 def test_a_column_of_the_table_comes_before_the_header(tmp_path):
