@@ -337,6 +337,7 @@ def _label_columns(
         name for name in free if key(name) not in _FOLDS and not key(name).startswith("unnamed")
     ]
     if "label" in free and task != "multi-label":
+        _tell_of_others(where, "label", free, rows)
         return ("label",)
     known = [name for name in free if key(name) in _LABELS]
     if len(known) > 1 and task != "multi-label":
@@ -345,8 +346,8 @@ def _label_columns(
             " config.data.label_column."
         )
     if known and task != "multi-label":
-        if known[0] != "label":
-            log.info("%s column %r holds the labels.", where, known[0])
+        log.info("%s column %r holds the labels.", where, known[0])
+        _tell_of_others(where, known[0], free, rows)
         return (known[0],)
     if known and len(known) == 1 and not is_binary(known[0], rows):
         return (known[0],)  # Joined labels.
@@ -363,6 +364,18 @@ def _label_columns(
         f"{where} found columns {_listed(names)}, expected 'label', or for multi-label two or more"
         " named columns of 0 and 1: rename one, or name it in config.data.label_column."
     )
+
+
+def _tell_of_others(where: object, chosen: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Log which other columns may be of labels too."""
+    others = [name for name in names if key(name) in _LABELS or is_binary(name, rows)]
+    others = [name for name in others if name != chosen]
+    if others:
+        log.warning(
+            "%s column %r holds the labels; these look like labels too, and are not used: %s. To"
+            " take others, name them in config.data.label_column.",
+            *(where, chosen, _listed(others)),
+        )
 
 
 def is_binary(name: str, rows: Sequence[Row]) -> bool:

@@ -589,6 +589,18 @@ def test_classes_that_may_be_joined_are_told_of(jpegs, caplog):
     assert "labels hold '/'" in caplog.text
 
 
+@pytest.mark.parametrize("chosen", ["label", "class"])
+def test_columns_that_may_be_of_labels_too_are_told_of(jpegs, chosen, caplog):
+    header = f"file,{chosen},mel,nev,age" + ",diagnosis" * (chosen == "label")
+    rest = ",x" * (chosen == "label")
+    rows = [f"{n},{i % 2},{i % 3 % 2},{i % 5 % 2},50{rest}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, header, *rows)
+    assert labels_of(listing)[f"{NAMES[3]}.jpg"] == 1
+    others = "'mel', 'nev'" + ", 'diagnosis'" * (chosen == "label")
+    assert f"column {chosen!r} holds the labels; these look like labels too" in caplog.text
+    assert f"not used: {others}. To take" in caplog.text
+
+
 def test_a_longer_name_of_a_patients_number_is_taken(jpegs):
     rows = [f"ISIC_{i:04}.jpg,{'ab'[i // 3 % 2]},{i // 3}" for i in range(12)]
     (jpegs / "t.csv").write_text("\n".join(["file,label,hospital_patient_id", *rows]))
