@@ -35,6 +35,7 @@ _ALIKE = 0.93  # Correlation of gradients from which two images are nearly the s
 _ENOUGH = 20  # Images, whose mean gradients say what all have in common.
 _FEW = 3  # Images of a class: one for each split.
 _IMBALANCED = 20  # Times as many images of the largest class as of the smallest.
+_STRIP = 20  # Times as long as wide.
 _GRID = 16  # Side of the perceptual fingerprint.
 _THUMBNAIL = 72
 _PER_SHEET = 24
@@ -341,11 +342,16 @@ def _seen(job: tuple[str, str, str], image: Image.Image, form: str) -> Seen:
         *job,
         size=f"{image.width} x {image.height}",
         form=form,
-        odd=quality.odd_reason(pixels) or quality.strange_greys(pixels[None]),
+        odd=quality.odd_reason(pixels) or quality.strange_greys(pixels[None]) or _strip(image),
         digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
         look=look_of(image),
         thumbnail=np.asarray(square),
     )
+
+
+def _strip(image: Image.Image) -> str:
+    ratio = max(image.size) / min(image.size)
+    return f"{ratio:.0f} times as long as wide" if ratio > _STRIP else ""
 
 
 def _label(label: np.ndarray, names: Sequence[str]) -> str:

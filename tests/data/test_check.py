@@ -207,6 +207,13 @@ def test_a_set_of_strange_greys_is_wrong(tmp_path, change, what, caplog):
     assert what in caplog.text
 
 
+def test_a_strip_is_odd(tmp_path):
+    put_sound(tmp_path)
+    put(tmp_path, "a/strip.png", picture(90).resize((210, 10)))
+    rows = section(check.inspect(tmp_path), "Odd images").rows
+    assert rows == (("a/strip.png", "21 times as long as wide"),)
+
+
 def test_ordinary_greys_are_not_strange():
     images = np.stack([np.asarray(picture(i)) for i in range(4)])
     assert quality.strange_greys(images) == ""

@@ -43,6 +43,7 @@ _MODES = _GREY_MODES | {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr"}
 # Pillow's other parsers stay closed to strange files.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUBFILE = 258, 262, 284, 254  # Tags of TIFF.
+_SAMPLES, _SAMPLE_FORMAT, _SIGNED, _FLOAT = 277, 339, 2, 3  # Two tags, and values of the second.
 _THUMBNAIL_OR_MASK = 1 | 4  # Bits of _SUBFILE.
 
 # Pillow knows inverted greys (photometric 0) of more than 8 bits in one form only; as the others it
@@ -308,6 +309,11 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[ImageFil
     except Exception as error:  # Whatever a parser makes of arbitrary bytes.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
+            if kind := _kind_of_tiff(file, start):
+                raise DataError(
+                    f"{file}: is {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK:"
+                    " convert it."
+                ) from error
             reason = _unidentified(start)
         elif dicom.is_dicom(start):
             reason = f"DICOM: {reason}"
@@ -334,6 +340,25 @@ def _unidentified(start: bytes) -> str:
     return f"it is {kind}, expected {formats}" if kind else f"not a sound {formats} file"
 
 
+def _kind_of_tiff(file: str | os.PathLike, start: bytes) -> str:
+    """Say what kind of pixels a TIFF has that is never read; '' for all other files."""
+    if content_kind(start) != "TIFF":
+        return ""
+    try:
+        with _open_regular(file) as stream:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+            stream.seek(tags.next)
+            tags.load(stream)
+        bits, form = max(tags[_BITS_PER_SAMPLE]), tags.get(_SAMPLE_FORMAT, (1,))[0]
+    except Exception:  # noqa: BLE001 - of arbitrary bytes.
+        return ""
+    samples = tags.get(_SAMPLES, 1)
+    if form != _FLOAT and samples in (1, 3, 4) and bits in (1, 2, 4, 8, 16):
+        return ""
+    numbers = {_SIGNED: "signed ", _FLOAT: "floating-point "}.get(form, "")
+    return f"a TIFF of {samples} {numbers}channel(s) of {bits} bits"
+
+
 def _check_mode(image: ImageFile.ImageFile, file: str | os.PathLike) -> None:
     tags = getattr(image, "tag_v2", {})
     if image.mode not in _MODES:
@@ -342,6 +367,14 @@ def _check_mode(image: ImageFile.ImageFile, file: str | os.PathLike) -> None:
             f"{file}: has {kind}, expected grey of 8 or 16 bits, RGB, a palette or CMYK: convert"
             " it."
         )
+    samples = tags.get(_SAMPLES, 1)
+    if image.mode == "L" and samples > 1:
+        raise DataError(
+            f"{file}: has {samples} channels of grey, expected one, or three of colour: save the"
+            " one to use."
+        )
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+        raise DataError(f"{file}: has signed pixels of 8 bits, expected unsigned ones: convert it.")
     modes = [args[0] for decoder, _, _, args in image.tile if decoder == "libtiff" and args]
     if any(str(mode).endswith("BS") for mode in modes):
         # Pillow swaps the bytes twice.

@@ -190,6 +190,23 @@ def test_planes_of_16_bits_are_refused(tmp_path):
         read(tmp_path / "x.tif")
 
 
+@pytest.mark.parametrize(
+    ("channels", "dtype", "message"),
+    [
+        (2, np.uint8, "has 2 channels of grey, expected one, or three of colour"),
+        (1, np.int8, "has signed pixels of 8 bits"),
+        (1, np.float64, "is a TIFF of 1 floating-point channel\\(s\\) of 64 bits, expected grey"),
+        (5, np.uint8, "is a TIFF of 5 channel\\(s\\) of 8 bits, expected grey"),
+    ],
+)
+def test_tiffs_that_would_be_misread_are_refused(tmp_path, channels, dtype, message):
+    values = np.squeeze(np.ones((8, 8, channels), dtype))
+    options = {"planarconfig": "contig"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **options)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "x.tif")
+
+
 def test_a_set_that_is_nearly_black_is_told_of(tmp_path, caplog):
     def with_a_mark(i):
         values = noise(i, 2000, np.uint16)
@@ -467,11 +484,12 @@ def test_odd_images_are_told_of(tmp_path, caplog):
     put_classes(tmp_path, noise)
     save(np.zeros((8, 8), np.uint8), tmp_path / "a/black.png")
     save(np.full((8, 8), 9, np.uint8), tmp_path / "a/constant.png")
+    save(np.full((8, 8, 3), (0, 0, 255), np.uint8), tmp_path / "a/blue.png")
     save(noise(1, 2), tmp_path / "a/mask.png")
     save(np.dstack([RGB, np.zeros((9, 14), np.uint8)]), tmp_path / "b/transparent.png")
     load_folder(tmp_path, size=8, resize="nearest")
     assert "2 image(s) are black or transparent" in caplog.text
-    assert "1 image(s) are of one colour" in caplog.text
+    assert "2 image(s) are of one colour" in caplog.text
     assert "1 image(s) are of the values 0 and 1 only, such as a/mask.png" in caplog.text
 
 
