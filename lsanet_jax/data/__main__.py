@@ -18,6 +18,7 @@ import pathlib
 import sys
 
 from lsanet_jax.data.sources import medmnist
+from lsanet_jax.errors import DataError
 from lsanet_jax.runtime import cli
 
 _TEXTS = ("csv", "task", "file_column", "label_column", "split_column", "group_column", "uncertain")
@@ -33,6 +34,11 @@ def main() -> None:
 def _check(args: argparse.Namespace) -> None:
     from lsanet_jax.data import check
 
+    if pathlib.Path(args.output).resolve().is_relative_to(pathlib.Path(args.path).resolve()):
+        raise DataError(
+            f"{args.output}: is inside the folder of the images, expected one outside: set"
+            " --output."
+        )
     options = {name: getattr(args, name) for name in (*_TEXTS, *_NUMBERS) if getattr(args, name)}
     report = check.inspect(args.path, **options)
     print(check.text(report))

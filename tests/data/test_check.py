@@ -164,6 +164,9 @@ def test_the_command_says_by_its_exit_code_whether_something_is_wrong(tmp_path):
     wrong = run(root, f"--output={tmp_path / 'out'}", cwd=repository)
     assert wrong.returncode == 1
     assert "! Odd images" in wrong.stdout
+    inside = run(root, f"--output={root / 'out'}", cwd=repository)
+    assert inside.returncode == 2
+    assert "out: is inside the folder of the images, expected one outside" in inside.stderr
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 

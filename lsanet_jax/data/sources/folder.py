@@ -178,7 +178,7 @@ def load_folder(
     decoding = {"size": size, "resize": resize, "fit": fit, "window": tuple(window), **reading}
     decoding["channels"] = count_channels(files, max_megapixels)
     decoding["bits"] = bits or _find_bits(listing.root, files, reading)
-    decode_one = functools.partial(_decode, **decoding)
+    decode_one = functools.partial(decode if skip_broken else _decode, **decoding)
     shape = (size, size, decoding["channels"])
     held = len(files) * math.prod(shape) <= memory_mb * 2**20
     made, errors = {}, []
@@ -454,8 +454,9 @@ def _load_split(
     if lost.size or not kept.any():
         what = f"class {listing.class_names[lost[0]]!r} in {key}" if lost.size else key
         raise DataError(
-            f"{listing.root}: found no sound image of {what}, expected at least one though"
-            f" config.data.skip_broken is set; the first broken one: {errors[0]}"
+            f"{listing.root}: found no sound image of {what}, expected at least one: add some, or"
+            " take the broken ones out of the folder, so that splits are drawn of the others; the"
+            f" first broken one: {errors[0]}"
         )
     split = Split(images, labels, listing.split(key).files, listing.split(key).groups)
     return (split if kept.all() else split.select(kept)), errors

@@ -804,6 +804,7 @@ def test_class_or_split_without_any_sound_image(tmp_path):
     message = error_of(load_folder, tmp_path, size=3, skip_broken=True)
     assert "found no sound image of class 'b' in val" in message
     assert "val/b/0.png" in message
+    assert "skip_broken" not in message
 
 
 def test_multi_label_split_without_any_sound_image(tmp_path):
