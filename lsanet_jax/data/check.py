@@ -119,19 +119,20 @@ def inspect(path: str | os.PathLike, *, frame: int = 0, **options: Any) -> Repor
     with _collected_warnings() as warnings:
         try:
             if path.suffix.lower() == ".npz":
-                facts, seen = _inspect_npz(path, options.get("task"))
+                names, facts, seen = _inspect_npz(path, options.get("task"))
             else:
-                facts, seen = _inspect_folder(path, frame, options)
+                names, facts, seen = _inspect_folder(path, frame, options)
         except DataError as error:
             return Report(str(path), [Section("It cannot be read", True, note=str(error))], {})
     sound = [image for image in seen if not image.error]
     sections = [
-        *_of_classes(seen),
+        *_of_classes(names, seen),
         _broken(seen),
         *_exact(sound),
         *_near(sound),
         _odd(sound),
         _greys(sound),
+        _telling(names, sound),
         *facts,
         Section("What was said while reading", False, ("warning",), tuple((w,) for w in warnings)),
         _counted("Sizes", "size", [image.size for image in sound]),
@@ -269,7 +270,7 @@ def _collected_warnings() -> Iterator[list[str]]:
 
 def _inspect_folder(
     path: pathlib.Path, frame: int, options: dict[str, Any]
-) -> tuple[list[Section], list[Seen]]:
+) -> tuple[Sequence[str], list[Section], list[Seen]]:
     telling: dict[str, Any] = {"duplicates": "warn", "leaks": "warn"}
     listing = folder.list_folder(path, **telling | options)
     files = [file for key in SPLITS for file in listing.paths(key)]
@@ -309,10 +310,12 @@ def _inspect_folder(
             else "",
         ),
     ]
-    return facts, _all(see, jobs)
+    return listing.class_names, facts, _all(see, jobs)
 
 
-def _inspect_npz(path: pathlib.Path, task: str | None) -> tuple[list[Section], list[Seen]]:
+def _inspect_npz(
+    path: pathlib.Path, task: str | None
+) -> tuple[Sequence[str], list[Section], list[Seen]]:
     dataset = npz.load_npz(path, task=task or None)
 
     def see(job: tuple[str, str, str, np.ndarray]) -> Seen:
@@ -327,7 +330,7 @@ def _inspect_npz(path: pathlib.Path, task: str | None) -> tuple[list[Section], l
             zip(dataset.split(key).images[:], dataset.split(key).labels, strict=True)
         )
     ]
-    return [], _all(see, jobs)
+    return dataset.class_names, [], _all(see, jobs)
 
 
 def _all(see: Callable[[Any], Seen], jobs: Sequence[Any]) -> list[Seen]:
@@ -362,9 +365,11 @@ def _label(label: np.ndarray, names: Sequence[str]) -> str:
     )
 
 
-def _of_classes(seen: Sequence[Seen]) -> list[Section]:
+def _of_classes(names: Sequence[str], seen: Sequence[Seen]) -> list[Section]:
     """Count images per class and split."""
-    counts = collections.defaultdict(collections.Counter)
+    counts = collections.defaultdict(
+        collections.Counter, {name: collections.Counter() for name in names}
+    )
     for image in seen:
         for label in image.label.split("|"):
             counts[label][image.split] += 1
@@ -375,7 +380,7 @@ def _of_classes(seen: Sequence[Seen]) -> list[Section]:
     sizes = {label: split.total() for label, split in counts.items()}
     few = [(label, size) for label, size in sizes.items() if size < _FEW]
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-    ratio = sizes[largest] / sizes[smallest]
+    ratio = sizes[largest] / max(1, sizes[smallest])
     note = f"{largest!r} has {ratio:.1f} times as many images as {smallest!r}."
     return [
         Section("Images", False, ("class", *SPLITS, "all"), tuple(rows)),
@@ -385,7 +390,9 @@ def _of_classes(seen: Sequence[Seen]) -> list[Section]:
             ("class", "images"),
             tuple(few),
         ),
-        Section("Imbalance", ratio > _IMBALANCED, note=note if ratio > 1.5 else ""),
+        Section(
+            "Imbalance", ratio > _IMBALANCED, note=note if ratio > 1.5 and sizes[smallest] else ""
+        ),
     ]
 
 
@@ -448,6 +455,18 @@ def _greys(seen: Sequence[Seen]) -> Section:
     strange = quality.strange_greys(np.stack(thumbnails)) if thumbnails else ""
     note = f"The images are {strange}: {quality.ADVICE}" if strange else ""
     return Section("Greys of the whole set", bool(strange), note=note)
+
+
+def _telling(names: Sequence[str], seen: Sequence[Seen]) -> Section:
+    """List classes all of whose images have a size or form that no image of another class has."""
+    rows = []
+    if {image.label for image in seen} <= {*names}:  # Not several labels of one image.
+        labels = [image.label for image in seen]
+        for facts in ([image.form for image in seen], [image.size for image in seen]):
+            found = folder.telling(labels, facts)
+            rows += [(label, *own) for label, own in found.items() if len(own) == 1]
+    header = ("class", "all of its images, and no others, are")
+    return Section("Sizes or formats that may tell the class", False, header, tuple(rows))
 
 
 def _counted(title: str, column: str, values: Sequence[str]) -> Section:

@@ -217,6 +217,33 @@ def test_a_strip_is_odd(tmp_path):
     assert rows == (("a/strip.png", "21 times as long as wide"),)
 
 
+def test_what_tells_the_class_is_told_of(tmp_path):
+    for i in range(24):
+        image = picture(i).resize((64, 64)).convert("L") if i % 2 else picture(i)
+        put(tmp_path, f"{'ab'[i % 2]}/{i}.png", image)
+    assert section(check.inspect(tmp_path), "Sizes or formats that").rows == (
+        ("a", "PNG, colour, 8 bits"),
+        ("b", "PNG, grey, 8 bits"),
+        ("a", "48 x 40"),
+        ("b", "64 x 64"),
+    )
+    put(tmp_path, "a/x.png", picture(90).resize((64, 64)).convert("L"))
+    titles = [part.title for part in check.inspect(tmp_path).sections]
+    assert "Sizes or formats that may tell the class" not in titles
+
+
+def test_a_label_without_any_1_is_listed(tmp_path):
+    for i in range(12):
+        put(tmp_path, f"{i}.png", picture(i))
+    rows = [f"{i}.png,{i % 2},0,{int(i % 3 == 0)}\n" for i in range(12)]
+    (tmp_path / "t.csv").write_text("file,A,B,C\n" + "".join(rows))
+    report = check.inspect(tmp_path, csv="t.csv", task="multi-label")
+    assert ("B", 0, 0, 0, 0) in section(report, "Images").rows
+    assert section(report, "Classes with fewer").rows == (("B", 0),)
+    (said,) = section(report, "What was said").rows
+    assert "no row has a 1 for 'B'" in said[0]
+
+
 def test_ordinary_greys_are_not_strange():
     images = np.stack([np.asarray(picture(i)) for i in range(4)])
     assert quality.strange_greys(images) == ""

@@ -58,8 +58,8 @@ log = logging.getLogger(__name__)
 _MOST_CLASSES = 10_000  # Beyond it, a table of images and classes may not fit into memory.
 _SAME_FORMAT = dict.fromkeys((".jpeg", ".jpe", ".jfif"), ".jpg") | {".tiff": ".tif"}
 _NOT_HELD = (
-    "; they do not fit into memory, so it was looked {}for blank images and for equal pixels in"
-    " different files (lsanet data check does)"
+    "; they are read when they are used, so it was looked {}for blank images and for equal pixels"
+    " in different files (lsanet data check does)"
 )
 _FEW = 10  # Images; of more, each being a class of its own is a mistake.
 _PERSON = re.compile(
@@ -380,23 +380,38 @@ def _files(
 
 def _warn_of_formats(root: pathlib.Path, records: Sequence[Record]) -> None:
     """Log classes all of whose files have a format that no other class has: it tells the class."""
-    formats = collections.defaultdict(collections.Counter)
-    for record in records:
-        suffix = os.path.splitext(record.file)[1].lower()
-        formats[record.label][_SAME_FORMAT.get(suffix, suffix)] += 1
-    if len(formats) < 2 or isinstance(records[0].label, tuple):
-        return
-    for label, own in formats.items():
-        others = set().union(*(other for name, other in formats.items() if name != label))
-        if not others & own.keys() and own.total() > 1:
-            log.warning(
-                "%s: all %d image(s) of class %r are %s, and those of other classes are not: the"
-                " format may tell the class.",
-                root,
-                own.total(),
-                label,
-                " or ".join(sorted(own)) or "without a suffix",
-            )
+    suffixes = [os.path.splitext(record.file)[1].lower() for record in records]
+    labels = [record.label for record in records]
+    formats = [_SAME_FORMAT.get(suffix, suffix) for suffix in suffixes]
+    for label, own in telling(labels, formats).items():
+        log.warning(
+            "%s: all %d image(s) of class %r are %s, and those of other classes are not: the format"
+            " may tell the class.",
+            root,
+            own.total(),
+            label,
+            " or ".join(sorted(own)) or "without a suffix",
+        )
+
+
+def telling(
+    labels: Sequence[str | tuple[int, ...]], facts: Sequence[str]
+) -> dict[str, collections.Counter[str]]:
+    """Return the classes of which no image shares a fact with one of another class, and the facts.
+
+    None if there is one class only, or labels are not classes.
+    """
+    found = collections.defaultdict(collections.Counter)
+    for label, fact in zip(labels, facts, strict=True):
+        found[label][fact] += 1
+    if len(found) < 2 or any(isinstance(label, tuple) for label in found):
+        return {}
+    classes_with = collections.Counter(fact for own in found.values() for fact in own)
+    return {
+        label: own
+        for label, own in found.items()
+        if own.total() > 1 and all(classes_with[fact] == 1 for fact in own)
+    }
 
 
 def _check_pixels(bits: int, window: Sequence[float], frame: int) -> None:

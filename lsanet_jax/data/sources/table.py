@@ -126,7 +126,7 @@ def read_table(
                 f" each row), expected 'label' for task {task!r}: set config.data.task to"
                 " 'multi-label', or name the column of classes in config.data.label_column."
             )
-        labels = _settle(file, labels, uncertain)
+        labels = _settle(file, labels, names, uncertain)
     elif joint:
         labels, names = _split_joined(file, rows, names[0], joint)
     else:
@@ -540,7 +540,10 @@ def _from_one_hot(
 
 
 def _settle(
-    file: pathlib.Path, labels: Sequence[tuple[int | None, ...]], uncertain: str
+    file: pathlib.Path,
+    labels: Sequence[tuple[int | None, ...]],
+    names: Sequence[str],
+    uncertain: str,
 ) -> list[tuple[int, ...]]:
     """Give missing and uncertain labels the meaning that was asked for."""
     blank = sum(label is None for row in labels for label in row)
@@ -566,4 +569,12 @@ def _settle(
             unsure,
             uncertain,
         )
-    return [tuple(meaning[label] for label in row) for row in labels]
+    settled = [tuple(meaning[label] for label in row) for row in labels]
+    empty = [name for place, name in enumerate(names) if all(row[place] != 1 for row in settled)]
+    if empty:
+        log.warning(
+            "%s: no row has a 1 for %s, so this cannot be learned: take the column(s) out, or name"
+            " the others in config.data.label_column.",
+            *(file, ", ".join(map(repr, empty))),
+        )
+    return settled

@@ -823,6 +823,14 @@ def test_images_that_do_not_fit_into_memory(tmp_path):
     )
 
 
+def test_images_that_are_not_held_are_not_said_to_be_too_many(tmp_path, caplog):
+    put_classes(tmp_path)
+    with caplog.at_level(logging.INFO):
+        load_folder(tmp_path, size=3, memory_mb=0)
+    assert "they are read when they are used, so it was looked for blank images" in caplog.text
+    assert "fit into memory" not in caplog.text
+
+
 def test_order_is_kept_among_many(tmp_path):
     for i in range(64):
         put(
