@@ -317,7 +317,7 @@ def _group_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
             log.info("%s images with the same %r stay in one split.", where, name)
             return name
         log.warning("%s column %r is the same in all rows, and is not used.", where, name)
-    for name in names:
+    for name in (name for name in names if name not in known):
         if any(stem in key(name) for stem in ("patient", "subject", "lesionid")):
             log.warning(
                 "%s column %r is not used; if its images must stay in one split, name it in"

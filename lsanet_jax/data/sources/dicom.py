@@ -23,8 +23,7 @@ from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_HEADER = ("PatientID", "StudyInstanceUID", "Rows", "PhotometricInterpretation")
-
+_HEADER = ("SOPClassUID", "PatientID", "StudyInstanceUID", "Rows", "PhotometricInterpretation")
 
 NO_IMAGE = "DICOM without an image"
 """What lists of files that are left out call reports, plans and the like."""
@@ -51,6 +50,11 @@ def is_dicom(start: bytes) -> bool:
     return start[128:132] == b"DICM"
 
 
+def lacks_preamble(start: bytes) -> bool:
+    """Whether a file that starts so may be DICOM, but begins with its first element."""
+    return start[:2] in (b"\2\0", b"\x08\0") and start[3:4] == b"\0"
+
+
 def read_header(file: str | os.PathLike) -> Header | None:
     """Read whose image a file is; None if it is not a DICOM file that can be read."""
     try:
@@ -65,11 +69,17 @@ def read_header(file: str | os.PathLike) -> Header | None:
         return Header(
             "" if columns.is_nobody(str(data.get("PatientID"))) else _digest(data.get("PatientID")),
             _digest(data.get("StudyInstanceUID")),
-            "Rows" in data,
+            "Rows" in data or _is_image(data),
             str(data.get("PhotometricInterpretation", "")).startswith("MONOCHROME"),
         )
     except Exception:  # noqa: BLE001 - decoding says what is wrong.
         return None
+
+
+def _is_image(data: Any) -> bool:
+    """Whether a file without Rows should have them, since it is of images, or cut too short."""
+    kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
+    return not kind or "Image" in kind.name
 
 
 def read_headers(files: Sequence[str | os.PathLike]) -> list[Header | None]:
@@ -114,7 +124,10 @@ def read(
         raise DataError(f"{file}: is deflated DICOM, which is not read: save it uncompressed.")
     data = pydicom.dcmread(file, stop_before_pixels=True)
     if "Rows" not in data or "SamplesPerPixel" not in data:
-        raise DataError(f"{file}: is a DICOM file without an image: take it out.")
+        raise DataError(
+            f"{file}: is a DICOM file without an image, or cut short: copy it again, or take it"
+            " out."
+        )
     pixels = int(data.Rows) * int(data.Columns)
     if pixels > max_megapixels * 1e6:
         raise DataError(

@@ -64,6 +64,7 @@ _OTHER_MAGIC = (
     (0, b"%!PS", "PostScript"),
     (0, b"\x1f\x8b", "gzip"),
     (0, b"PK\3\4", "zip (or npz, xlsx)"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel (xls) or another old Office format"),
     (0, b"<", "HTML or XML"),
 )
 _MASK = re.compile(

@@ -273,7 +273,10 @@ def list_folder(
         **column_names,
     )
     if not any(record.split == "train" for record in table.records):
-        raise DataError(f"{source}: found {len(table.records)} images, but none for training.")
+        found = (
+            f"{len(table.records)} images, but none for training" if table.records else "no images"
+        )
+        raise DataError(f"{source}: found {found}: add some.")
     records = table.records
     task, class_names = _infer_classes(source, table, task)
     labels = _labels(table, class_names)

@@ -335,6 +335,8 @@ def _unidentified(start: bytes) -> str:
     formats = "PNG, JPEG, BMP, TIFF, WebP, GIF, PNM, JPEG 2000 or DICOM"
     if not start:
         return "it is empty"
+    if dicom.lacks_preamble(start):
+        return "it seems to be DICOM without its preamble, the first 132 bytes"
     if kind in ("PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG 2000"):
         return f"not a sound {kind} file, or a kind of it that is not supported"
     return f"it is {kind}, expected {formats}" if kind else f"not a sound {formats} file"

@@ -91,8 +91,11 @@ def read_images(path: str | os.PathLike, split: str) -> UInt8[np.ndarray, "n h w
 def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of these keys, and `class_names` if it is there."""
     if not os.path.isfile(path):  # pathlib's raises an error if a name is too long.
-        found = "a folder" if os.path.isdir(path) else "no file"
-        raise DataError(f"{path}: found {found}, expected an npz file: set data.path to its path.")
+        is_folder = os.path.isdir(path)
+        raise DataError(
+            f"{path}: found {'a folder' if is_folder else 'no file'}, expected an npz file: set"
+            f" config.data.path to its path{', or config.data.name to folder' * is_folder}."
+        )
     expected = "expected an npz file as numpy.savez or numpy.savez_compressed writes it"
     try:
         file = np.load(path, allow_pickle=False)

@@ -95,6 +95,8 @@ def read_table(
             what its column needs; with the line.
     """
     header, rows = read_csv(file)
+    if not rows:
+        raise DataError(f"{file}: found a header but no rows, expected one for each image.")
     files = _Files(root)
     where = f"{file}: line {header.line}:"
     cells = [row for _, row in rows]
@@ -181,7 +183,8 @@ def read_csv(file: pathlib.Path) -> tuple[Header, list[tuple[int, dict[str, str]
         if len(row) != len(header):
             raise DataError(
                 f"{file}: line {line}: found {len(row)} cells, expected {len(header)} as in the"
-                " header: correct the line, or quote cells that hold a comma."
+                f" header, line {number} ({', '.join(header)[:80]}): correct the line, or quote"
+                " cells that hold a comma."
             )
         rows.append((line, row))
     return _named(file, number, header, rows)

@@ -18,6 +18,7 @@ from lsanet_jax.errors import DataError
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    BasicTextSRStorage,
     CTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -392,11 +393,28 @@ def test_a_column_of_the_table_comes_before_the_header(tmp_path):
 
 def test_reports_among_images_are_left_out_and_counted(tmp_path, caplog):
     put_patients(tmp_path)
-    report = make(TWELVE, PixelData=None, Rows=None, Columns=None)
+    report = make(TWELVE, PixelData=None, Rows=None, Columns=None, SOPClassUID=BasicTextSRStorage)
     save(report, tmp_path / "a/report.dcm")
     assert sum(len(list_folder(tmp_path).split(key).files) for key in SPLITS) == 24
     assert "left out 1 file(s)" in caplog.text
     assert "1 DICOM without an image" in caplog.text
+
+
+@pytest.mark.parametrize("length", [150, 200, 300, 400])
+def test_a_file_cut_in_its_header_is_not_left_out_silently(tmp_path, length):
+    put_patients(tmp_path)
+    file = tmp_path / "a/cut.dcm"
+    file.write_bytes(save(make(TWELVE), file).read_bytes()[:length])
+    assert "a/cut.dcm" in list_images(tmp_path)
+    with pytest.raises(DataError, match="a/cut.dcm"):
+        load_folder(tmp_path, size=4)
+
+
+def test_dicom_without_its_preamble_is_named(tmp_path):
+    file = save(make(TWELVE), tmp_path / "x.dcm")
+    file.write_bytes(file.read_bytes()[132:])
+    with pytest.raises(DataError, match="it seems to be DICOM without its preamble"):
+        decode(file, size=4)
 
 
 def test_dicom_beside_png_and_a_dicom_file_called_png(tmp_path):

@@ -342,7 +342,11 @@ def test_quoted_names_with_commas_and_lines(tmp_path):
         (["file,x,y", "0.png,1,0", "1.png,1,2"], "line 3: 'y' is '2', expected one of 0, 1"),
         (["file,label", '"0.png,a'], "line 2: not CSV (unexpected end of data)"),
         (["file,label", "0.png," + "a" * 140_000], "line 2: not CSV (field larger than field"),
-        (["file,label"], "found 0 images, but none for training"),
+        (["file,label"], "found a header but no rows, expected one for each image"),
+        (
+            ["# of 2024", "file,label", "0.png,a"],
+            "line 2: found 2 cells, expected 1 as in the header, line 1 (# of 2024)",
+        ),
     ],
 )
 def test_malformed_table(tmp_path, lines, message):

@@ -174,6 +174,10 @@ def test_damaged_array(write):
     assert "write or copy it again" in message
 
 
+def test_a_folder_in_place_of_a_file_says_what_to_set(tmp_path):
+    assert "set config.data.path to its path, or config.data.name to folder" in error_of(tmp_path)
+
+
 def test_encrypted(write):
     path = write()
     data = bytearray(path.read_bytes())

@@ -601,6 +601,18 @@ def test_columns_that_may_be_of_labels_too_are_told_of(jpegs, chosen, caplog):
     assert f"not used: {others}. To take" in caplog.text
 
 
+def test_a_column_of_one_patient_is_told_of_once(jpegs, caplog):
+    read(jpegs, "file,label,patient_id", *(f"{n},{i % 2},1" for i, n in enumerate(NAMES)))
+    (message,) = (message for message in caplog.messages if "'patient_id'" in message)
+    assert "is the same in all rows" in message
+
+
+def test_an_old_excel_file_is_named(jpegs):
+    (jpegs / "t.csv").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(range(256)))
+    with pytest.raises(DataError, match=r"is Excel \(xls\) .* export the table as CSV"):
+        list_folder(jpegs, csv="t.csv")
+
+
 def test_a_longer_name_of_a_patients_number_is_taken(jpegs):
     rows = [f"ISIC_{i:04}.jpg,{'ab'[i // 3 % 2]},{i // 3}" for i in range(12)]
     (jpegs / "t.csv").write_text("\n".join(["file,label,hospital_patient_id", *rows]))
