@@ -746,6 +746,13 @@ def _infer_classes(
             " config.data.label_column, or put the values into a few classes."
         )
     _warn_of_unknown(source, records, class_names)
+    if task == "ordinal-regression":
+        log.log(
+            logging.INFO if all(name[0].isdigit() for name in class_names) else logging.WARNING,
+            "%s: the grades are, in this order: %s. If that is wrong, rename them, such as 0_none,"
+            " 1_mild.",
+            *(source, ", ".join(class_names)),
+        )
     return task, class_names
 
 

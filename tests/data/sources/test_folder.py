@@ -142,6 +142,16 @@ def test_class_names_that_are_numbers_are_ordered_by_value(tmp_path):
     assert labels_of(listing)["val/10/0.png"] == 10
 
 
+def test_the_order_of_grades_is_told(tmp_path, caplog):
+    put_classes(tmp_path, classes=("none", "mild", "severe"))
+    list_folder(tmp_path, task="ordinal-regression")
+    assert "the grades are, in this order: mild, none, severe. If" in caplog.text
+    caplog.clear()
+    put_classes(tmp_path / "numbered", classes=("0_none", "1_mild"))
+    list_folder(tmp_path / "numbered", task="ordinal-regression")
+    assert not caplog.messages
+
+
 def test_an_empty_class_folder_says_that_val_has_no_such_images(tmp_path):
     put_classes(tmp_path, classes="abc")
     (tmp_path / "val/c/0.png").unlink()
