@@ -31,6 +31,7 @@ from jaxtyping import Float, UInt8
 
 from lsanet_jax import data as data_lib
 from lsanet_jax import metrics
+from lsanet_jax.data import quality
 from lsanet_jax.data.dataset import Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import images as image_files
@@ -69,12 +70,21 @@ class Source:
       names: what the CSV calls each image.
       broken: what is wrong with the images that cannot be read, by their place; once read.
       read: from places to a batch of images.
+      foreign: whether they may be other than the training images.
     """
 
-    def __init__(self, names: list[str], read, broken: dict[int, DataError] | None = None):
+    def __init__(
+        self,
+        names: list[str],
+        read,
+        broken: dict[int, DataError] | None = None,
+        *,
+        foreign: bool = False,
+    ):
         self.names = names
         self.broken = {} if broken is None else broken
         self.read = read
+        self.foreign = foreign
 
     def sound(self) -> list[int]:
         """Places of the images that could be read; logs how many could not.
@@ -91,10 +101,21 @@ class Source:
         return kept
 
     def batches(self, size: int) -> Iterator[UInt8[np.ndarray, "b h w c"]]:
-        """Yield batches of `size` images, the last one filled up with its last image."""
+        """Yield batches of `size` images, the last one filled up with its last image.
+
+        Warns if those of the first one are nearly black, white or flat.
+        """
         for start in range(0, len(self.names), size):
             indices = np.minimum(np.arange(start, start + size), len(self.names) - 1)
-            yield self.read(indices)
+            images = self.read(indices)
+            sound = images[[i not in self.broken for i in indices]]
+            if start == 0 and self.foreign and (strange := quality.strange_greys(sound)):
+                log.warning(
+                    "--input: decoded as the training images were, the images are %s, such as %s: "
+                    "have they another depth, window or unit?",
+                    *(strange, self.names[0]),
+                )
+            yield images
 
 
 def open_source(
@@ -174,7 +195,8 @@ def numbered(name: str, count: int) -> list[str]:
 
 def _threaded(names: list[str], read, broken: dict[int, DataError]) -> Source:
     pool = futures.ThreadPoolExecutor(os.cpu_count())
-    return Source(names, lambda indices: np.stack(list(pool.map(read, indices))), broken)
+    batch = lambda indices: np.stack(list(pool.map(read, indices)))
+    return Source(names, batch, broken, foreign=True)
 
 
 def predict_to_file(

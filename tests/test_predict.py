@@ -98,6 +98,20 @@ def test_what_decides_is_said(run, caplog):
     assert said[0].endswith("sensitivity is that of finding normal") and said[1:] == ["x"]
 
 
+def test_images_that_come_out_black_are_told_of(run, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for high in (4, 256):
+        folder = tmp_path / str(high)
+        folder.mkdir()
+        for i in range(3):
+            Image.fromarray(rng.integers(0, high, (28, 28), np.uint8)).save(folder / f"{i}.png")
+        caplog.clear()
+        predicted(run[1], folder, tmp_path)
+        said = [r.getMessage() for r in caplog.records if "--input" in r.getMessage()]
+        assert len(said) == (high == 4)
+    assert not said
+
+
 def predicted(path, source, tmp_path, **options):
     file = tmp_path / "predictions.csv"
     return predict.predict_to_file(path, input=str(source), output=file, **options)
