@@ -402,7 +402,7 @@ def telling(
 ) -> dict[str, collections.Counter[str]]:
     """Return the classes of which no image shares a fact with one of another class, and the facts.
 
-    None if there is one class only, or labels are not classes.
+    They are none if there is one class only, or labels are not classes.
     """
     found = collections.defaultdict(collections.Counter)
     for label, fact in zip(labels, facts, strict=True):
@@ -655,7 +655,7 @@ def _with_groups(
             left_out[dicom.NO_IMAGE] += 1
     records = grouped
     if any(record.group for record in records):
-        unnamed = sum(header is not None and not header.patient for header in headers)
+        unnamed = sum(h is not None and h.has_pixels and not h.patient for h in headers)
         if unnamed:
             log.warning(
                 "%s: %d DICOM file(s) have no PatientID, or one such as 'ANONYMOUS'; grouped by"
