@@ -13,6 +13,9 @@ from lsanet_jax.evaluation import statistics
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
 Probabilities = Float[np.ndarray, "n k"]
 
+FEWEST = 10
+"""Samples from which on a temperature may be fitted."""
+
 _LEAST = 2.0**-24  # Half of float32's step below 1: what a probability of 1 may have been.
 LARGEST_LOGIT = float(np.log1p(-_LEAST) - np.log(_LEAST))  # of a label, that such p tell
 _TINY = float(np.finfo(np.float32).tiny)  # What a probability of 0 among several may have been.
@@ -112,6 +115,8 @@ def _least_cross_entropy(
     z: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]
 ) -> tuple[float, str]:
     """The temperature of logits z, and why there is none."""
+    if len(labels) < FEWEST:
+        return 1.0, f"fewer than {FEWEST} validation images: not calibrated"
     if len(np.unique(labels)) < 2:
         return 1.0, "the validation split has one class only: not calibrated"
     own = z[np.arange(len(z)), labels]

@@ -95,17 +95,21 @@ def test_the_temperature_is_scipys_minimum_and_never_worse(task, seed):
 
 
 def test_what_has_no_temperature_keeps_its_probabilities_and_says_why():
-    labels = np.array([0, 1, 2, 0])
+    labels = np.array([0, 1, 2, 0] * 3)
     right = softmax(3.0 * np.eye(3)[labels]).astype(np.float32)
     for given, note in (
         ((labels, right), "predicted correctly"),
         ((labels, np.roll(right, 1, axis=1)), "no better than chance"),
-        ((np.zeros(4, int), right), "one class only"),
+        ((np.zeros(12, int), right), "one class only"),
+        ((labels[:9], right[:9]), "fewer than 10 validation images"),
     ):
         found = calibration.fit_temperature(*given, "multi-class", NAMES)
         assert found.value.tolist() == [1] and note in found.notes[0]
         after = calibration.apply_temperature(given[1], found.value, "multi-class")
         assert np.array_equal(after, given[1])
+    flat = softmax(1e-3 * np.eye(3)[np.where(np.arange(12) < 9, labels, 1)])
+    found = calibration.fit_temperature(labels, flat, "multi-class", NAMES)
+    assert found.value.tolist() == [0.01] and "the same of all images" in found.notes[0]
 
 
 def test_unknown_labels_do_not_count():
