@@ -325,8 +325,8 @@ def bootstrap_scores(
         small_samples.sides(truth[:, k], known[:, k], units) for k in _classes(truth, known, task)
     ]
     by_formula = {
-        "acc": lambda *found: small_samples.accuracy_interval(*found, num_units),
-        "auc": lambda *found: small_samples.auc_interval(*found, sides),
+        "acc": lambda value, ends: small_samples.accuracy_interval(value, ends, num_units),
+        "auc": lambda value, ends: small_samples.auc_interval(value, ends, sides),
     }
     scorers = {}
     for name in ("acc", "auc"):
