@@ -161,12 +161,11 @@ def _open(
 
 def _warn_of_training_images(trained: TrainedModel, files: list[pathlib.Path]) -> None:
     """Say how many of these files the run was trained on, if its folder is still there."""
-    config = trained.config.copy_and_resolve_references()
+    config = trained.config
     if config.data.name != "folder" or not os.path.isdir(os.path.expanduser(config.data.path)):
         return
-    config.data.update(pipeline="grain", duplicates="allow")  # Only the names are wanted.
     try:
-        own = data_lib.load(config.data, config.seed).train.names
+        own = data_lib.load_again(config.data, config.seed).train.names
     except LSANetError as error:
         log.warning("whether the run was trained on these images is unknown: %s", error)
         return

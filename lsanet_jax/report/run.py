@@ -195,9 +195,7 @@ def read(
 
 
 def _load(config: ml_collections.ConfigDict, test: Saved) -> Dataset:
-    lazily = config.copy_and_resolve_references()
-    lazily.data.pipeline = "grain"  # Few of the images are shown.
-    dataset = data_lib.load(lazily.data, config.seed)
+    dataset = data_lib.load_again(config.data, config.seed)
     if not np.array_equal(dataset.test.labels, test.labels):
         raise DataError(f"the labels of the test split differ from those in {PREDICTIONS}")
     return dataset
