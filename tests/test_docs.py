@@ -87,6 +87,8 @@ def test_command_is_valid(tool, arguments, monkeypatch):
         tool = "sweep"
     if "sweep" in flags:
         named.find(flags["sweep"], "sweeps")
+    if path := fields.get("data.path"):  # Sweeps look what is there.
+        fields = {"data.name": "npz" if path.endswith(".npz") else "folder"} | fields
     check_fields(named.load("resnet18"), fields)
 
     class Parsed(Exception):

@@ -107,6 +107,7 @@ def test_images_that_the_run_was_trained_on_are_counted(tmp_path, caplog):
     given = types.SimpleNamespace(config=config)
     shutil.copytree(tmp_path / "own", tmp_path / "copy")
     own = [tmp_path / "copy" / name for name in (*split.train.names, *split.test.names)]
+    caplog.set_level("WARNING", "lsanet_jax")
     caplog.clear()
     evaluate._warn_of_training_images(given, own[-len(split.test.names) :])
     assert not caplog.records

@@ -176,7 +176,7 @@ def test_main_reads_the_command_of_a_job_as_the_sweep_resolves_it(file, tmp_path
 
     from lsanet_jax.config import flatten
 
-    overrides = {"model.taps": (1, 4), "data.as_rgb": False, "train.decay": 0.5, "data.path": "x y"}
+    overrides = {"model.taps": (1, 4), "data.as_rgb": False, "train.decay": 0.5, "data.root": "x y"}
     sweep = sweep_lib.load(file, overrides=overrides)
     job = sweep_lib.jobs(sweep, tmp_path)[-1]
     command, values = sweep_lib.command(sweep, job)[1:], flags.FlagValues()
@@ -515,9 +515,10 @@ def test_times_follow_images_epochs_and_what_was_measured():
 
 def test_folders_are_not_compared_with_sets_whose_images_are_counted(file):
     text = FILE.format(names=("baseline", "dsn", "lsanet"))
-    fields = '{"model.objective": name, "data.name": "folder" if name != "dsn" else "synthetic"}'
+    folder = '{"data.name": "folder", "data.path": "somewhere"} if name != "dsn" else {}'
+    fields = f'{{"model.objective": name, **({folder})}}'
     file.write_text(text.replace('{"model.objective": name}', fields))
-    sweep = sweep_lib.load(file, overrides={"data.path": "somewhere"})
+    sweep = sweep_lib.load(file)
     baseline, dsn, lsanet = sweep_lib.jobs(sweep, "x")[:3]
     estimator = estimate.Estimator(sweep)
     estimator.measure(baseline, 60.0)
