@@ -58,6 +58,7 @@ VIEWS = {
 """For each kind of test-time augmentation the views of a batch, whose answers are averaged."""
 
 _MOST_AT_ONCE = 1 << 16  # images
+_MOST_NOTES = 3
 
 JUDGED = ("decision", "set", "doubt")
 """The columns that calibrated runs add; see `evaluation.decisions.Judged`."""
@@ -298,8 +299,10 @@ def _say_what_decides(panel: Panel) -> None:
             "decision: %s if its probability is at least %.3f; sensitivity is that of finding %s",
             *(name, point.threshold, name),
         )
-    for note in found.notes:
+    for note in found.notes[:_MOST_NOTES]:
         log.warning("%s", note)
+    if more := len(found.notes[_MOST_NOTES:]):
+        log.warning("and %d more notes; the page of the run has them", more)
 
 
 def check_batch_size(batch_size: int) -> None:
