@@ -302,7 +302,7 @@ def _say_what_decides(panel: Panel) -> None:
     for note in found.notes[:_MOST_NOTES]:
         log.warning("%s", note)
     if more := len(found.notes[_MOST_NOTES:]):
-        log.warning("and %d more notes; the page of the run has them", more)
+        log.warning("and %d more note(s), which the page of the run has", more)
 
 
 def check_batch_size(batch_size: int) -> None:
