@@ -1,7 +1,7 @@
 """Label efficiency: methods on 1 % to all of the training labels, ResNet-18 on DermaMNIST.
 
 lsanet sweep --sweep=label_efficiency --workdir=sweeps/label_efficiency
-72 runs, 24 with each of three seeds. With --scale=28px a run takes 3 to 10 minutes on a CPU core.
+72 runs, 24 with each of three seeds. With --scale=28px a run takes 3 to 15 minutes on a CPU core.
 
 The paper claims label efficiency but has no table of it; its numbers for all labels are those of
 Table 1. The subsets are stratified. With one seed they are nested, and the same for each method.
