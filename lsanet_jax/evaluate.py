@@ -92,8 +92,7 @@ def evaluate(
         --output cannot be written.
     """
     predict.check_batch_size(batch_size)
-    if input == "":
-        raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
+    predict.check_input(input)
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
     trained = load(workdir, checkpoint, trust_code=trust_code)

@@ -109,14 +109,17 @@ class Source:
         for start in range(0, len(self.names), size):
             indices = np.minimum(np.arange(start, start + size), len(self.names) - 1)
             images = self.read(indices)
-            sound = images[[i not in self.broken for i in indices]]
-            if start == 0 and self.foreign and (strange := quality.strange_greys(sound)):
-                log.warning(
-                    "--input: decoded as the training images were, the images are %s, such as %s: "
-                    "have they another depth, window or unit?",
-                    *(strange, self.names[0]),
-                )
+            if start == 0 and self.foreign:
+                self._warn_of_greys(images[[i not in self.broken for i in indices]])
             yield images
+
+    def _warn_of_greys(self, images: UInt8[np.ndarray, "n h w c"]) -> None:
+        if strange := quality.strange_greys(images):
+            log.warning(
+                "--input: decoded as the training images were, the images are %s, such as %s: "
+                "have they another depth, window or unit?",
+                *(strange, self.names[0]),
+            )
 
 
 def open_source(
@@ -227,8 +230,7 @@ def predict_to_file(
       LSANetError: the run or the images cannot be read, or the file cannot be written.
     """
     check_batch_size(batch_size)
-    if input == "":
-        raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
+    check_input(input)
     if output and not medmnist:
         _check_output(pathlib.Path(output))
     if input and split and pathlib.Path(input).suffix.lower() != ".npz":
@@ -303,6 +305,16 @@ def _say_what_decides(panel: Panel) -> None:
         log.warning("%s", note)
     if more := len(found.notes[_MOST_NOTES:]):
         log.warning("and %d more note(s), which the page of the run has", more)
+
+
+def check_input(input: str | None) -> None:
+    """Check the flag --input, which is empty if a variable of the user's is not set.
+
+    Raises:
+      ConfigError: it is.
+    """
+    if input == "":
+        raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
 
 
 def check_batch_size(batch_size: int) -> None:
