@@ -198,9 +198,10 @@ def test_results_says_the_scores_of_its_csv_files(name):
     assert finished
     for row in finished:
         mean, std = float(row["auc_mean"]), float(row["auc_std"] or "nan")
-        spread = lambda n: f"{mean:.{n}f}" + ("" if math.isnan(std) else f" ± {std:.{n}f}")
-        assert any(text.startswith(spread(2)) for text in redrawn)
-        assert any(f"| {spread(n)} |" in section for n in (1, 2)), row["run"]
+        spread = "{0:.{2}f}" if math.isnan(std) else "{0:.{2}f} ± {1:.{2}f}"
+        assert any(text.startswith(spread.format(mean, std, 2)) for text in redrawn)
+        forms = [f"| {spread.format(mean, std, digits)} |" for digits in (1, 2)]
+        assert any(form in section for form in forms), row["run"]
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if name.startswith("compare_")])
