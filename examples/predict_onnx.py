@@ -32,4 +32,5 @@ for name in sys.argv[2:]:
     print(name, dict(zip(about["classes"], shown, strict=True)))
     for point in about.get("operating_points", []):
         p = probabilities[about["classes"].index(point["class"])]
-        print(f"  {point['class']}: {'yes' if p >= (point['threshold'] or np.inf) else 'no'}")
+        threshold = np.inf if point["threshold"] is None else point["threshold"]
+        print(f"  {point['class']}: {'yes' if p >= threshold else 'no'}")

@@ -243,7 +243,15 @@ def predict_to_file(
     members = load_members(workdirs, checkpoint, own_data=not input, trust_code=trust_code)
     if len(members) > 1 and (all_classifiers or medmnist):
         raise ConfigError("--all_classifiers and --medmnist take one run as --workdir")
-    panel = Panel(workdirs, rule, coverage, raw=raw or medmnist or checkpoint == "last")
+    unlike = [f"--{name}={given}" for name, given in (("checkpoint", checkpoint), ("tta", tta))]
+    unlike = [flag for flag in unlike if flag not in ("--checkpoint=selected", "--tta=none")]
+    panel = Panel(workdirs, rule, coverage, raw=raw or medmnist or bool(unlike))
+    if unlike and not (raw or medmnist):
+        log.warning(
+            "%s: probabilities are not calibrated, and there are no decisions and sets, since the "
+            "calibration was fitted to predictions without that",
+            ", ".join(unlike),
+        )
     trained, workdir = members[0], workdirs[0]
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
@@ -298,7 +306,7 @@ def _say_what_decides(panel: Panel) -> None:
     if found.task == "binary-class":
         (point,), name = found.points, found.class_names[1]
         log.info(
-            "decision: %s if its probability is at least %.3f; sensitivity is that of finding %s",
+            "decision: %s if its probability is at least %.3g; sensitivity is that of finding %s",
             *(name, point.threshold, name),
         )
     for note in found.notes[:_MOST_NOTES]:
@@ -429,7 +437,7 @@ def write_csv(
     def rows() -> Iterator[list]:
         for i, name in enumerate(names):
             own = probabilities[-1, i]
-            chosen = np.flatnonzero(own >= 0.5) if multilabel else [np.argmax(own)]
+            chosen = np.flatnonzero(own > 0.5) if multilabel else [np.argmax(own)]
             others = [*probabilities[:-1, i], *([] if beta is None else [beta[i]])]
             label = "|".join(classes[k] for k in chosen)
             row = [name, label, *(f"{p:.6g}" for p in own)]
@@ -541,7 +549,7 @@ def main() -> None:
         default="none",
         choices=VIEWS,
         help="test-time augmentation: the mean over the image and its mirror image (hflip), its 4 "
-        "flips, or its 8 flips and quarter turns",
+        "flips, or its 8 flips and quarter turns; neither calibrated nor with decisions",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: 64)")
     args = parser.parse_args()

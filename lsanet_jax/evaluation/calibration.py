@@ -82,9 +82,9 @@ def cross_entropy(labels: Labels, probabilities: Probabilities, task: str) -> fl
     """Mean negative log-likelihood in nats; for multi-label over the known labels."""
     if task != "multi-label":
         chosen = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(chosen, _TINY)).mean())
+        return float(-np.log(np.maximum(chosen, _TINY)).mean()) + 0.0  # not -0.0
     known, p = labels >= 0, np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
-    return float(-np.log(np.where(labels == 1, p, 1 - p))[known].mean())
+    return float(-np.log(np.where(labels == 1, p, 1 - p))[known].mean()) + 0.0
 
 
 def reliability(

@@ -21,7 +21,9 @@ class Spread(NamedTuple):
     freedom: float
 
 
-def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> Difference:
+def over_seeds(
+    tests: Sequence[Difference], spreads: Sequence[Spread] = (), *, level: float = 0.05
+) -> Difference:
     """Join the tests of several seeds on one test split into one of the method.
 
     Two networks may differ by the draw of the test images or by the seeds that they were trained
@@ -29,17 +31,18 @@ def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> D
     chance in the test images (it is at most that), and b_i the variances between the S seeds, over
     S. The half width h of the interval of the mean difference is
 
-      h^2 = z^2 w + sum_i t_i^2 b_i,
+      h^2 = t^2 w + sum_i t_i^2 b_i,
 
-    with the quantiles z of the normal distribution and t_i of Student's with the degrees of freedom
-    of b_i: it covers at least as often as it says (Banerjee, "On confidence interval for two-means
-    problem based on separate estimates of variances", Sankhya A 1961). The p-value is that of the
-    interval which just reaches 0.
+    with the quantiles t and t_i of Student's distribution with the degrees of freedom of the tests
+    and of b_i: it covers at least as often as it says (Banerjee, "On confidence interval for
+    two-means problem based on separate estimates of variances", Sankhya A 1961). The p-value is
+    that of the interval which just reaches 0.
 
     Args:
         tests: by DeLong, one for each seed.
         spreads: of both networks, from `spreads_of`. Without them there is one b, the sample
             variance of the differences, with S - 1 degrees of freedom.
+        level: of the test that the interval belongs to; 0.05 for the 95 % interval.
 
     Returns:
         The mean difference; all else is nan for a single seed, which tells nothing of the method,
@@ -56,24 +59,24 @@ def over_seeds(tests: Sequence[Difference], spreads: Sequence[Spread] = ()) -> D
     differences = np.array([test.difference for test in tests])
     mean, seeds = float(differences.mean()), len(tests)
     if seeds == 1:
-        return Difference(mean, *[math.nan] * 4)
+        return Difference(mean, *[math.nan] * 5)
     within = float(np.mean([test.standard_error for test in tests])) ** 2
     spreads = spreads or [Spread(float(differences.var(ddof=1)), seeds - 1)]
     between = [(spread.variance / seeds, min(spread.freedom, _MANY)) for spread in spreads]
     error = math.sqrt(within + sum(b for b, _ in between))
+    parts = [(within, min(_MANY, *(test.freedom for test in tests))), *between]
     if not error > 0:
-        return Difference(mean, *[math.nan] * 4)
+        return Difference(mean, *[math.nan] * 5)
 
     def half_width(p_value: float) -> float:
-        z = special.ndtri(p_value / 2)
-        squared = [special.stdtrit(freedom, p_value / 2) ** 2 * b for b, freedom in between]
-        return math.sqrt(z**2 * within + sum(squared))
+        squared = [special.stdtrit(freedom, p_value / 2) ** 2 * part for part, freedom in parts]
+        return math.sqrt(sum(squared))
 
     low, high = -15.0, 0.0  # powers of 10
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (low, middle) if half_width(10**middle) < abs(mean) else (middle, high)
-    margin = half_width(0.05)
+    margin = half_width(level)
     return Difference(mean, error, mean - margin, mean + margin, 10**high)
 
 

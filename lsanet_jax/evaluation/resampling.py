@@ -95,18 +95,24 @@ def ratio(
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws) -> Score:
-    """The accuracy on all samples and its interval; Wilson's if no resample differs."""
+    """The accuracy on all samples and its interval; Wilson's of few patients."""
     found = accuracies(labels, probabilities, task, draws.weights())
-    value = float(found[0])
-    return Score(
-        value, *small_samples.accuracy_interval(value, interval(found[1:]), draws.num_units)
-    )
+    value, ends = float(found[0]), interval(found[1:])
+    of = (draws.num_units, int((labels >= 0).sum()))
+    return Score(value, *small_samples.proportion_interval(value, ends, *of))
 
 
-def auc(labels: np.ndarray, probabilities: np.ndarray, task: str, draws: Draws) -> Score:
-    """The AUC on all samples and its interval; Newcombe's of few samples."""
-    found = aucs(labels, probabilities, task, draws.weights())
-    of = [one_class(labels, probabilities, k)[:2] for k in _classes(probabilities, task)]
+def auc(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    task: str,
+    draws: Draws,
+    classes: Sequence[int] | None = None,
+) -> Score:
+    """The mean AUC of the classes, all by default, and its interval; by formula of few samples."""
+    classes = classes_of(probabilities, task) if classes is None else classes
+    found = _by_class(labels, probabilities, classes, draws.weights())
+    of = [one_class(labels, probabilities, k)[:2] for k in classes]
     return _auc_score(found, of, draws)
 
 
@@ -114,19 +120,33 @@ def auc_of_class(labels: np.ndarray, probabilities: np.ndarray, k: int, draws: D
     """The AUC of class k against the rest and its interval; Newcombe's of few samples."""
     truth, known, scores = one_class(labels, probabilities, k)
     found = weighted_auc(truth, known, scores, draws.weights())
-    return _auc_score(found, [(truth, known)], draws)
+    return _auc_score(found[None], [(truth, known)], draws)
 
 
 def _auc_score(found: np.ndarray, of: list[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Score:
-    counts = [small_samples.sides(truth, known, draws.units) for truth, known in of]
-    both = [each for each in counts if min(each)]
-    return Score(
-        float(found[0]), *small_samples.auc_interval(float(found[0]), interval(found[1:]), both)
-    )
+    """The mean of the AUCs [k, r] of classes, of which the first is on the samples themselves."""
+    mean = _mean_of_defined(found)
+    classes = [
+        small_samples.ClassAUC(float(own), *small_samples.sides(truth, known, draws.units))
+        for own, (truth, known) in zip(found[:, 0], of, strict=True)
+        if not math.isnan(own)
+    ]
+    return Score(float(mean[0]), *small_samples.auc_interval(classes, interval(mean[1:])))
 
 
-def _classes(probabilities: np.ndarray, task: str) -> Sequence[int]:
+def classes_of(probabilities: np.ndarray, task: str) -> Sequence[int]:
+    """The classes or labels whose AUCs are averaged."""
     return [1] if task == "binary-class" else range(probabilities.shape[1])
+
+
+def classes_with_auc(labels: np.ndarray, probabilities: np.ndarray, task: str) -> list[int]:
+    """Those of `classes_of` that have positives and negatives."""
+    found = []
+    for k in classes_of(probabilities, task):
+        truth, known, _ = one_class(labels, probabilities, k)
+        if truth.any() and (known & ~truth).any():
+            found.append(k)
+    return found
 
 
 def accuracies(
@@ -143,12 +163,17 @@ def aucs(
     labels: np.ndarray, probabilities: np.ndarray, task: str, weights: Float[np.ndarray, "r n"]
 ) -> Float[np.ndarray, " r"]:
     """`metrics.auc` of weighted samples; classes that a row lacks are left out of its mean."""
-    found = np.stack(
-        [
-            weighted_auc(*one_class(labels, probabilities, k), weights)
-            for k in _classes(probabilities, task)
-        ]
-    )
+    classes = classes_of(probabilities, task)
+    return _mean_of_defined(_by_class(labels, probabilities, classes, weights))
+
+
+def _by_class(labels, probabilities, classes: Sequence[int], weights) -> np.ndarray:
+    """The AUC of each class for each row of weights; nan for those that it lacks."""
+    of = (weighted_auc(*one_class(labels, probabilities, k), weights) for k in classes)
+    return np.array(list(of)).reshape(len(classes), len(weights))
+
+
+def _mean_of_defined(found: np.ndarray) -> np.ndarray:
     defined = ~np.isnan(found)
     return _divide(np.where(defined, found, 0).sum(axis=0), defined.sum(axis=0))
 

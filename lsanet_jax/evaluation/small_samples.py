@@ -5,6 +5,7 @@ Counts are of what is independent: of patients, or other groups, if these are kn
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,7 +13,21 @@ from jaxtyping import Bool, Int
 FEW = 20
 """Positives or negatives below which the bootstrap's interval of an AUC is too narrow."""
 
+FEW_WRONG = 5
+"""The same, of those that would be wrong: as of 100 with an AUC above 0.95."""
+
+FEW_PATIENTS = 30
+"""Patients, or images if these are unknown, below which that of a proportion is too narrow."""
+
 _NORMAL_975 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+
+
+class ClassAUC(NamedTuple):
+    """The AUC of one class, and how many patients, or samples, have positives and negatives."""
+
+    auc: float
+    positives: int
+    negatives: int
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
@@ -64,32 +79,57 @@ def sides(
 
 
 def auc_interval(
-    auc: float, resampled: tuple[float, float], counts: Sequence[tuple[int, int]]
+    classes: Sequence[ClassAUC], resampled: tuple[float, float]
 ) -> tuple[float, float]:
-    """The resampled interval of a mean AUC, or that by formula if it says too little.
+    r"""The resampled interval of a mean AUC, or that by formula if it says too little.
 
-    Of a single class with fewer than `FEW` positives or negatives, or if all resamples agree; of
-    several classes then as if these varied together, which is the widest.
+    It does if a class has fewer than `FEW` positives or negatives, or fewer than `FEW_WRONG` of
+    them would be on the wrong side, or if all resamples agree. Of one class it is Newcombe's. Of K,
+    their Newcombe intervals [l_k, h_k] are joined as `difference_interval` does,
+
+      mean(A) - \sqrt{\sum_k (A_k - l_k)^2 / (K (K - 1))},
+
+    and likewise above: of K AUCs, each of a class against the rest, K - 1 vary freely. It then is
+    at least as wide as the resampled one.
 
     Args:
-        auc: on the samples themselves, in [0, 1].
+        classes: those that have an AUC.
         resampled: percentiles.
-        counts: `sides` of each class that has both.
     """
-    one = len(counts) == 1 and min(counts[0]) < FEW
-    if not counts or not (one or resampled[0] == resampled[1]):
+    few = any(min(m, n) < FEW or min(m, n) * min(auc, 1 - auc) < FEW_WRONG for auc, m, n in classes)
+    if not classes or not (few or resampled[0] == resampled[1]):
         return resampled
-    low, high = np.mean([newcombe(auc, *of) for of in counts], axis=0)
-    return float(low), float(high)
+    ends, aucs = np.array([newcombe(*each) for each in classes]), np.array([c.auc for c in classes])
+    if len(classes) == 1:
+        return float(ends[0, 0]), float(ends[0, 1])
+    squares = ((ends - aucs[:, None]) ** 2).sum(axis=0)
+    below, above = np.sqrt(squares / (len(classes) * (len(classes) - 1)))
+    low, high = aucs.mean() - below, aucs.mean() + above
+    return float(max(0, np.fmin(low, resampled[0]))), float(min(1, np.fmax(high, resampled[1])))
 
 
-def accuracy_interval(
-    accuracy: float, resampled: tuple[float, float], independent: int
+def proportion_interval(
+    value: float, resampled: tuple[float, float], patients: int, samples: int
 ) -> tuple[float, float]:
-    """The resampled interval of an accuracy, or Wilson's if all resamples agree."""
-    if resampled[0] != resampled[1]:
+    """The resampled interval of a proportion, or Wilson's of fewer than `FEW_PATIENTS`.
+
+    Wilson's is of as many independent samples as vary like these: between the patients, if images
+    of a patient are alike, and all samples. If all resamples agree, it is of the patients.
+
+    Args:
+        value: on the samples themselves, in [0, 1].
+        resampled: percentiles.
+        patients: or other groups, or images if these are unknown, that are drawn.
+        samples: of which it is a proportion.
+    """
+    low, high = resampled
+    if math.isnan(value) or (patients >= FEW_PATIENTS and low != high):
         return resampled
-    return wilson(accuracy * independent, independent)
+    n = float(patients)
+    if high > low and patients < samples:
+        deviation = (high - low) / (2 * _NORMAL_975)
+        n = min(max(n, value * (1 - value) / deviation**2 * (patients - 1) / patients), samples)
+    return wilson(value * n, n)
 
 
 def difference_interval(

@@ -39,13 +39,14 @@ class Reliability(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Difference of two AUCs, b - a, with its normal approximation."""
+    """Difference of two AUCs, b - a, with its approximation by Student's t distribution."""
 
     difference: float
     standard_error: float  # nan, as are all below, if the samples do not determine it
     low: float  # of the 95 % interval
     high: float
     p_value: float  # two-sided; 1 if a and b rank all samples alike
+    freedom: float = math.inf  # degrees of freedom of the standard error
 
 
 class Bootstrap(NamedTuple):
@@ -187,7 +188,7 @@ def auc_variance(
 def delong(
     labels: Int[np.ndarray, " n"], a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]
 ) -> Difference:
-    """Apply DeLong's test to two correlated AUCs, of finite scores a and b for labels 0 and 1."""
+    """Test two correlated AUCs, of finite scores a and b for labels 0 and 1, by DeLong's method."""
     a, b = (np.stack([scores, scores], axis=-1) for scores in (a, b))  # only column 1 counts
     return delong_difference(labels, a, b, "binary-class")
 
@@ -195,20 +196,35 @@ def delong(
 def delong_difference(
     labels: Labels, a: Probabilities, b: Probabilities, task: str, groups: Groups = None
 ) -> Difference:
-    """Apply DeLong's test to two AUCs by `lsanet_jax.metrics.auc` on the same samples.
+    r"""Test two AUCs by `lsanet_jax.metrics.auc` on the same samples by DeLong's method.
 
     As `auc_variance`, with the difference of each sample's two influences; a and b are the
-    probabilities (or any finite scores) of two classifiers.
+    probabilities (or any finite scores) of two classifiers. DeLong's normal distribution holds for
+    many samples of each class: with 2 positives a sixth of equal networks would differ with p
+    < .05. So the quantiles are those of Student's t with Welch's degrees of freedom,
+
+      variance^2 / \sum_c variance_c^2 / (n_c - 1),
+
+    where variance_c is the part of the n_c samples, or groups, whose rarest class is c.
     """
     auc_a, influence_a = _auc_and_influence(labels, a, task, groups)
     auc_b, influence_b = _auc_and_influence(labels, b, task, groups)
     difference = auc_b - auc_a
-    error = math.sqrt(np.sum((influence_b - influence_a) ** 2))
-    if error == 0 and difference != 0:  # such as AUC 1 against 0: nothing varies
-        error = math.nan
-    p_value = math.erfc(abs(difference) / error / math.sqrt(2)) if error else 1.0
-    margin = _NORMAL_975 * error
-    return Difference(difference, error, difference - margin, difference + margin, p_value)
+    squares = (influence_b - influence_a) ** 2
+    error = math.sqrt(np.sum(squares))
+    if error == 0:
+        if difference != 0:  # such as AUC 1 against 0: nothing varies
+            return Difference(difference, *[math.nan] * 5)
+        return Difference(difference, error, difference, difference, 1.0)
+    from scipy import special  # costs more time to import than most commands take
+
+    strata = _strata(labels, a, task, groups)
+    parts, counts = np.bincount(strata, squares), np.bincount(strata)
+    freedom = float(parts.sum() ** 2 / np.sum(parts**2 / np.maximum(counts - 1, 1)))
+    p_value = 2 * float(special.stdtr(freedom, -abs(difference) / error))
+    margin = float(special.stdtrit(freedom, 0.975)) * error
+    low, high = difference - margin, difference + margin
+    return Difference(difference, error, low, high, p_value, freedom)
 
 
 def paired_bootstrap(
@@ -321,12 +337,17 @@ def bootstrap_scores(
     units = _units(n, groups)
     num_units = int(units.max()) + 1
     truth, _, known = _checked(labels, runs[0], task)
-    sides = [
-        small_samples.sides(truth[:, k], known[:, k], units) for k in _classes(truth, known, task)
+    classes = [
+        small_samples.ClassAUC(
+            float(np.mean([_auc_of_class(truth, known, np.asarray(run), k) for run in runs])),
+            *small_samples.sides(truth[:, k], known[:, k], units),
+        )
+        for k in _classes(truth, known, task)
     ]
+    num_known = int((np.asarray(labels) >= 0).sum())
     by_formula = {
-        "acc": lambda value, ends: small_samples.accuracy_interval(value, ends, num_units),
-        "auc": lambda value, ends: small_samples.auc_interval(value, ends, sides),
+        "acc": lambda *of: small_samples.proportion_interval(*of, num_units, num_known),
+        "auc": lambda _, ends: small_samples.auc_interval(classes, ends),
     }
     scorers = {}
     for name in ("acc", "auc"):
@@ -356,7 +377,9 @@ def bootstrap_scores(
         if baseline and low == high:
             low = high = math.nan
         elif not baseline and level == 0.95:
-            low, high = by_formula[name](value, (float(low), float(high)))
+            ends = by_formula[name](value, (float(low), float(high)))
+            # A formula knows nothing of several seeds.
+            low, high = ends if len(runs) == 1 else (np.fmin(low, ends[0]), np.fmax(high, ends[1]))
         intervals[name] = Interval(value, float(low), float(high), resamples - len(defined))
     return intervals
 
@@ -556,6 +579,21 @@ def _auc_and_influence(labels, scores, task, groups) -> tuple[float, Float[np.nd
     if not aucs:
         return math.nan, np.full(len(truth), math.nan)
     return float(np.mean(aucs)), np.bincount(units, np.mean(influences, axis=0))
+
+
+def _strata(labels, scores, task, groups) -> Int[np.ndarray, " u"]:
+    """Number the groups by the rarest class that each has; those without any class are another."""
+    truth, _, _ = _checked(labels, scores, task)
+    units = _units(len(truth), groups)
+    has = np.zeros((units.max() + 1, truth.shape[1] + 1), bool)
+    np.logical_or.at(has, units, np.pad(truth, ((0, 0), (0, 1))))
+    has[:, -1] = ~has.any(axis=1)
+    return np.argmin(np.where(has, has.sum(axis=0), len(has) + 1), axis=1)
+
+
+def _auc_of_class(truth, known, scores, k: int) -> float:
+    positive, negative = (scores[known[:, k] & side, k] for side in (truth[:, k], ~truth[:, k]))
+    return float(_share_below(positive, np.sort(negative)).mean())
 
 
 def _share_below(scores, others):

@@ -45,13 +45,15 @@ def compare(
     values: Sequence[str],
     groups: Sequence[object] = (),
     *,
+    class_names: Sequence[str] = (),
     resamples: int = 1000,
 ) -> list[Subgroup]:
     """Score each subgroup, and compare it with the rest.
 
-    Intervals are by resampling patients in the subgroup and in the rest independently. They are
-    not corrected for the number of subgroups. Where one of two scores is the same in all resamples,
-    these would tell the other's chance only: that of the difference is then by formula.
+    Scores and intervals are those of `resampling`, of patients in the subgroup and in the rest
+    independently, and are joined by `small_samples.difference_interval`. They are not corrected for
+    the number of subgroups. AUCs are compared over the classes that both sides have with others;
+    the note names those that only one has.
 
     Args:
         labels: of the samples.
@@ -59,33 +61,45 @@ def compare(
         task: one of `lsanet_jax.data.dataset.TASKS`.
         values: of each sample; "" if it has none.
         groups: of each sample its patient; empty if unknown.
+        class_names: for the notes; their numbers by default.
         resamples: how many.
     """
     column, patients, found = np.asarray(values, str), np.asarray(groups, str), []
+    names = class_names or [str(k) for k in range(probabilities.shape[1])]
     for value in sorted(set(values)):
         inside = column == value
-        sides = []
+        sides, classes = [], []
         for seed, rows in enumerate((inside, ~inside)):
             of = patients[rows].tolist() if len(patients) else ()
             draws = Draws(int(rows.sum()), of, resamples=resamples, seed=seed)
             sides.append((labels[rows], probabilities[rows], task, draws))
-        acc, acc_difference = _compared(resampling.accuracy, resampling.accuracies, sides)
-        auc, auc_difference = _compared(resampling.auc, resampling.aucs, sides)
-        size, independent = int(inside.sum()), sides[0][-1].num_units
-        what = f"only {independent} {'patients or other groups' if len(patients) else 'images'}"
-        note = f"{what}: too few to compare" if independent < LEAST else ""
-        found.append(Subgroup(value or NONE, size, acc, auc, acc_difference, auc_difference, note))
+            classes.append(resampling.classes_with_auc(*sides[-1][:3]))
+        both = [k for k in classes[0] if k in classes[1]]
+        (acc, auc), notes = (
+            (score(*sides[0]) for score in (resampling.accuracy, resampling.auc)),
+            [],
+        )
+        differences = (
+            _difference(resampling.accuracy, sides),
+            _difference(resampling.auc, sides, both),
+        )
+        independent = sides[0][-1].num_units
+        if independent < LEAST:
+            what = "patients or other groups" if len(patients) else "images"
+            notes.append(f"only {independent} {what}: too few to compare")
+        if both and (alone := sorted({*classes[0], *classes[1]} - {*both})):
+            without = ", ".join(names[k] for k in alone)
+            notes.append(
+                f"AUC compared without {without}, which only one side can tell from others"
+            )
+        size, note = int(inside.sum()), "; ".join(notes)
+        found.append(Subgroup(value or NONE, size, acc, auc, *differences, note))
     return found
 
 
-def _compared(score, weighted, sides: list[tuple]) -> tuple[Score, Score]:
-    """A score of a subgroup, and the same minus that of the rest, if there is any."""
-    own = score(*sides[0])
+def _difference(score, sides: list[tuple], *of) -> Score:
+    """A score of a subgroup minus that of the rest, if there is any."""
     if not len(sides[1][0]):
-        return own, Score(*[math.nan] * 3)
-    rest = score(*sides[1])
-    of_own, of_rest = (weighted(*side[:3], side[3].counts) for side in sides)
-    ends = resampling.interval(of_own - of_rest)
-    if any(low == high for low, high in map(resampling.interval, (of_own, of_rest))):
-        ends = small_samples.difference_interval(own, rest)
-    return own, Score(own.value - rest.value, *ends)
+        return Score(*[math.nan] * 3)
+    own, rest = (score(*side, *of) for side in sides)
+    return Score(own.value - rest.value, *small_samples.difference_interval(own, rest))

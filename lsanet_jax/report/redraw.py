@@ -45,6 +45,9 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
         ]
         comparisons = {row["run"]: _comparison(row) for row in summary if row["difference_seeds"]}
         of_compare = pathlib.Path(name).name.startswith("compare")
+        of_seeds = [test for each in comparisons.values() for test in each.delong]
+        if of_compare and any(t.p_value == 1 and math.isnan(t.standard_error) for t in of_seeds):
+            raise ValueError("a p-value of 1 without its standard error: write the report again")
         verdicts = words.verdicts_on(cells, comparisons) if of_compare else []
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{name}{RUNS} and {name}{SUMMARY} are not of a report: {error}") from error
@@ -151,20 +154,23 @@ def _comparison(row: Mapping[str, str]) -> Comparison:
         Bootstrap(number(f"{name}_difference"), number(f"{name}_low"), number(f"{name}_high"), 0)
         for name in SCORES
     )
-    tests = [
-        _delong(difference / 100, p_value)
-        for difference, p_value in zip(
-            several("delong_difference_of_seeds"), several("delong_p_of_seeds"), strict=True
-        )
-    ]
+    pairs = zip(several("delong_difference_of_seeds"), several("delong_p_of_seeds"), strict=True)
+    if errors := several("delong_error_of_seeds"):
+        others = zip(errors, several("delong_freedom_of_seeds"), strict=True)
+        tests = [
+            Difference(difference / 100, error / 100, math.nan, math.nan, p_value, freedom)
+            for (difference, p_value), (error, freedom) in zip(pairs, others, strict=True)
+        ]
+    else:
+        tests = [_delong(difference / 100, p_value) for difference, p_value in pairs]
     seeds = tuple(map(int, row["difference_seeds"].split()))
     return Comparison(seeds, acc, balanced_acc, auc, tuple(tests))
 
 
 def _delong(difference: float, p_value: float) -> Difference:
-    """A test again from its p-value, which is that of difference / standard error.
+    """A normal test again from its p-value, as files of earlier versions have no standard error.
 
-    The standard error is nan if the p-value is 1, which any has without a difference.
+    It is nan if the p-value is 1, which any has without a difference.
     """
     from scipy import special  # costs more time to import than most commands take
 

@@ -341,7 +341,7 @@ def _operating_points(found: Finished) -> Iterator[str]:
     pairs = zip(found.calibration.positives, found.calibration.points, strict=True)
     for k, point in pairs:
         truth, known, scores = resampling.one_class(found.test.labels, p, k)
-        row = [f"{point.threshold:.3f}", _percent(point.sensitivity), _percent(point.specificity)]
+        row = [f"{point.threshold:.3g}", _percent(point.sensitivity), _percent(point.specificity)]
         if math.isnan(point.threshold):
             row = [NONE] * 7
         else:
@@ -367,17 +367,14 @@ def _operating_points(found: Finished) -> Iterator[str]:
 
 
 def _proportion(found: Finished, hits: np.ndarray, of: np.ndarray) -> Score:
-    """A proportion: by patients if these are known, else by Wilson, which small counts need.
-
-    Resamples of patients who are all right, or all wrong, do not differ: then by Wilson too, as if
-    there was one image of each.
-    """
+    """A proportion: by patients if these are known, else by Wilson, which small counts need."""
     if found.draws.grouped:
-        score = resampling.ratio(hits, of, found.draws)
-        if score.low != score.high:
-            return score
-        n = len(np.unique(np.asarray(found.groups)[of]))
-        return Score(score.value, *small_samples.wilson(score.value * n, n))
+        value, *ends = resampling.ratio(hits, of, found.draws)
+        patients = len(np.unique(np.asarray(found.groups)[of]))
+        low, high = small_samples.proportion_interval(
+            value, (ends[0], ends[1]), patients, int(of.sum())
+        )
+        return Score(value, low, high)
     n, count = int(of.sum()), int((hits & of).sum())
     return Score(count / n if n else math.nan, *small_samples.wilson(count, n))
 
@@ -455,7 +452,9 @@ def _subgroups(found: Finished) -> Iterator[str]:
     labels, raw, task = found.test.labels, found.raw, found.task
     for column, values in found.columns.items():
         rows = []
-        for each in subgroups.compare(labels, raw, task, values, found.groups):
+        for each in subgroups.compare(
+            labels, raw, task, values, found.groups, class_names=found.names
+        ):
             numbers = map(_interval, (each.auc, each.auc_difference, each.acc, each.acc_difference))
             row = [str(each.size), *numbers, each.note]
             rows.append([Entry(each.value), *map(Entry, row)])

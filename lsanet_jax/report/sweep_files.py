@@ -75,10 +75,14 @@ def to_csv(report: Report) -> tuple[str, str]:
             row["difference_seeds"] = " ".join(map(str, found.seeds))
             if found.delong:
                 row["delong_p"] = statistics.majority_p_value(found.delong)
-                row["delong_p_of_seeds"] = " ".join(f"{t.p_value:.6g}" for t in found.delong)
-                row["delong_difference_of_seeds"] = " ".join(
-                    f"{100 * t.difference:.6g}" for t in found.delong
-                )
+                of_seeds = {
+                    "p": [t.p_value for t in found.delong],
+                    "difference": [100 * t.difference for t in found.delong],
+                    "error": [100 * t.standard_error for t in found.delong],
+                    "freedom": [t.freedom for t in found.delong],
+                }
+                for name, values in of_seeds.items():
+                    row[f"delong_{name}_of_seeds"] = " ".join(f"{x:.6g}" for x in values)
         summary.append(row)
     for each in report.joined:
         for name, score in each.scores.items() if each.tested else ():

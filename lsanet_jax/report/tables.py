@@ -286,7 +286,9 @@ def p_text(p: float) -> str:
     """Format a p-value as .012, a small one as < .001, one next to .05 so that its side shows."""
     if math.isnan(p):
         return NONE
-    digits = 4 if f"{p:.3f}" == "0.050" and p != 0.05 else 3
+    digits = 3
+    while float(f"{p:.{digits}f}") == 0.05 != p and digits < 9:
+        digits += 1
     return "< .001" if p < 0.001 else f"{p:.{digits}f}".removeprefix("0")
 
 

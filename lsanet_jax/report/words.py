@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lsanet_jax import metrics
-from lsanet_jax.evaluation import comparison, learning_curve, statistics
+from lsanet_jax.evaluation import comparison, learning_curve, small_samples, statistics
 from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report import tables
 from lsanet_jax.report.folds import Joined
@@ -53,6 +53,7 @@ class Verdict(NamedTuple):
     p_value: float  # corrected for the number of methods; that of the difference is not
     time: float  # of training, in that of the plain network
     seeds: int = 0  # that both were trained with
+    visible: float = math.nan  # difference that the strictest of the corrected tests finds
 
     @property
     def differs(self) -> bool:
@@ -74,7 +75,7 @@ class Verdict(NamedTuple):
     def texts(self) -> tuple[str, str, str, str]:
         """The difference, its interval, the p-value and the time of training."""
         of, p = self.difference, tables.p_text(self.p_value)
-        interval = f"[{_signed(of.low)}, {_signed(of.high)}]"
+        interval = tables.NONE if math.isnan(of.low) else f"[{_signed(of.low)}, {_signed(of.high)}]"
         return _signed(of.difference), interval, p, f"{self.time:.1f} times"
 
 
@@ -106,7 +107,7 @@ def which_to_take(
     if worse:
         says.append(f"Worse by more than chance: {_joined(worse)}.")
     if others:
-        visible = np.median([v.difference.high - v.difference.difference for v in others])
+        visible = np.median([v.visible for v in others])
         none = f"For {_titles(others)} no difference could be shown."
         if not (better or worse):
             none = "None of them differs from it by more than chance."
@@ -155,19 +156,30 @@ def table(verdicts: Sequence[Verdict]) -> Table:
 def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
     found = list(_over_seeds(tests))
     corrected = comparison.holm([each.p_value for each in found])
-    for each, of, p_value in zip(tests, found, corrected, strict=True):
+    strictest = _over_seeds(tests, _LEVEL / max(1, np.isfinite(corrected).sum()))
+    for each, of, wide, p_value in zip(tests, found, strictest, corrected, strict=True):
         points = Difference(
             100 * of.difference, 100 * of.standard_error, 100 * of.low, 100 * of.high, of.p_value
         )
-        yield Verdict(each.title, points, p_value, each.seconds / plain, len(each.of_seeds))
+        visible = 100 * (wide.high - wide.difference)
+        time = each.seconds / plain
+        yield Verdict(each.title, points, p_value, time, len(each.of_seeds), visible)
 
 
-def _over_seeds(tests: Sequence[Tests]) -> Iterator[Difference]:
-    """Join the seeds of each method; the plain network's spread counts once, with most seeds."""
+def _over_seeds(tests: Sequence[Tests], level: float = _LEVEL) -> Iterator[Difference]:
+    """Join the seeds of each method; the plain network's spread counts once, with most seeds.
+
+    It enters every comparison, so it is not taken to be smaller than it looks: where it is larger
+    than the others', moving it towards them would make false claims of all methods at once.
+    """
     plain = max((each.plain_aucs for each in tests), key=len, default=())
     spreads = comparison.spreads_of([plain, *(each.aucs for each in tests)])
+    if spreads:
+        own = float(np.var(plain, ddof=1))
+        spreads[0] = spreads[0]._replace(variance=max(own, spreads[0].variance))
     for i, each in enumerate(tests, start=1):
-        yield comparison.over_seeds(each.of_seeds, [spreads[0], spreads[i]] if spreads else ())
+        of_both = [spreads[0], spreads[i]] if spreads else ()
+        yield comparison.over_seeds(each.of_seeds, of_both, level=level)
 
 
 def _tests(cells: Sequence[Cell], comparisons: Mapping[str, Comparison]) -> list[Tests]:
@@ -226,25 +238,31 @@ def _seconds(cells: Sequence[Cell]) -> float:
 
 def _why_untested(plain: Cell | Joined) -> str:
     """Name the classes that a test needs more images of."""
-    labels, task, names = _tested_on(plain)
+    labels, task, names, groups = _tested_on(plain)
     known, has = labels >= 0, labels == 1
     if task != "multi-label":
-        known, has = np.ones((len(labels), 1), bool), labels[:, None] == np.arange(len(names))
-    fewest = np.minimum(has.sum(axis=0), (known & ~has).sum(axis=0))
+        has = labels[:, None] == np.arange(len(names))
+        known = np.ones_like(has)
+    units = np.unique(groups, return_inverse=True)[1] if groups else np.arange(len(labels))
+    sides = [small_samples.sides(*of, units) for of in zip(has.T, known.T, strict=True)]
+    fewest = [min(side) for side in sides]
     # A class without any is in no AUC, unless no class is.
     few = [name for name, count in zip(names, fewest, strict=True) if count == min(1, max(fewest))]
     if not few:
         return "the scores of the methods do not vary enough for a test"
     which = f"{', '.join(few)} {'have' if len(few) > 1 else 'has'}"
-    return f"a test takes two images with and two without each finding, and {which} fewer"
+    what = "patients or other groups" if groups else "images"
+    return f"a test takes two {what} with and two without each finding, and {which} fewer"
 
 
-def _tested_on(plain: Cell | Joined) -> tuple[np.ndarray, str, Sequence[str]]:
-    """Return labels, task and class names of what the plain network was tested on."""
+def _tested_on(plain: Cell | Joined) -> tuple[np.ndarray, str, Sequence[str], Sequence[int]]:
+    """Return labels, task, class names and groups of what the plain network was tested on."""
     if isinstance(plain, Joined):
-        return plain.tested[0].labels, plain.task, tables.class_names(plain.cells[0])
+        first = plain.tested[0]
+        return first.labels, plain.task, tables.class_names(plain.cells[0]), first.groups
     first = plain.predicted[0]
-    return first.labels, first.result["task"], tables.class_names(plain)
+    groups = first.predictions.groups if first.predictions else ()
+    return first.labels, first.result["task"], tables.class_names(plain), groups
 
 
 def _the_plain_network(plain: Cell | Joined, data: str, verdicts: Sequence[Verdict]) -> str:
@@ -255,7 +273,7 @@ def _the_plain_network(plain: Cell | Joined, data: str, verdicts: Sequence[Verdi
         times += f" in each of {len(plain.cells)} folds"
     else:
         auc = float(np.mean(plain.percent("test", "auc")))
-    labels, task, _ = _tested_on(plain)
+    labels, task, *_ = _tested_on(plain)
     count, methods = len(labels), len(verdicts)
     averaged = "" if task == "binary-class" else ", on average over the classes"
     compared = f"One other method was compared with it, each trained {times}."
@@ -267,7 +285,7 @@ def _the_plain_network(plain: Cell | Joined, data: str, verdicts: Sequence[Verdi
     return (
         f"On the {count} test images of {data} the plain network reaches an AUC of {auc:.1f} %: of "
         "an image with a finding and one without, it gives the former the higher score in "
-        f"{auc:.0f} of 100 cases{averaged}. {compared}"
+        f"{auc:.{0 if auc < 99 else 1}f} of 100 cases{averaged}. {compared}"
     )
 
 
@@ -279,7 +297,7 @@ def _advice(better: Sequence[Verdict], others: Sequence[Verdict] = ()) -> str:
         nearest = min(near, key=lambda v: v.difference.p_value)
         return (
             f"Take the plain network for now. Nearest to a difference came {nearest}: more test "
-            "images, or more seeds such as --seeds=0,1,2,3,4, may tell."
+            "images, or new seeds in another workdir such as --seeds=3,4,5,6,7, may tell."
         )
     best = max(better, key=lambda v: v.difference.difference)
     why = "it has the highest AUC of those that are better."

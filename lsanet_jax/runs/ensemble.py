@@ -123,7 +123,8 @@ class Panel:
         if self.joint is None and (rule or coverage is not None):
             raise ConfigError(
                 "--sensitivity, --specificity and --coverage need calibrated runs of one "
-                "validation split: run lsanet calibrate, and leave out --raw and --checkpoint=last"
+                "validation split: run lsanet calibrate, and leave out --raw, --tta and "
+                "--checkpoint=last"
             )
 
     def _read(self, workdirs, rule, coverage) -> decisions.Calibration | None:

@@ -113,7 +113,7 @@ def test_one_seed_tells_nothing_of_a_method():
 
 
 def test_tests_without_an_error_tell_nothing():
-    nothing = Difference(0.2, *[math.nan] * 4)
+    nothing = Difference(0.2, *[math.nan] * 5)
     found = over_seeds([nothing, nothing._replace(difference=0.4)])
     assert found.difference == pytest.approx(0.3)
     assert np.isnan(found[1:]).all()
