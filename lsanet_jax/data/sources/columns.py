@@ -54,6 +54,7 @@ _FILES = (
         "id",
     ),
 )
+_NOT_IMAGES = re.compile("mask|segm|annot|overlay|heatmap", re.IGNORECASE)
 _LABELS = (
     *("label", "labels", "class", "classes", "classname", "classlabel", "labelname", "category"),
     *("diagnosis", "dx", "target", "findinglabels", "finding", "findings", "level", "grade"),
@@ -152,7 +153,7 @@ def choose(
     where: object,
     header: Sequence[str],
     rows: Sequence[Row],
-    is_file: Callable[[str], bool],
+    find: Callable[[str], Sequence[str]],
     *,
     task: str | None = None,
     folds: int = 0,
@@ -167,7 +168,7 @@ def choose(
         where: the table and its first line, for errors.
         header: names of the columns.
         rows: the cells.
-        is_file: whether a cell leads to an image.
+        find: lists the images that a cell leads to.
         task: 'multi-label' wants columns of 0 and 1, even one.
         folds: config.data.folds; if it is not 0, a column may number the folds.
         file_column: config.data.file_column.
@@ -193,7 +194,7 @@ def choose(
                     f"config.data.{field} is {name!r}, expected one of the columns of {where}"
                     f" {_listed(header)}."
                 )
-    file = file_column or _file_column(where, header, rows, is_file)
+    file = file_column or _file_column(where, header, rows, find)
     others = [name for name in header if name not in (file, *labels)]
     fold = "" if split_column == NONE or not folds else _fold_column(where, others, rows, folds)
     others = [name for name in others if name != fold]
@@ -207,20 +208,23 @@ def choose(
 
 
 def _file_column(
-    where: object, header: Sequence[str], rows: Sequence[Row], is_file: Callable[[str], bool]
+    where: object,
+    header: Sequence[str],
+    rows: Sequence[Row],
+    find: Callable[[str], Sequence[str]],
 ) -> str:
     """Find the column of files: of those known by name, the first whose cells lead to images."""
     known = sorted((n for n in header if key(n) in _FILES), key=lambda n: _FILES.index(key(n)))
     first_rows = [row for row in rows[:200] if any(row.values())]
     for name in known:
-        if any(is_file(row[name]) for row in first_rows):
+        if any(find(row[name]) for row in first_rows):
+            _refuse_rivals(where, name, header, first_rows, find)
+            log.info("%s column %r holds the files.", where, name)
             return name
     if known and key(known[0]) not in ("name", "uid", "id"):
         return known[0]  # The first row that leads nowhere is an error, which says so.
     by_content = [
-        name
-        for name in header
-        if first_rows and all(row[name].strip() and is_file(row[name]) for row in first_rows)
+        name for name in header if first_rows and all(find(row[name]) for row in first_rows)
     ]
     if len(by_content) == 1:
         log.info("%s column %r holds the files.", where, by_content[0])
@@ -229,6 +233,31 @@ def _file_column(
         f"{where} found no column of files among {_listed(header)}, expected one such as 'file',"
         " 'image' or 'image_id': rename it, or name it in config.data.file_column."
     )
+
+
+def _refuse_rivals(
+    where: object,
+    chosen: str,
+    header: Sequence[str],
+    rows: Sequence[Row],
+    find: Callable[[str], Sequence[str]],
+) -> None:
+    """Refuse a column that may number the rows, if another one leads to other images."""
+    is_number = lambda name: all(row[name].strip().isdecimal() for row in rows)
+    found = [tuple(find(row[chosen])) for row in rows]
+    if all(found) and not is_number(chosen):
+        return
+    for name in header:
+        if _NOT_IMAGES.search(name) or is_number(name):
+            continue
+        others = [tuple(find(row[name])) for row in rows]
+        differing = [rows[i] for i in range(len(rows)) if found[i] != others[i]]
+        if all(others) and len(set(others)) == len(rows) and differing:
+            raise DataError(
+                f"{where} columns {chosen!r} and {name!r} lead to different images, such as"
+                f" {differing[0][chosen]!r} and {differing[0][name]!r} in one row, expected one"
+                " column of files: name it in config.data.file_column."
+            )
 
 
 def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> str:

@@ -108,7 +108,7 @@ def read_table(
                 f"{where} {name!r} is an image, so the table has no header: put a line with the"
                 " names of the columns, such as file,label, at its top."
             )
-    chosen = choose(where, header.names, cells, files.exists, task=task, folds=folds, **given)
+    chosen = choose(where, header.names, cells, files.find, task=task, folds=folds, **given)
     names = list(chosen.labels)
     joint = _joint(names[0], cells, task)
     if task == "multi-label" and len(names) == 1 and not columns_lib.is_binary(names[0], cells):

@@ -425,6 +425,27 @@ def test_rows_that_repeat_an_image_count_once_and_it_says_so(jpegs, caplog):
     assert "2 row(s) repeat an earlier one" in caplog.text
 
 
+@pytest.mark.parametrize("names", ["id,fname", "image,jpg_path", "id,image_file_path"])
+def test_the_number_of_a_row_is_not_taken_for_a_file(tmp_path, names):
+    put(tmp_path, *(f"{i}.png" for i in range(12)))
+    rows = [f"{i},{11 - i}.png,{'ab'[i % 2]}" for i in range(12)]
+    lines = (f"{names},label", *rows)
+    number, file = names.split(",")
+    assert f"columns {number!r} and {file!r} lead to different images" in error_of(tmp_path, *lines)
+    assert labels_of(read(tmp_path, *lines, file_column=file))["11.png"] == 0
+    rows = [f"{i},{11 - i}.png,{'ab'[i % 2]}" for i in range(1, 12)]
+    message = error_of(tmp_path, f"{names},label", "99,11.png,a", *rows)
+    assert "such as '99' and '11.png' in one row" in message
+
+
+def test_other_columns_may_lead_to_masks_or_to_the_same_images(tmp_path, caplog):
+    put(tmp_path, *(name for i in range(12) for name in (f"x/{i}.png", f"m/{i}_m.png")))
+    rows = [f"{i},x/{i}.png,m/{i}_m.png,{'ab'[i % 2]}" for i in range(12)]
+    with caplog.at_level(logging.INFO):
+        assert "x/3.png" in labels_of(read(tmp_path, "image,jpg,mask,label", *rows))
+    assert "column 'image' holds the files" in caplog.text
+
+
 # Spreadsheets
 
 
