@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from lsanet_jax.data.dataset import SPLITS
+from lsanet_jax.data.sources.columns import part
 from lsanet_jax.data.sources.table import Record, read_csv
 from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.runtime.files import replacing
@@ -375,7 +376,7 @@ def _draw(
     free = np.array([record.split == "train" for record in records])
     splits = np.array([record.split for record in records], dtype="<U5")
     if options.folds:
-        given = [record.fold for record in records if record.split == "train"]
+        given = [part(record.fold) for record in records if record.split == "train"]
         if any(given):
             order = sorted(set(given), key=lambda fold: (fold.zfill(9), fold))
             fold_of = np.array([order.index(fold) for fold in given])

@@ -332,3 +332,40 @@ def test_leaks_may_be_meant(tmp_path, leaks, caplog):
         list_folder(tmp_path, csv="t.csv")
     assert len(list_folder(tmp_path, csv="t.csv", leaks=leaks).train.files) == 8
     assert ("several splits" in caplog.text) == (leaks == "warn")
+
+
+# Given folds
+
+
+def put_column(tmp_path, column, folds):
+    for i in range(12):
+        put(tmp_path, f"{i:02}.png", i)
+    rows = [f"{i:02}.png,{'ab'[i // 3 % 2]},{folds[i % len(folds)]}" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join([f"file,label,{column}", *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["fold_number", "Fold No", "outer_fold", "split_fold", "KFold_5", "fold5", "cv", "Fold"],
+)
+def test_columns_of_folds_are_known_whatever_they_are_called(tmp_path, column):
+    put_column(tmp_path, column, ("0", "1.0", "2", "0", "1", "2.0"))
+    tested = {
+        int(file[:2]) for file in list_folder(tmp_path, csv="t.csv", folds=3, fold=1).test.files
+    }
+    assert tested == {1, 4, 7, 10}
+    with pytest.raises(DataError, match=f"'{column}' looks like one of splits.*data.folds to 3"):
+        list_folder(tmp_path, csv="t.csv")
+
+
+@pytest.mark.parametrize("column", ["scaffold", "manifold", "cv", "fold_change"])
+def test_other_columns_are_not_folds(tmp_path, column):
+    put_column(tmp_path, column, ("0.5", "1", "0.25"))
+    list_folder(tmp_path, csv="t.csv", folds=2)
+    list_folder(tmp_path, csv="t.csv")
+
+
+def test_a_fold_of_minus_one_is_no_part(tmp_path):
+    put_column(tmp_path, "fold", ("0", "1", "-1"))
+    with pytest.raises(DataError, match="line 4: 'fold' is '-1', expected the number of a fold"):
+        list_folder(tmp_path, csv="t.csv", folds=2)

@@ -7,7 +7,7 @@ the config field which settles it; a column that looks like one of these is neve
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lsanet_jax.data.dataset import SPLITS
 from lsanet_jax.errors import ConfigError, DataError
@@ -64,11 +64,10 @@ _SPLIT_NAMES = (
     *("split", "splits", "set", "subset", "partition", "datasplit", "datasetsplit", "phase"),
     *("usage", "traintest", "traintestsplit", "trainvaltest", "setname", "splitname", "dataset"),
 )
-_SPLIT_FLAGS = (
-    *("train", "istrain", "intrain", "trainset", "istraining", "training", "test", "istest"),
-    *("intest", "testset", "istesting", "testing", "val", "isval", "valid", "isvalid", "holdout"),
+_FOLD = re.compile(  # The name of a column, not only its letters: no 'scaffold'.
+    "(?:(?:.*[^a-z])?(?:k|cv|test|val|outer|inner|split)?folds?|cv|cross[^a-z]?val(?:idation)?)"
+    "[^a-z]*(?:id|no|nr|number|num|index|idx)?[^a-z]*"
 )
-_FOLDS = ("fold", "folds", "foldid", "kfold", "cvfold")
 _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
     *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
     *("donor", "animal", "pid", "mrn", "case", "study", "exam", "examination", "visit", "lesion"),
@@ -106,11 +105,18 @@ _NOT_LABELS = {
         "date",
     ),
 }
-_SPLIT_VALUES = {
-    **dict.fromkeys(("train", "training", "trn", "traindata", "trainset", "trainingset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "validationset"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "testset", "testdata", "holdout"), "test"),
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
+    **dict.fromkeys(("tune", "tuning"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("eval", "evaluation", "external"), "test"),
 }
+_GUESSED_SPLITS = {"tune", "tuning", "eval", "evaluation", "external"}
+_AROUND = "(?:(?:isic|task)[0-9]*|images?|imgs?|pictures?|data|set|input)*"
+_SPLIT = f"[0-9]*{_AROUND}({'|'.join(_SPLIT_WORDS)}){_AROUND}(?:(?:19|20)[0-9]{{2}})?"
+_SPLIT_FLAG = f"(?:is|in|for)?{_SPLIT}(?:flag)?"
+_NO = {"", "0", "0.0", "no", "n", "false", "f", "-"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +147,44 @@ def key(name: str) -> str:
 
 def split_of(value: str) -> str | None:
     """Return 'train', 'val' or 'test' for a word such as 'Training' or 'dev'; None for others."""
-    return _SPLIT_VALUES.get(key(value))
+    return _SPLIT_WORDS.get(_split_word(value))
+
+
+def refuse_partly(where: object, what: str, values: Iterable[str]) -> None:
+    """Raises DataError if only some values are words for splits, 'train' or 'test' among them."""
+    words = {value: _split_word(value) for value in sorted(values)}
+    others = [value for value, word in words.items() if not word]
+    if others and not {"train", "training", "test", "testing"}.isdisjoint(words.values()):
+        known = [value for value, word in words.items() if word]
+        raise DataError(
+            f"{where} {what} {_listed(known)} look(s) like splits, but {_listed(others)} do(es)"
+            " not, expected words for train, val and test only: rename the latter, or, if the"
+            " splits are not to be used, set config.data.split_column to 'none'."
+        )
+
+
+def refuse_two_words(where: object, what: str, values: Iterable[str]) -> None:
+    """Raises DataError if words as 'val' and 'dev' mean one split; guessed ones are logged."""
+    for split in SPLITS:
+        same = [value for value in sorted(values) if split_of(value) == split]
+        if len({_split_word(value)[0] for value in same}) > 1:
+            raise DataError(
+                f"{where} {what} {_listed(same)} may all be the split {split}, expected one word"
+                " for it: rename the others, or, if the splits are not to be used, set"
+                " config.data.split_column to 'none'."
+            )
+        if guessed := [value for value in same if _split_word(value) in _GUESSED_SPLITS]:
+            log.warning("%s %s %s: read as the split %s.", where, what, _listed(guessed), split)
+
+
+def _split_word(value: str) -> str:
+    found = re.fullmatch(_SPLIT, key(value))
+    return found[1] if found else ""
+
+
+def part(fold: str) -> str:
+    """Return the name of a fold, without a spreadsheet's '.0'."""
+    return fold.strip().removesuffix(".0")
 
 
 def is_nobody(value: str) -> bool:
@@ -199,6 +242,8 @@ def choose(
     fold = "" if split_column == NONE or not folds else _fold_column(where, others, rows, folds)
     others = [name for name in others if name != fold]
     split = "" if split_column == NONE else split_column or _split_column(where, others, rows)
+    if split:
+        refuse_two_words(where, f"column {split!r}:", _values(split, rows))
     group = "" if group_column == NONE else group_column or _group_column(where, others, rows)
     if not labels:
         rest = [name for name in others if name not in (split, group)]
@@ -263,18 +308,19 @@ def _refuse_rivals(
 def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> str:
     """Find the column of splits, by its name or by its cells."""
     exact = [name for name in names if name == "split"]
-    by_name = [name for name in names if key(name) in _SPLIT_NAMES]
-    folds = [name for name in names if key(name) in _FOLDS]
+    folds = [name for name in names if _is_fold(name, rows)]
+    by_name = [name for name in names if _is_split_name(name) and name not in folds]
     found = exact or [name for name in by_name if _split_words(name, rows)]
     found = found or [name for name in names if _split_words(name, rows) == {*SPLITS}]
     found = found or [name for name in folds if _split_words(name, rows)]
-    found = found or [name for name in names if _only_splits(name, rows)]
-    flags = [name for name in names if key(name) in _SPLIT_FLAGS and is_binary(name, rows)]
+    found = found or [name for name in names if _only_splits(where, name, rows)]
+    flags = [name for name in names if _is_flag(name, rows)]
     if flags and not found:
         raise DataError(
-            f"{where} column {flags[0]!r} looks like one of splits, but holds 0 and 1, expected one"
-            " column of train, val and test: replace the values, or, if the column is not to be"
-            " used, set config.data.split_column to 'none'."
+            f"{where} column {flags[0]!r} looks like one of splits, but holds"
+            f" {_listed(_values(flags[0], rows))}, expected one column of train, val and test:"
+            " replace the values, or, if the column is not to be used, set"
+            " config.data.split_column to 'none'."
         )
     if len(found) > 1:
         raise DataError(
@@ -282,14 +328,15 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
             " config.data.split_column, or 'none'."
         )
     for name in [] if found else (*by_name, *folds):
-        values = sorted({row[name].strip() for row in rows} - {""})
+        values = [value for value in _values(name, rows) if value]
         if len(values) > 1 and (name in folds or all(value.isdecimal() for value in values)):
+            parts = {part(value) for value in values} - UNCERTAIN
             raise DataError(
                 f"{where} column {name!r} looks like one of splits, but holds {_listed(values)},"
                 " expected train, val and test: replace the values, or, if the column is not to be"
                 " used, set config.data.split_column to 'none'."
                 + (
-                    f" For a cross-validation by it, set config.data.folds to {len(values)}, and"
+                    f" For a cross-validation by it, set config.data.folds to {len(parts)}, and"
                     " config.data.fold to the part to test."
                     if name in folds
                     else ""
@@ -304,10 +351,10 @@ def _split_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> s
 
 def _fold_column(where: object, names: Sequence[str], rows: Sequence[Row], folds: int) -> str:
     """Find a column that numbers the folds; a given assignment is never drawn anew."""
-    found = [name for name in names if key(name) in _FOLDS and not _split_words(name, rows)]
+    found = [name for name in names if _is_fold(name, rows) and not _split_words(name, rows)]
     if not found:
         return ""
-    values = {row[found[0]].strip() for row in rows} - {""}
+    values = {part(row[found[0]]) for row in rows} - {""} - UNCERTAIN
     if len(found) > 1 or len(values) != folds:
         what = f"columns {_listed(found)}" if len(found) > 1 else f"{len(values)} values in it"
         raise DataError(
@@ -319,14 +366,40 @@ def _fold_column(where: object, names: Sequence[str], rows: Sequence[Row], folds
     return found[0]
 
 
+def _values(name: str, rows: Sequence[Row]) -> list[str]:
+    return sorted({row[name].strip() for row in rows})
+
+
+def _is_split_name(name: str) -> bool:
+    return key(name) in _SPLIT_NAMES or key(name).endswith(("split", "partition"))
+
+
+def _is_fold(name: str, rows: Sequence[Row]) -> bool:
+    """Whether a column's name says that it numbers folds, and its cells are no measurements."""
+    is_fraction = lambda cell: bool(re.fullmatch("-?[0-9]*[.,][0-9]*[1-9][0-9]*", cell))
+    named = _FOLD.fullmatch(name.casefold())
+    return bool(named) and not any(is_fraction(value) for value in _values(name, rows))
+
+
+def _is_flag(name: str, rows: Sequence[Row]) -> bool:
+    """Whether a column says of each image whether it is in one split."""
+    if not re.fullmatch(_SPLIT_FLAG, key(name)):
+        return False
+    values = {value.casefold() for value in _values(name, rows)}
+    return is_binary(name, rows) or (len(values) == 2 and not values.isdisjoint(_NO))
+
+
 def _split_words(name: str, rows: Sequence[Row]) -> set[str]:
     return {split for row in rows if (split := split_of(row[name]))}
 
 
-def _only_splits(name: str, rows: Sequence[Row]) -> bool:
+def _only_splits(where: object, name: str, rows: Sequence[Row]) -> bool:
     """Whether all cells are words for splits, 'train' and another one among them."""
-    values = {split_of(row[name]) for row in rows}
-    return "train" in values and len(values) > 1 and None not in values
+    values = _values(name, rows)
+    if key(name) not in _LABELS and len(values) <= 2 * len(SPLITS):
+        refuse_partly(where, f"column {name!r}:", values)
+    found = {*map(split_of, values)}
+    return "train" in found and len(found) > 1 and None not in found
 
 
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
@@ -363,7 +436,7 @@ def _label_columns(
     """Find the column of classes, else the columns of 0 and 1."""
     free = [name for name in names if key(name) and key(name) not in _NOT_LABELS]
     free = [
-        name for name in free if key(name) not in _FOLDS and not key(name).startswith("unnamed")
+        name for name in free if not _is_fold(name, rows) and not key(name).startswith("unnamed")
     ]
     if "label" in free and task != "multi-label":
         _tell_of_others(where, "label", free, rows)

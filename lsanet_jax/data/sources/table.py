@@ -138,14 +138,22 @@ def read_table(
 
 def _with_splits_of_paths(file: pathlib.Path, records: list[Record]) -> list[Record]:
     """Take the splits from the folders of the files, if these tell of several."""
-    found = []
+    words = []
     for record in records:
-        folders = record.file.split("/")[:-1]
-        found.append(next(filter(None, map(columns_lib.split_of, folders)), None))
-    if None in found or len(set(found)) < 2:
+        folder = posixpath.dirname(record.file)
+        words.append(next(filter(columns_lib.split_of, folder.split("/")), folder or "."))
+    if len({*map(columns_lib.split_of, words)}) < 2:
         return records
+    where = f"{file}: there is no column of splits;"
+    columns_lib.refuse_partly(where, "the folders", {*words})
+    found = [columns_lib.split_of(word) for word in words]
+    if None in found:
+        return records
+    columns_lib.refuse_two_words(where, "the folders", {*words})
     log.warning("%s: no column of splits; they are taken from the folders of the files.", file)
-    return [record._replace(split=split) for record, split in zip(records, found, strict=True)]
+    return [
+        record._replace(split=split) for record, split in zip(records, found, strict=True) if split
+    ]
 
 
 class Header(NamedTuple):
@@ -355,7 +363,7 @@ def _records(
             nobody[group] += 1
             group = ""
         has_fold = chosen.fold and split == "train"
-        fold = _filled(where, row, chosen.fold, "split_column") if has_fold else ""
+        fold = _part(where, row, chosen.fold) if has_fold else ""
         record = Record(found[0], label, split, group, fold)
         line_of_first, first = records.setdefault(found[0], (line, record))
         if first != record:
@@ -385,6 +393,16 @@ def _split(where: str, row: Mapping[str, str], column: str) -> str:
             " cell."
         )
     return split
+
+
+def _part(where: str, row: Mapping[str, str], column: str) -> str:
+    value = row[column].strip()
+    if value.lower() in MISSING | UNCERTAIN:
+        raise DataError(
+            f"{where} {column!r} is {row[column]!r}, expected the number of a fold: correct the"
+            " cell, take the row out, or set config.data.split_column to 'none'."
+        )
+    return value
 
 
 def _filled(where: str, row: Mapping[str, str], column: str, field: str) -> str:

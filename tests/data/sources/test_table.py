@@ -506,9 +506,46 @@ def test_a_pipe_as_table_is_an_error_at_once(tmp_path):
 
 
 def test_split_words():
-    assert [columns.split_of(word) for word in ("Train", "VALID", "Test set", "dev", "extra")] == [
-        "train", "val", "test", "val", None,
-    ]  # fmt: skip
+    words = {
+        "train": ("Train", "TrainSet", "train_images", "1_train", "ISIC_2019_Training_Input"),
+        "val": ("VALID", "dev", "validate", "tuning", "val2017"),
+        "test": ("Test set", "evaluation", "external"),
+        None: ("extra", "invalid", "stress test", "test2", "data", ""),
+    }
+    for split, names in words.items():
+        assert {*map(columns.split_of, names)} == {split}
+
+
+@pytest.mark.parametrize(
+    "words", [("train_images", "val_images", "test_images"), ("TrainSet", "validate", "external")]
+)
+def test_words_for_splits_may_stand_beside_others(tmp_path, words, caplog):
+    names = [f"{words[i % 3]}/{i}.png" for i in range(12)]
+    put(tmp_path, *names)
+    rows = [f"{name},{'ab'[i // 3 % 2]}" for i, name in enumerate(names)]
+    splits = splits_of(read(tmp_path, "file,label", *rows))
+    assert splits == {name: SPLITS[i % 3] for i, name in enumerate(names)}
+    assert ("'external': read as the split test" in caplog.text) == ("external" in words)
+    rows = [f"{row},{words[i % 3]}" for i, row in enumerate(rows)]
+    assert splits_of(read(tmp_path, "file,label,cohort", *rows)) == splits
+
+
+def test_words_for_splits_that_are_not_certain_are_an_error(tmp_path):
+    words = ("train", "test", "spare")
+    names = [f"{words[i % 3]}/{i}.png" for i in range(12)]
+    put(tmp_path, *names)
+    rows = [f"{name},{'ab'[i // 3 % 2]}" for i, name in enumerate(names)]
+    message = error_of(tmp_path, "file,label", *rows)
+    assert "the folders 'test', 'train' look(s) like splits, but 'spare' do(es) not" in message
+    assert len(labels_of(read(tmp_path, "file,label", *rows, split_column="none"))) == 12
+    cells = [f"{row},{('train', 'test', '')[i % 3]}" for i, row in enumerate(rows)]
+    assert "column 'cohort': 'test', 'train' look(s) like splits, but ''" in error_of(
+        tmp_path, "file,label,cohort", *cells
+    )
+    cells = [f"{row},{('train', 'test', 'external')[i % 3]}" for i, row in enumerate(rows)]
+    assert "column 'split': 'external', 'test' may all be the split test" in error_of(
+        tmp_path, "file,label,split", *cells
+    )
 
 
 def test_unknown_labels_reach_the_dataset(tmp_path):
@@ -550,8 +587,20 @@ def test_what_is_not_a_table_is_named(tmp_path, start, kind):
 def test_a_split_given_by_0_and_1_is_not_ignored(jpegs, column):
     rows = [f"ISIC_{i:04}.jpg,{'ab'[i % 2]},{int(i > 9)}" for i in range(12)]
     (jpegs / "t.csv").write_text("\n".join([f"file,label,{column}", *rows]))
-    with pytest.raises(DataError, match=f"column '{column}' looks like one of splits, but holds 0"):
+    with pytest.raises(
+        DataError, match=f"column '{column}' looks like one of splits, but holds '0', '1'"
+    ):
         list_folder(jpegs, csv="t.csv")
+
+
+@pytest.mark.parametrize("column", ["validation", "is_val", "test_flag", "in_test_set", "holdout"])
+@pytest.mark.parametrize("values", [("no", "yes"), ("N", "Y"), ("", "x"), ("0", "1")])
+def test_a_split_given_by_any_two_values_is_not_ignored(jpegs, column, values):
+    rows = [f"{n},{'ab'[i % 2]},{values[i > 9]}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, f"file,label,{column}", *rows)
+    assert f"column {column!r} looks like one of splits, but holds" in message
+    rows = [f"{n},{('positive', 'negative')[i % 2]}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, f"file,{column}", *rows).class_names == ("negative", "positive")
 
 
 @pytest.mark.parametrize(
