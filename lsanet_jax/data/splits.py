@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from lsanet_jax.data import groups as groups_lib
 from lsanet_jax.data.dataset import SPLITS
 from lsanet_jax.data.sources.columns import part
 from lsanet_jax.data.sources.table import Record, read_csv
@@ -313,14 +314,6 @@ def join_units(
     Groups in two spellings ('P01' and 'p01 ', '7' and '007') are one, and a warning says so.
     """
     index = {record.file: place for place, record in enumerate(records)}
-    parent = list(range(len(records)))
-
-    def root_of(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
     groups: dict[Hashable, list[int]] = collections.defaultdict(list)
     spellings = collections.defaultdict(set)
     for place, record in enumerate(records):
@@ -332,11 +325,8 @@ def join_units(
         shown = ", ".join(" and ".join(map(repr, names)) for names in twice[:3])
         log.warning("%d group(s) are spelled in several ways, read as one: %s", len(twice), shown)
     same = [[index[file] for file in files if file in index] for files in identical]
-    for members in (*groups.values(), *same):
-        for member in members[1:]:
-            first, second = sorted((root_of(members[0]), root_of(member)))
-            parent[second] = first
-    _, units = np.unique([root_of(place) for place in range(len(records))], return_inverse=True)
+    joined = groups_lib.join(len(records), (*groups.values(), *same))
+    _, units = np.unique(joined, return_inverse=True)
     return units
 
 

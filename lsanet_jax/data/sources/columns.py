@@ -4,11 +4,13 @@ Names are compared without case, blanks and punctuation. What is not certain is 
 the config field which settles it; a column that looks like one of these is never ignored silently.
 """
 
+import collections
 import dataclasses
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from lsanet_jax.data import groups as groups_lib
 from lsanet_jax.data.dataset import SPLITS
 from lsanet_jax.errors import ConfigError, DataError
 
@@ -70,15 +72,21 @@ _FOLD = re.compile(  # The name of a column, not only its letters: no 'scaffold'
 )
 _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
     *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
-    *("donor", "animal", "pid", "mrn", "case", "study", "exam", "examination", "visit", "lesion"),
+    *("paciente", "paziente", "患者", "donor", "animal", "mouse", "rat", "pid", "mrn", "case"),
+    *("encounter", "accession", "study", "exam", "examination", "visit", "specimen", "wsi"),
+    *("slide", "video", "lesion"),
+)
+_GROUPS_BY_ID = ("eye", "biopsy", "series", "volume")  # Alone, they are a side or a measurement.
+_SUFFIX = (
+    "(?:id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
+    "|anon|anonymized|anonymised)"
 )
 _GROUP = re.compile(
     "(?:id|anon|anonymized|anonymised|pseudo|unique|original|deidentified|hashed)*"
-    f"({'|'.join(_GROUPS)})"
-    "(?:s|id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
-    "|anon|anonymized|anonymised)*"
+    f"(?:({'|'.join(_GROUPS)})(?:s|{_SUFFIX})*|({'|'.join(_GROUPS_BY_ID)}){_SUFFIX}+)"
 )
-_LIKE_GROUP = re.compile(".+(patient|subject)(?:id|no|nr|number|num|code|key|uid)")
+_LIKE_GROUP = re.compile(".+(patient|subject)()(?:id|no|nr|number|num|code|key|uid)")
+_ID = {"id", "ids", "uid", "no", "nr", "num", "number", "key"}
 _NOT_LABELS = {
     *(
         "age",
@@ -127,7 +135,7 @@ class Chosen:
         file: holds the images' names.
         labels: one column of classes, or several of 0 and 1.
         split: of the splits, or ''.
-        group: of patients or the like, whose images stay together, or ''.
+        groups: of patients or the like, whose images stay together, the coarsest first.
         no_split: whether the user says that splits are not given.
         fold: numbers the parts of a cross-validation, or ''.
     """
@@ -135,7 +143,7 @@ class Chosen:
     file: str
     labels: tuple[str, ...]
     split: str
-    group: str
+    groups: tuple[str, ...]
     no_split: bool = False
     fold: str = ""
 
@@ -244,12 +252,16 @@ def choose(
     split = "" if split_column == NONE else split_column or _split_column(where, others, rows)
     if split:
         refuse_two_words(where, f"column {split!r}:", _values(split, rows))
-    group = "" if group_column == NONE else group_column or _group_column(where, others, rows)
-    if not labels:
-        rest = [name for name in others if name not in (split, group)]
-        rest = [name for name in rest if _group_rank(name, rows) is None]
-        labels = _label_columns(where, rest, rows, task)
-    return Chosen(file, labels, split, group, split_column == NONE, fold)
+    groups = (group_column,) if group_column else _group_columns(where, others, rows)
+    groups = () if group_column == NONE else groups
+    rest = [name for name in others if name not in (split, *groups)]
+    rest = [name for name in rest if _group_rank(name, rows) is None]
+    labels = labels or _label_columns(where, rest, rows, task)
+    if group_column != NONE:
+        rest = [name for name in rest if name not in labels]
+        classes = len(_values(labels[0], rows)) if len(labels) == 1 else len(labels)
+        _tell_of_ids(where, rest, rows, groups, classes)
+    return Chosen(file, labels, split, groups, split_column == NONE, fold)
 
 
 def _file_column(
@@ -405,29 +417,94 @@ def _only_splits(where: object, name: str, rows: Sequence[Row]) -> bool:
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
     """Return a small number for coarse groups; None for a column that is not one of groups."""
     match = _GROUP.fullmatch(key(name)) or _LIKE_GROUP.fullmatch(key(name))
-    if not match or ("id" not in key(name) and len(rows) > 4 and is_binary(name, rows)):
+    if not match or ("id" not in key(name) and len(rows) > 4 and is_binary(name, rows, 0.9)):
         return None  # A column 'case' or 'lesion' of 0 and 1 is a label.
-    return _GROUPS.index(match[1])
+    return (_GROUPS + _GROUPS_BY_ID).index(match[1] or match[2])
 
 
-def _group_column(where: object, names: Sequence[str], rows: Sequence[Row]) -> str:
-    """Find the column of the coarsest groups; one that is the same in all rows says nothing."""
+def _group_columns(where: object, names: Sequence[str], rows: Sequence[Row]) -> tuple[str, ...]:
+    """Find the column of the coarsest groups, and others that tie these together.
+
+    A column that is the same in all rows says nothing, and one that would leave few groups, as the
+    number of a visit does, is not of what stays together.
+    """
     known = [name for name in names if _group_rank(name, rows) is not None]
     known.sort(key=lambda name: _group_rank(name, rows) or 0)
+    found: tuple[str, ...] = ()
     for name in known:
-        if len({row[name] for row in rows}) > 1 or len(rows) < 2:
+        count = len(_values(name, rows))
+        if count < 2 <= len(rows):
+            log.warning("%s column %r is the same in all rows, and is not used.", where, name)
+        elif not found:
             log.info("%s images with the same %r stay in one split.", where, name)
-            return name
-        log.warning("%s column %r is the same in all rows, and is not used.", where, name)
-    for name in (name for name in names if name not in known):
+            found = (name,)
+        elif (tied := _count(rows, (*found, name))) < (before := _count(rows, found)):
+            if _is_id(name) and 2 * tied > min(before, count) and 8 * tied > len(rows):
+                log.warning("%s images with the same %r stay in one split too.", where, name)
+                found += (name,)
+            else:
+                _tell_of_group(where, name)
+    for name in (name for name in names if name not in known and not found):
         if any(stem in key(name) for stem in ("patient", "subject", "lesionid")):
-            log.warning(
-                "%s column %r is not used; if its images must stay in one split, name it in"
-                " config.data.group_column.",
-                where,
-                name,
-            )
-    return ""
+            _tell_of_group(where, name)
+    return found
+
+
+def _tell_of_ids(
+    where: object,
+    names: Sequence[str],
+    rows: Sequence[Row],
+    groups: tuple[str, ...],
+    classes: int,
+) -> None:
+    """Log identifiers that most rows share with others, and that groups do not hold together."""
+    for name in filter(_is_id, names):
+        counts = collections.Counter(row[name].strip() for row in rows if not _is_blank(row[name]))
+        repeated = sum(count for count in counts.values() if count > 1)
+        is_loose = not groups or _count(rows, (*groups, name)) < _count(rows, groups)
+        if len(counts) > classes and 2 * repeated > len(rows) and is_loose:
+            _tell_of_group(where, name)
+
+
+def _tell_of_group(where: object, name: str) -> None:
+    log.warning(
+        "%s column %r is not used; if its images must stay in one split, name it in"
+        " config.data.group_column.",
+        where,
+        name,
+    )
+
+
+def groups_of(rows: Sequence[Row], names: tuple[str, ...]) -> list[str]:
+    """Name the group of each row; several columns make one group of all rows that they tie."""
+    if len(names) < 2:
+        return [row[name] for row in rows for name in names] or [""] * len(rows)
+    filled = lambda row: next((row[n] for n in names if not _is_blank(row[n])), row[names[0]])
+    return [filled(rows[first]) for first in _tied(rows, names)]
+
+
+def _tied(rows: Sequence[Row], names: tuple[str, ...]) -> list[int]:
+    """Return for each row the first one that cells of the columns tie it to."""
+    places = collections.defaultdict(list)
+    for place, row in enumerate(rows):
+        for name in names:
+            if not _is_blank(row[name]):
+                places[name, row[name].strip()].append(place)
+    return groups_lib.join(len(rows), places.values())
+
+
+def _count(rows: Sequence[Row], names: tuple[str, ...]) -> int:
+    return len({*_tied(rows, names)})
+
+
+def _is_blank(cell: str) -> bool:
+    return cell.strip().lower() in MISSING or is_nobody(cell)
+
+
+def _is_id(name: str) -> bool:
+    """Whether a column's name says that it numbers something: 'slide_id', 'SeriesInstanceUID'."""
+    last = re.split("[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name.strip())[-1].casefold()
+    return last in _ID or last.endswith("uid")
 
 
 def _label_columns(
@@ -480,12 +557,12 @@ def _tell_of_others(where: object, chosen: str, names: Sequence[str], rows: Sequ
         )
 
 
-def is_binary(name: str, rows: Sequence[Row]) -> bool:
-    """Whether at least half of the cells that are filled are 0 or 1: the others are mistakes."""
+def is_binary(name: str, rows: Sequence[Row], least: float = 0.5) -> bool:
+    """Whether at least a share of the cells that are filled are 0 or 1: the others are mistakes."""
     cells = [row[name].strip().lower() for row in rows]
     filled = [cell for cell in cells if cell not in MISSING]
     sound = sum(cell in ZERO_OR_ONE or cell in UNCERTAIN for cell in filled)
-    return bool(filled) and 2 * sound >= len(filled)
+    return bool(filled) and sound >= least * len(filled)
 
 
 def _listed(names: Sequence[str]) -> str:

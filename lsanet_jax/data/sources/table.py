@@ -344,7 +344,8 @@ def _records(
     """Join labels, splits and groups to the images; rows that say the same again are counted."""
     records: dict[str, tuple[int, Record]] = {}
     repeated, nobody = 0, collections.Counter()
-    for (line, row), label in zip(rows, labels, strict=True):
+    groups = columns_lib.groups_of([row for _, row in rows], chosen.groups)
+    for (line, row), label, group in zip(rows, labels, groups, strict=True):
         where = f"{file}: line {line}:"
         found = files.find(row[chosen.file])
         if not found:
@@ -358,7 +359,8 @@ def _records(
                 " move the others away."
             )
         split = _split(where, row, chosen.split) if chosen.split else "train"
-        group = _filled(where, row, chosen.group, "group_column") if chosen.group else ""
+        if len(chosen.groups) == 1:
+            group = _filled(where, row, chosen.groups[0], "group_column")
         if columns_lib.is_nobody(group):
             nobody[group] += 1
             group = ""
@@ -378,7 +380,7 @@ def _records(
         log.warning(
             "%s: %r is %s in %d row(s), so each of these images is a group of its own: if some are"
             " of one patient, give these a name.",
-            *(file, chosen.group, " or ".join(map(repr, nobody)), nobody.total()),
+            *(file, chosen.groups[0], " or ".join(map(repr, nobody)), nobody.total()),
         )
     found = [record for _, record in records.values()]
     given = chosen.split or chosen.no_split

@@ -251,7 +251,9 @@ GROUPS = (
 )
 GROUPS += ("Patienten-ID", "anon_patient_id", "patientId_hash", "subject", "Subject ID", "subj_id")
 GROUPS += ("participant", "person_id", "case", "Case-ID", "case_no", "study_id", "StudyInstanceUID")
-GROUPS += ("lesion_id", "LesionID", "lesion", "exam_id", "MRN", "pat_id")
+GROUPS += ("slide_id", "video_id", "volume_id", "SeriesInstanceUID", "AccessionNumber", "specimen")
+GROUPS += ("wsi", "eye_id", "mouse_id", "biopsy_id", "encounter_id", "paciente_id", "paziente")
+GROUPS += ("患者ID", "lesion_id", "LesionID", "lesion", "exam_id", "MRN", "pat_id")
 
 
 @pytest.mark.parametrize("column", GROUPS)
@@ -260,7 +262,9 @@ def test_columns_of_groups_are_known_however_they_are_spelt(jpegs, column):
     assert torn(read(jpegs, f"file,label,{column}", *rows), lambda f: int(f[5:9]) // 3) == 0
 
 
-@pytest.mark.parametrize("column", ["pathology_no", "no_lesion", "Patient Age", "showcase"])
+@pytest.mark.parametrize(
+    "column", ["pathology_no", "no_lesion", "Patient Age", "showcase", "eye", "volume"]
+)
 def test_columns_that_only_look_so_are_not_groups(jpegs, column):
     rows = [f"{n},{'ab'[i % 2]},{i // 12}" for i, n in enumerate(NAMES)]
     plain = splits_of(read(jpegs, "file,label", *(row.rsplit(",", 1)[0] for row in rows)))
@@ -271,6 +275,39 @@ def test_a_column_that_may_be_of_patients_is_named(jpegs, caplog):
     rows = [f"{n},{'ab'[i % 2]},{i // 3}" for i, n in enumerate(NAMES)]
     read(jpegs, "file,label,patients at risk", *rows)
     assert "column 'patients at risk' is not used; if its images must stay" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["ID", "tumour_no", "scannerUid"])
+def test_an_identifier_that_repeats_and_is_not_used_is_named(jpegs, column, caplog):
+    warning = f"column {column!r} is not used; if its images must stay"
+    rows = [f"{n},{'ab'[i % 2]},{i // 3}" for i, n in enumerate(NAMES)]
+    read(jpegs, f"file,label,{column}", *rows)
+    assert warning in caplog.text
+    caplog.clear()
+    read(jpegs, f"file,label,{column},patient", *(f"{row},{i // 6}" for i, row in enumerate(rows)))
+    read(jpegs, f"file,label,{column}", *rows, group_column="none")
+    rows = [f"{n},{'ab'[i % 2]},{i}" for i, n in enumerate(NAMES)]
+    read(jpegs, f"file,label,{column}", *rows)
+    assert warning not in caplog.text
+
+
+def test_neither_of_two_columns_of_groups_is_torn(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]},C{i},{i // 3}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "file,label,case_no,lesion_id", *rows)
+    assert torn(listing, lambda file: int(file[5:9]) // 3) == 0
+    assert "images with the same 'lesion_id' stay in one split too" in caplog.text
+    rows = [f"{n},{'ab'[i // 2 % 2]},P{i // 2},{i + (i % 8 == 5)}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "file,label,patient,lesion_id", *rows)
+    assert torn(listing, lambda file: int(file[5:9]) // 2) == 0
+    assert torn(listing, lambda file: int(file[5:9]) // 4 if int(file[5:9]) % 8 > 3 else file) == 0
+
+
+@pytest.mark.parametrize("column", ["visit_no", "study_id", "exam"])
+def test_a_column_that_would_join_nearly_all_is_not_taken_beside_patients(jpegs, column, caplog):
+    rows = [f"{n},{'ab'[i % 2]},{i // 3},E{i % 3}" for i, n in enumerate(NAMES)]
+    listing = read(jpegs, f"file,label,patient,{column}", *rows)
+    assert torn(listing, lambda file: int(file[5:9]) // 3) == 0
+    assert f"column {column!r} is not used; if its images must stay" in caplog.text
 
 
 def test_a_column_of_groups_can_be_named_or_switched_off(jpegs):
