@@ -6,6 +6,7 @@ the config field which settles it; a column that looks like one of these is neve
 
 import collections
 import dataclasses
+import itertools
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,10 @@ _LABELS = (
     *("diagnosis", "dx", "target", "findinglabels", "finding", "findings", "level", "grade"),
     *("disease", "pathology", "groundtruth", "benignmalignant", "retinopathygrade"),
 )
+_MAYBE_LABELS = (  # If there is none of the others; columns of 0 and 1 may be one-hot with these.
+    *("diagnostic", "diagnostics", "diagnose", "diagnostico", "diagnosi", "cancer", "malignancy"),
+    *("birads", "pirads", "tirads", "gleason", "stage", "severity"),
+)
 _SPLIT_NAMES = (
     *("split", "splits", "set", "subset", "partition", "datasplit", "datasetsplit", "phase"),
     *("usage", "traintest", "traintestsplit", "trainvaltest", "setname", "splitname", "dataset"),
@@ -100,6 +105,8 @@ _NOT_LABELS = {
         "viewposition",
         "side",
     ),
+    *("frontallateral", "appa", "modality", "localization", "location", "region", "country"),
+    *("hospital", "center", "centre", "scanner", "manufacturer", "device", "dataset", "comment"),
     *(
         "laterality",
         "eye",
@@ -256,7 +263,9 @@ def choose(
     groups = () if group_column == NONE else groups
     rest = [name for name in others if name not in (split, *groups)]
     rest = [name for name in rest if _group_rank(name, rows) is None]
-    labels = labels or _label_columns(where, rest, rows, task)
+    roles = {**dict.fromkeys(groups, "groups"), split: "splits", fold: "folds", file: "files"}
+    shown = ", ".join(repr(n) + f" ({roles.get(n)})" * (n in roles) for n in header[:20])
+    labels = labels or _label_columns(where, shown, rest, rows, task)
     if group_column != NONE:
         rest = [name for name in rest if name not in labels]
         classes = len(_values(labels[0], rows)) if len(labels) == 1 else len(labels)
@@ -508,7 +517,7 @@ def _is_id(name: str) -> bool:
 
 
 def _label_columns(
-    where: object, names: Sequence[str], rows: Sequence[Row], task: str | None
+    where: object, shown: str, names: Sequence[str], rows: Sequence[Row], task: str | None
 ) -> tuple[str, ...]:
     """Find the column of classes, else the columns of 0 and 1."""
     free = [name for name in names if key(name) and key(name) not in _NOT_LABELS]
@@ -518,7 +527,11 @@ def _label_columns(
     if "label" in free and task != "multi-label":
         _tell_of_others(where, "label", free, rows)
         return ("label",)
+    binary = [name for name in free if is_binary(name, rows)]
     known = [name for name in free if key(name) in _LABELS]
+    one_hot = _one_hot(binary, rows)
+    if not known and task != "multi-label":
+        known = [name for name in free if key(name) in _MAYBE_LABELS and name not in one_hot]
     if len(known) > 1 and task != "multi-label":
         raise DataError(
             f"{where} found several columns of labels, {_listed(known)}: name the right one in"
@@ -530,19 +543,63 @@ def _label_columns(
         return (known[0],)
     if known and len(known) == 1 and not is_binary(known[0], rows):
         return (known[0],)  # Joined labels.
-    binary = [name for name in free if is_binary(name, rows)]
     if len(binary) > 1 or (binary and task == "multi-label"):
+        if task != "multi-label" and binary != one_hot:
+            _refuse_doubtful(where, binary, one_hot, free, rows)
         ignored = [name for name in names if name not in binary and name.strip()]
         if ignored:
             log.warning("%s columns that are not labels of 0 and 1: %s.", where, _listed(ignored))
+        log.warning(
+            "%s the columns of 0 and 1 are read as labels: %s. To take others, name them in"
+            " config.data.label_column.",
+            *(where, _listed(binary)),
+        )
         return tuple(binary)
     if len(free) == 1:
         log.info("%s column %r holds the labels.", where, free[0])
         return (free[0],)
     raise DataError(
-        f"{where} found columns {_listed(names)}, expected 'label', or for multi-label two or more"
-        " named columns of 0 and 1: rename one, or name it in config.data.label_column."
+        f"{where} found no column of labels among {shown}, expected 'label', or for multi-label two"
+        " or more named columns of 0 and 1: rename one, or name it in config.data.label_column."
     )
+
+
+def _refuse_doubtful(
+    where: object,
+    binary: Sequence[str],
+    one_hot: Sequence[str],
+    names: Sequence[str],
+    rows: Sequence[Row],
+) -> None:
+    """Refuse columns of 0 and 1 beside one of words, or of which nearly all are one-hot."""
+    advice = (
+        "name the column(s) of labels in config.data.label_column, or, if all columns of 0 and 1"
+        " are labels, set config.data.task to 'multi-label'."
+    )
+    for name in names:
+        values = [value for value in _values(name, rows) if value.lower() not in MISSING]
+        is_text = not any(re.fullmatch("[-+0-9.,:/ ]*", value) for value in values)
+        if name not in binary and not _is_id(name) and is_text and 2 <= len(values) <= 50:
+            raise DataError(
+                f"{where} the labels may be column {name!r} ({_listed(values[:3])}, ...) or the"
+                f" columns of 0 and 1, {_listed(binary)}: {advice}"
+            )
+    if one_hot:
+        others = [name for name in binary if name not in one_hot]
+        raise DataError(
+            f"{where} the columns {_listed(one_hot)} are one-hot (exactly one 1 in each row), but"
+            f" with {_listed(others)} they are not: {advice}"
+        )
+
+
+def _one_hot(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """List the columns, all but two at most, that have exactly one 1 in each row; [] for none."""
+    ones = [{n for n in names if ZERO_OR_ONE.get(row[n].strip().lower()) == 1} for row in rows]
+    for count in range(min(3, len(names) - 1)):
+        for others in itertools.combinations(names, count):
+            if all(len(found.difference(others)) == 1 for found in ones):
+                return [name for name in names if name not in others]
+    return []
 
 
 def _tell_of_others(where: object, chosen: str, names: Sequence[str], rows: Sequence[Row]) -> None:

@@ -390,6 +390,26 @@ def test_several_columns_of_labels_can_be_named(jpegs):
     assert listing.class_names == ("y", "x")
 
 
+def test_metadata_of_0_and_1_are_not_taken_for_the_labels(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]},{i % 2},{i % 3 // 2}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, "img_id,diagnostic,smoke,drink", *rows).class_names == ("a", "b")
+    assert "look like labels too, and are not used: 'smoke', 'drink'" in caplog.text
+    message = error_of(jpegs, "img_id,result,smoke,drink", *rows)
+    assert "the labels may be column 'result' ('a', 'b', ...) or the columns of 0 and 1" in message
+    listing = read(jpegs, "img_id,result,smoke,drink", *rows, task="multi-label")
+    assert listing.class_names == ("smoke", "drink")
+    assert "columns of 0 and 1 are read as labels: 'smoke', 'drink'. To take others" in caplog.text
+
+
+def test_columns_of_which_nearly_all_are_one_hot_are_an_error(jpegs):
+    rows = [f"{n},{1 - i % 2},{i % 2},{i // 3 % 2}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, "image,normal,cancer,dermoscopic", *rows)
+    assert "'normal', 'cancer' are one-hot" in message
+    assert "but with 'dermoscopic' they are not: name the column(s) of labels" in message
+    listing = read(jpegs, "image,normal,cancer", *(row.rsplit(",", 1)[0] for row in rows))
+    assert listing.class_names == ("normal", "cancer")
+
+
 def test_true_and_false_and_words_in_any_case(tmp_path):
     put(tmp_path, *(f"{i}.png" for i in range(12)))
     cells = ("True,false", "FALSE,TRUE", "1,1.0", "0,0.0")
