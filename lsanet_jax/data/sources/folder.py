@@ -713,20 +713,12 @@ def _infer_classes(
     """Infer the task, and the names of its classes or labels in order."""
     records = table.records
     if table.label_names:
+        _check_spellings(source, table.label_names)
         return task or "multi-label", table.label_names
     names = {record.label for record in records if isinstance(record.label, str)}  # All of them.
     class_names = tuple(name for name in table.class_order if name in names) or _in_order(names)
     task = task or ("binary-class" if len(class_names) == 2 else "multi-class")
-    spellings = collections.defaultdict(list)
-    for name in class_names:
-        spellings[spelling(name)].append(name)
-    for same in spellings.values():
-        if len(same) > 1:
-            shown = map(ascii if len({*map(_composed, same)}) < len(same) else repr, same)
-            raise DataError(
-                f"{source}: found classes {' and '.join(shown)}, expected one spelling: rename one"
-                " of them."
-            )
+    _check_spellings(source, class_names)
     if len(class_names) < 2 or (task == "binary-class" and len(class_names) > 2):
         raise DataError(
             f"{source}: found {len(class_names)} class(es) ({', '.join(class_names[:10])}) for task"
@@ -754,6 +746,19 @@ def _infer_classes(
             *(source, ", ".join(class_names)),
         )
     return task, class_names
+
+
+def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:
+    spellings = collections.defaultdict(list)
+    for name in class_names:
+        spellings[spelling(name)].append(name)
+    for same in spellings.values():
+        if len(same) > 1:
+            shown = map(ascii if len({*map(_composed, same)}) < len(same) else repr, same)
+            raise DataError(
+                f"{source}: found classes {' and '.join(shown)}, expected one spelling: rename one"
+                " of them."
+            )
 
 
 def _warn_of_unknown(

@@ -35,6 +35,7 @@ UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
 UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
+_MARKS = ";,\n/+& "  # Which may join labels.
 
 
 class Record(NamedTuple):
@@ -431,32 +432,51 @@ def _classes(
             f"{file}: line {line}: {column!r} is {row[column]!r}, expected a value: it is missing"
             f" in {len(missing)} row(s); fill them or take them out (a class may not be called so)."
         )
-    names = set(values)
-    joined = lambda mark: any(mark in name and {*name.split(mark)} <= names for name in names)
-    for separator in ";,/+&":
-        if any(separator in name for name in names) if separator in ";," else joined(separator):
+    for mark in _MARKS:
+        if _joins(mark, {*values}):
             log.warning(
                 "%s: labels hold %r, which is read as part of a class's name; if it joins several"
                 " labels, set config.data.task to 'multi-label'.",
                 file,
-                separator,
+                mark,
             )
     return values
+
+
+def _joins(mark: str, names: set[str]) -> bool:
+    """Whether a mark may join labels: what it parts are numbers, or labels on their own too."""
+    parts = [name.split(mark) for name in names if mark in name]
+    if mark in ";,\n":
+        return bool(parts)
+    return any({*p} <= names or (mark == " " and all(map(str.isdecimal, p))) for p in parts)
 
 
 def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> str:
     """Return what joins several labels in a cell, or ''."""
     if task not in (None, "multi-label"):
         return ""
-    cells = {row[column].strip() for row in rows}
+    cells = {row[column].strip() for row in rows} - {""}
+    are_lists = all(cell[0] == "[" and cell[-1] == "]" for cell in cells)
+    if are_lists and any(len(_tokens(cell, "[")) != 1 for cell in cells):
+        return "["
     for separator in "|;,":
         if not any(separator in cell for cell in cells):
             continue
-        tokens = {token.strip() for cell in cells for token in cell.split(separator)}
+        tokens = {token for cell in cells for token in _tokens(cell, separator)}
         # Names of classes may hold a comma: joined labels recur alone or in other company.
         if separator == "|" or task == "multi-label" or len(tokens) < len(cells):
             return separator
-    return ""
+    return next((mark for mark in _MARKS if task and _joins(mark, cells)), "")
+
+
+def _tokens(cell: str, separator: str) -> set[str]:
+    """Part a cell of several labels; '[' stands for a list such as "['Mass', 'Effusion']"."""
+    if separator == "[":
+        found = re.findall("'([^']*)'|\"([^\"]*)\"|([^][,'\"]+)", cell)
+        parts = ["".join(part) for part in found]
+    else:
+        parts = cell.split(separator)
+    return {part.strip() for part in parts} - {""}
 
 
 def _split_joined(
@@ -468,7 +488,7 @@ def _split_joined(
     """Part joined labels into 0 and 1 for each label; 'No Finding' is none of them."""
     sets = []
     for value, (line, row) in zip(_classes_of_joined(file, rows, column), rows, strict=True):
-        tokens = {token.strip() for token in value.split(separator)} - {""}
+        tokens = _tokens(value, separator)
         none = {token for token in tokens if columns_lib.key(token) in NO_FINDING}
         if none and len(tokens) > 1:
             raise DataError(
@@ -478,9 +498,9 @@ def _split_joined(
         sets.append(tokens - none)
     names = tuple(sorted(set().union(*sets)))
     log.warning(
-        "%s: labels are joined by %r: read as multi-label with %d labels.",
+        "%s: labels are %s: read as multi-label with %d labels.",
         file,
-        separator,
+        "lists in brackets" if separator == "[" else f"joined by {separator!r}",
         len(names),
     )
     return [tuple(int(name in tokens) for name in names) for tokens in sets], names

@@ -433,6 +433,34 @@ def test_joined_labels_with_other_marks(jpegs):
     assert read(jpegs, "file,label", *rows).class_names == ("Edema", "Mass")
 
 
+def test_joined_labels_have_one_spelling(jpegs):
+    found = ("Effusion|Mass", "effusion", "Mass")
+    message = error_of(jpegs, "file,label", *(f"{n},{found[i % 3]}" for i, n in enumerate(NAMES)))
+    assert "found classes 'Effusion' and 'effusion', expected one spelling" in message
+
+
+@pytest.mark.parametrize(
+    "second", ["['Edema', 'pleural effusion']", "['Edema' 'pleural effusion']"]
+)
+def test_lists_are_several_labels(jpegs, second, caplog):
+    found = ("['Edema']", second, "[]")
+    rows = [f'{n},"{found[i % 3]}"' for i, n in enumerate(NAMES)]
+    listing = read(jpegs, "file,label", *rows)
+    assert listing.class_names == ("Edema", "pleural effusion")
+    assert [labels_of(listing)[f"{n}.jpg"] for n in NAMES[:3]] == [[1, 0], [1, 1], [0, 0]]
+    assert "labels are lists in brackets: read as multi-label with 2 labels" in caplog.text
+
+
+@pytest.mark.parametrize("found", [("Mass", "Effusion", "Mass\nEffusion"), ("16", "0 5", "0 16")])
+def test_labels_that_blanks_or_lines_may_join_are_told_of(jpegs, found, caplog):
+    rows = [f'{n},"{found[i % 3]}"' for i, n in enumerate(NAMES)]
+    assert len(read(jpegs, "file,label", *rows).class_names) == 3
+    assert "which is read as part of a class's name" in caplog.text
+    parts = {part for label in found for part in label.split()}
+    listing = read(jpegs, "file,label", *rows, task="multi-label")
+    assert {*listing.class_names} == parts
+
+
 def test_names_of_classes_may_hold_a_comma_and_it_says_so(jpegs, caplog):
     rows = [f'{n},"{("carcinoma, ductal", "other")[i % 2]}"' for i, n in enumerate(NAMES)]
     assert read(jpegs, "file,label", *rows).class_names == ("carcinoma, ductal", "other")
