@@ -48,7 +48,7 @@ class Seen(NamedTuple):
     Attributes:
         name: relative to the folder.
         split: where it is, or was drawn.
-        label: its class, or its labels joined.
+        labels: its class, or its labels.
         size: 'width x height'.
         form: format and depth, such as 'PNG, grey, 16 bits'.
         odd: why it is odd; '' if not.
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
     name: str
     split: str
-    label: str
+    labels: tuple[str, ...]
     size: str = ""
     form: str = ""
     odd: str = ""
@@ -68,6 +68,11 @@ class Seen(NamedTuple):
     look: Float[np.ndarray, " d"] = np.zeros(0, np.float32)
     thumbnail: UInt8[np.ndarray, "t t 3"] | None = None
     error: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its class, or its labels joined."""
+        return "|".join(self.labels) or "(none)"
 
 
 class Section(NamedTuple):
@@ -279,9 +284,9 @@ def _inspect_folder(
     for key in SPLITS:
         part = listing.split(key)
         for name, label in zip(part.files, part.labels, strict=True):
-            jobs.append((name, key, _label(label, listing.class_names)))
+            jobs.append((name, key, _labels(label, listing.class_names)))
 
-    def see(job: tuple[str, str, str]) -> Seen:
+    def see(job: tuple[str, str, tuple[str, ...]]) -> Seen:
         try:
             image = images.read(listing.root / job[0], bits=bits, frame=frame)
             form = images.describe(listing.root / job[0])
@@ -318,13 +323,13 @@ def _inspect_npz(
 ) -> tuple[Sequence[str], list[Section], list[Seen]]:
     dataset = npz.load_npz(path, task=task or None)
 
-    def see(job: tuple[str, str, str, np.ndarray]) -> Seen:
+    def see(job: tuple[str, str, tuple[str, ...], np.ndarray]) -> Seen:
         pixels = job[3].squeeze(2) if job[3].shape[2] == 1 else job[3]
         form = "grey, 8 bits" if pixels.ndim == 2 else "colour, 8 bits"
         return _seen(job[:3], Image.fromarray(pixels), form)
 
     jobs = [
-        (f"{key}_images[{i}]", key, _label(label, dataset.class_names), pixels)
+        (f"{key}_images[{i}]", key, _labels(label, dataset.class_names), pixels)
         for key in SPLITS
         for i, (pixels, label) in enumerate(
             zip(dataset.split(key).images[:], dataset.split(key).labels, strict=True)
@@ -338,7 +343,7 @@ def _all(see: Callable[[Any], Seen], jobs: Sequence[Any]) -> list[Seen]:
         return list(tqdm(pool.map(see, jobs), "Reading", len(jobs), unit=" images", disable=None))
 
 
-def _seen(job: tuple[str, str, str], image: Image.Image, form: str) -> Seen:
+def _seen(job: tuple[str, str, tuple[str, ...]], image: Image.Image, form: str) -> Seen:
     pixels = np.asarray(image.convert("RGB"))
     square = image.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
     return Seen(
@@ -357,12 +362,10 @@ def _strip(image: Image.Image) -> str:
     return f"{ratio:.0f} times as long as wide" if ratio > _STRIP else ""
 
 
-def _label(label: np.ndarray, names: Sequence[str]) -> str:
+def _labels(label: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
     if np.ndim(label) == 0:
-        return names[int(label)]
-    return (
-        "|".join(name for name, value in zip(names, label, strict=True) if value == 1) or "(none)"
-    )
+        return (names[int(label)],)
+    return tuple(name for name, value in zip(names, label, strict=True) if value == 1)
 
 
 def _of_classes(names: Sequence[str], seen: Sequence[Seen]) -> list[Section]:
@@ -371,7 +374,7 @@ def _of_classes(names: Sequence[str], seen: Sequence[Seen]) -> list[Section]:
         collections.Counter, {name: collections.Counter() for name in names}
     )
     for image in seen:
-        for label in image.label.split("|"):
+        for label in image.labels or ("(none)",):
             counts[label][image.split] += 1
     rows = [
         (label, *(split[key] for key in SPLITS), split.total())

@@ -272,3 +272,10 @@ def test_pairs_are_found_across_blocks():
     looks[2400] = looks[3]
     looks[1100] = looks[1030]
     assert check.alike(looks) == [(3, 2400), (1030, 1100)]
+
+
+def test_a_class_may_be_called_as_if_it_were_two(tmp_path):
+    for i in range(6):
+        put(tmp_path, f"{('COPD|Asthma', 'Normal')[i % 2]}/{i}.png", picture(i))
+    rows = section(check.inspect(tmp_path), "Images").rows
+    assert [(row[0], row[-1]) for row in rows] == [("COPD|Asthma", 3), ("Normal", 3)]
