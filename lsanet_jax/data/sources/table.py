@@ -119,6 +119,7 @@ def read_table(
     if len(names) > 1 or (task == "multi-label" and not joint):
         labels = [_zeros_and_ones(file, line, row, names) for line, row in rows]
         one_hot = _are_one_hot(file, rows, labels, task)
+        one_hot &= uncertain != "error" or not any(None in label for label in labels)
         if one_hot and task != "multi-label":
             labels, names = _from_one_hot(file, labels, names)
             records = _records(file, rows, labels, chosen, files)
@@ -563,7 +564,7 @@ def _are_one_hot(
 
 
 def _is_one_hot(label: Sequence[int | None]) -> bool:
-    return set(label) <= {0, 1} and label.count(1) == 1
+    return label.count(1) == 1 and (set(label) <= {0, 1} or set(label) <= {1, None})
 
 
 def _from_one_hot(
@@ -574,10 +575,11 @@ def _from_one_hot(
     if empty:
         log.warning("%s: left out %s: 0 in every row.", file, ", ".join(map(repr, empty)))
     log.warning(
-        "%s: the %d label columns are one-hot (exactly one 1 in each row): read as one class per"
+        "%s: the %d label columns are one-hot (exactly one 1 in each row%s): read as one class per"
         " image. Set config.data.task to 'multi-label' if they are separate questions.",
         file,
         len(names),
+        ", others blank" if any(None in row for row in labels) else "",
     )
     return [names[row.index(1)] for row in labels], [name for name in names if name not in empty]
 
@@ -619,5 +621,13 @@ def _settle(
             "%s: no row has a 1 for %s, so this cannot be learned: take the column(s) out, or name"
             " the others in config.data.label_column.",
             *(file, ", ".join(map(repr, empty))),
+        )
+    full = [name for place, name in enumerate(names) if all(row[place] != 0 for row in settled)]
+    full = [name for name in full if name not in empty]
+    if full:
+        log.warning(
+            "%s: no row has a 0 for %s, so this cannot be learned: if blank means 0, set"
+            " config.data.uncertain to 'zero'; else take the column(s) out.",
+            *(file, ", ".join(map(repr, full))),
         )
     return settled

@@ -176,6 +176,23 @@ def test_uncertain_labels_may_be_refused(tmp_path):
         list_folder(tmp_path, csv="t.csv", uncertain="u-ones")
 
 
+def test_labels_that_are_never_0_are_told_of(jpegs, caplog):
+    rows = [f"{n},{('1.0', '')[i % 2]},{i % 3 // 2}" for i, n in enumerate(NAMES)]
+    read(jpegs, "Path,No Finding,Edema", *rows)
+    assert "no row has a 0 for 'No Finding', so this cannot be learned: if blank" in caplog.text
+    caplog.clear()
+    read(jpegs, "Path,No Finding,Edema", *rows, uncertain="zero")
+    assert "no row has a 0" not in caplog.text
+
+
+def test_one_hot_columns_may_be_blank_for_0(jpegs, caplog):
+    rows = [f"{n},{','.join('1' * (i % 3 == k) for k in range(3))}" for i, n in enumerate(NAMES)]
+    assert read(jpegs, "file,Mass,Edema,Nodule", *rows).class_names == ("Mass", "Edema", "Nodule")
+    assert "one-hot (exactly one 1 in each row, others blank)" in caplog.text
+    message = error_of(jpegs, "file,Mass,Edema,Nodule", *rows, uncertain="error")
+    assert "48 label(s) are missing" in message
+
+
 NIH = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
