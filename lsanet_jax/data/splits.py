@@ -29,6 +29,7 @@ SPLITS_FILE = "lsanet_splits.csv"
 
 log = logging.getLogger(__name__)
 
+_COLUMNS = ("file", "split", "draw")  # Of the file, beside the labels.
 _FAR = 0.15  # Of all images: a share that differs so much from the one asked for.
 _ENOUGH = 10  # Images, whose shares say something.
 
@@ -130,7 +131,8 @@ def complete(
     if not options.folds:
         _warn_of_shares(where, records, drawn, units, options)
     labels = [[record.label] if not label_names else record.label for record in drawn]
-    header = ("file", *(label_names or ["label"]), "split", "draw")
+    names = [f"label {name}" if name in _COLUMNS else name for name in label_names or ["label"]]
+    header = ("file", *names, "split", "draw")
     rows = [
         (record.file, *map(str, label), record.split, draw)
         for record, label in zip(drawn, labels, strict=True)
@@ -157,13 +159,14 @@ def write(drawn: Drawn) -> None:
         )
 
 
-def check(where: object, drawn: Drawn, *, classes: bool) -> None:
+def check(where: object, drawn: Drawn, *, classes: bool, groups: Sequence[str] = ()) -> None:
     """Check that each split has images, and train has each class.
 
     Args:
         where: the folder or table, for messages.
         drawn: the images and their splits.
         classes: whether labels are classes, not columns of 0 and 1.
+        groups: the columns of groups.
 
     Raises:
         DataError: something is wrong.
@@ -172,11 +175,13 @@ def check(where: object, drawn: Drawn, *, classes: bool) -> None:
     counts = {key: sum(record.split == key for record in records) for key in SPLITS}
     if not all(counts.values()):
         found = ", ".join(f"{count} {key}" for key, count in counts.items())
-        units = f" in {drawn.units} group(s) (one patient's, or identical files)"
+        whose = f"of column {' and '.join(map(repr, groups))}" if groups else "one patient's"
+        units = f" in {drawn.units} group(s) ({whose}, or identical files)"
         raise DataError(
             f"{where}: found {len(records)} images"
             f"{units if 0 < drawn.units < len(records) else ''}, split to {found}, expected at"
-            " least one each: add images, or split them by a column 'split' or by folders."
+            " least one each: add images, or split them by a column 'split' or by folders"
+            + (", or name other groups in config.data.group_column ('none')." if groups else ".")
         )
     trained = {record.label for record in records if record.split == "train"}
     for record in records:

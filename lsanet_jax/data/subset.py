@@ -1,6 +1,7 @@
 """Fewer labels: stratified subsets of the training split, nested for each seed."""
 
 import dataclasses
+import logging
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Float, Int
 from lsanet_jax import keys
 from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def train_subset(
@@ -49,6 +52,12 @@ def train_subset(
     rank, size = _ranks(groups.ravel(), seed)
     if per_class:
         kept = rank < per_class
+        if few := np.unique(groups[size < per_class]).size:
+            log.warning(
+                "config.data.train_per_class is %d, but %d class(es) have fewer images, the least"
+                " %d: of these all are taken.",
+                *(per_class, few, size.min()),
+            )
     elif labels.ndim == 2:
         # Rare combinations would all be lost, or all kept, if each had its own number rounded.
         place = (rank + _shares(groups.ravel(), seed)) / size

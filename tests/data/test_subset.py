@@ -51,8 +51,9 @@ def test_a_fraction_is_taken_of_every_class_and_at_least_one_image():
     assert len(subset.val) == len(subset.test) == sum(COUNTS)
 
 
-def test_so_many_are_taken_of_every_class_as_there_are():
+def test_so_many_are_taken_of_every_class_as_there_are(caplog):
     assert np.bincount(take(imbalanced(), per_class=10).train.labels).tolist() == [10, 10, 7, 1]
+    assert "train_per_class is 10, but 2 class(es) have fewer images, the least 1" in caplog.text
 
 
 @pytest.mark.parametrize("whole", [imbalanced(), multilabel()], ids=["classes", "multi-label"])

@@ -21,11 +21,13 @@ Row = Mapping[str, str]
 
 NONE = "none"  # As config.data.split_column or group_column: there is no such column.
 MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>", "nat", "?", "-"}
-MISSING |= {"#n/a", "#na", "#null!", "nil", ".", "--"}
+MISSING |= {"#n/a", "#na", "#null!", "#ref!", "#value!", "#div/0!", "#name?", "#num!"}
+MISSING |= {"nil", ".", "--"}
 UNCERTAIN = {"-1", "-1.0"}
 UNKNOWN_WORDS = {"unknown", "unk", "notknown", "unsure", "uncertain", "unclear", "notavailable"}
 UNKNOWN_WORDS |= {"missing", "undefined", "undetermined", "notspecified", "unlabelled", "unlabeled"}
-UNKNOWN_WORDS |= {"na", "nan", "null"}
+UNKNOWN_WORDS |= {"na", "nan", "null", "notapplicable", "nolabel", "indeterminate", "unreadable"}
+UNKNOWN_WORDS |= {"ungradable", "ungradeable"}
 UNKNOWN_NUMBERS = {-1, -9, -99, -999, -9999, 99, 999, 9999}
 _NOBODY = {"anonymous", "anon", "anonymized", "anonymised", "deidentified", "none", "noname"}
 ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}

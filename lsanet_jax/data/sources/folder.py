@@ -296,7 +296,7 @@ def list_folder(
     split_of = np.array([record.split for record in drawn.records])
     identical = duplicates_lib.of_files(names, split_of.tolist(), [r.label for r in records], same)
     duplicates_lib.check(source, identical, duplicates)
-    splits.check(source, drawn, classes=not table.label_names)
+    splits.check(source, drawn, classes=not table.label_names, groups=table.groups)
     torn = splits.torn_groups(drawn.records)
     splits.check_groups(source, torn, leaks, guessed)
     groups = splits.number_groups(records)
@@ -758,6 +758,19 @@ def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:
             raise DataError(
                 f"{source}: found classes {' and '.join(shown)}, expected one spelling: rename one"
                 " of them."
+            )
+    alike = collections.defaultdict(list)
+    for name in class_names:
+        letters = (
+            re.sub(r"[^\w+<>=%/]|_", "", str(spelling(name))) if not _is_number(name) else name
+        )
+        alike[letters].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            log.warning(
+                "%s: classes %s differ in blanks or punctuation only, and stay different classes:"
+                " if they are one, rename one of them.",
+                *(source, " and ".join(map(repr, same))),
             )
 
 

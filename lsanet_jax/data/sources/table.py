@@ -35,6 +35,7 @@ UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
 UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
+_BINARY = (b"PAR1", b"ARROW1", b"SQLite", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"$FL2", b"RDX")
 _MARKS = ";,\n/+& "  # Which may join labels.
 
 
@@ -63,11 +64,13 @@ class Table(NamedTuple):
         records: a record per image.
         label_names: of the labels, for multi-label; else none.
         class_order: the classes in the order of their columns, if these are one-hot; else none.
+        groups: the columns of groups.
     """
 
     records: list[Record]
     label_names: tuple[str, ...] = ()
     class_order: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 def read_table(
@@ -123,7 +126,7 @@ def read_table(
         if one_hot and task != "multi-label":
             labels, names = _from_one_hot(file, labels, names)
             records = _records(file, rows, labels, chosen, files)
-            return Table(records, class_order=tuple(names))
+            return Table(records, (), tuple(names), chosen.groups)
         if task not in (None, "multi-label"):
             raise DataError(
                 f"{where} the columns {', '.join(names[:20])} are not one-hot (exactly one 1 in"
@@ -135,7 +138,7 @@ def read_table(
         labels, names = _split_joined(file, rows, names[0], joint)
     else:
         labels, names = _classes(file, rows, names[0]), ()
-    return Table(_records(file, rows, labels, chosen, files), tuple(names))
+    return Table(_records(file, rows, labels, chosen, files), tuple(names), (), chosen.groups)
 
 
 def _with_splits_of_paths(file: pathlib.Path, records: list[Record]) -> list[Record]:
@@ -173,7 +176,12 @@ def read_csv(file: pathlib.Path) -> tuple[Header, list[tuple[int, dict[str, str]
     """
     text = _text(file)
     delimiter = _delimiter(text)
-    reader = csv_format.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv_format.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=bool(re.search(rf'{re.escape(delimiter)} +"', text)),
+    )
     try:
         lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv_format.Error as error:
@@ -185,6 +193,12 @@ def read_csv(file: pathlib.Path) -> tuple[Header, list[tuple[int, dict[str, str]
     if not lines:
         raise DataError(f"{file}: line 1: the file is empty, expected a header with 'file'.")
     number, header = lines[0]
+    words = {len(" ".join(row).split()) for _, row in lines[:200]}
+    if len(header) == 1 and len(words) == 1 and words != {1}:
+        raise DataError(
+            f"{file}: line {number}: cells are parted by blanks, expected commas, semicolons or"
+            " tabs, and a header such as file,label: export the table as CSV."
+        )
     header = [name.strip() for name in header]
     rows = []
     for line, row in lines[1:]:
@@ -233,6 +247,9 @@ def _text(file: pathlib.Path) -> str:
     kind = content_kind(data[:512])
     if kind not in ("", "text"):
         raise DataError(f"{file}: is {kind}, expected a CSV file: export the table as CSV.")
+    no_text = f"{file}: is not text, expected a CSV file: export the table as CSV."
+    if data.startswith(_BINARY):
+        raise DataError(no_text)
     if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         encoding = "utf-32"
     elif data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -257,7 +274,8 @@ def _text(file: pathlib.Path) -> str:
             else:
                 log.warning("%s: line %d: not UTF-8; read as cp1252 (Windows).", file, line)
                 return text
-        raise DataError(f"{file}: line {line}: not UTF-8: save the file as UTF-8.") from error
+            raise DataError(f"{file}: line {line}: not UTF-8: save the file as UTF-8.") from error
+        raise DataError(no_text) from error
 
 
 def _delimiter(text: str) -> str:

@@ -727,6 +727,7 @@ def test_spellings_that_look_the_same_are_told_apart(jpegs):
         (("benign", "malignant", "-1"), ["-1"]),
         (("0", "1", "9999", "Unknown"), ["9999", "Unknown"]),
         (("98", "99", "100", "other"), []),
+        (("benign", "ungradable", "no label"), ["no label", "ungradable"]),
     ],
 )
 def test_classes_that_may_mean_unknown_are_told_of(jpegs, labels, unknown, caplog):
@@ -791,3 +792,59 @@ def test_a_longer_name_of_a_patients_number_is_taken(jpegs):
     listing = list_folder(jpegs, csv="t.csv")
     assert len(set(listing.train.groups) & set(listing.test.groups)) == 0
     assert len({*listing.train.groups, *listing.val.groups, *listing.test.groups}) == 4
+
+
+def test_roles_of_columns_are_named_if_there_are_no_labels(jpegs):
+    rows = [f"{n},{('nevus', 'bcc')[i % 2]}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, "file,lesion", *rows)
+    assert (
+        "no column of labels among 'file' (files), 'lesion' (groups), expected 'label'" in message
+    )
+    assert read(jpegs, "file,lesion", *rows, label_column="lesion").class_names == ("bcc", "nevus")
+
+
+def test_a_column_of_too_few_groups_is_named(jpegs):
+    rows = [f"{n},{'ab'[i % 3 // 2]},{('case', 'control')[i % 2]}" for i, n in enumerate(NAMES)]
+    message = error_of(jpegs, "file,label,case", *rows)
+    assert "in 2 group(s) (of column 'case', or identical files)" in message
+    assert "config.data.group_column ('none')" in message
+
+
+@pytest.mark.parametrize("start", [b"PAR1\x15", b"SQLite format 3\0", b"BZh9", b"\x80\x05\x95"])
+def test_what_is_not_text_is_said_to_be_so(tmp_path, start):
+    (tmp_path / "t.csv").write_bytes(start + bytes(range(256)))
+    with pytest.raises(DataError, match="t.csv: is not text, expected a CSV file: export"):
+        list_folder(tmp_path, csv="t.csv")
+
+
+def test_cells_parted_by_blanks_are_told_of(jpegs):
+    rows = [f"{i} {n}.jpg {'ab'[i % 2]} cohen" for i, n in enumerate(NAMES)]
+    assert "line 1: cells are parted by blanks, expected commas" in error_of(jpegs, *rows)
+
+
+def test_a_blank_may_precede_a_quote(jpegs):
+    rows = [f'"{n}", "{"ab"[i % 2]}"' for i, n in enumerate(NAMES)]
+    assert read(jpegs, '"file", "label"', *rows).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("mark", ["#REF!", "#VALUE!", "#DIV/0!"])
+def test_errors_of_a_spreadsheet_are_no_classes(jpegs, mark):
+    rows = [f"{n},{('a', 'b', mark)[i % 3]}" for i, n in enumerate(NAMES)]
+    assert "it is missing in 8 row(s)" in error_of(jpegs, "file,label", *rows)
+
+
+def test_classes_that_differ_in_punctuation_only_are_told_of(jpegs, caplog):
+    names = ("BI-RADS 4a", "BIRADS 4a", "ER+", "ER-")
+    rows = [f"{n},{names[i % 4]}" for i, n in enumerate(NAMES)]
+    assert len(read(jpegs, "file,label", *rows).class_names) == 4
+    assert "classes 'BI-RADS 4a' and 'BIRADS 4a' differ in blanks or punctuation" in caplog.text
+    assert "ER" not in caplog.text
+
+
+def test_labels_may_be_called_as_the_columns_of_a_draw(jpegs):
+    rows = [f"{n},{i % 2},{i % 3 // 2}" for i, n in enumerate(NAMES)]
+    write(jpegs, "image,file,draw", *rows)
+    options = {"csv": "t.csv", "file_column": "image", "label_column": "file,draw"}
+    first = load_folder(jpegs, size=4, **options)
+    again = load_folder(jpegs, size=4, **options)
+    assert first.train.names == again.train.names
