@@ -551,7 +551,8 @@ def _label_columns(
         ignored = [name for name in names if name not in binary and name.strip()]
         if ignored:
             log.warning("%s columns that are not labels of 0 and 1: %s.", where, _listed(ignored))
-        log.warning(
+        log.log(
+            logging.INFO if task == "multi-label" and not ignored else logging.WARNING,
             "%s the columns of 0 and 1 are read as labels: %s. To take others, name them in"
             " config.data.label_column.",
             *(where, _listed(binary)),

@@ -330,7 +330,7 @@ def test_quoted_names_with_commas_and_lines(tmp_path):
         ([], "line 1: the file is empty"),
         (["a,b", "x,y"], "line 1: found no column of files among 'a', 'b'"),
         (["file,label,label", "0.png,a,a"], "line 1: found column 'label' twice"),
-        (["file,age,sex", "0.png,4,m"], "line 1: found columns 'age', 'sex', expected 'label'"),
+        (["file,age,sex", "0.png,4,m"], "among 'file' (files), 'age', 'sex', expected 'label'"),
         (["file,,x", "0.png,1,0"], "line 1: found a column without a name in ['file', '', 'x']"),
         (["file,label", "0.png,a,b"], "line 2: found 3 cells, expected 2"),
         (["file,label", "0.png,a", "0.png,b"], "line 3: '0.png' is in line 2 too"),

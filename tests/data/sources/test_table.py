@@ -844,7 +844,8 @@ def test_classes_that_differ_in_punctuation_only_are_told_of(jpegs, caplog):
 def test_labels_may_be_called_as_the_columns_of_a_draw(jpegs):
     rows = [f"{n},{i % 2},{i % 3 // 2}" for i, n in enumerate(NAMES)]
     write(jpegs, "image,file,draw", *rows)
-    options = {"csv": "t.csv", "file_column": "image", "label_column": "file,draw"}
-    first = load_folder(jpegs, size=4, **options)
-    again = load_folder(jpegs, size=4, **options)
+    load = lambda: load_folder(
+        jpegs, size=4, csv="t.csv", file_column="image", label_column="file,draw"
+    )
+    first, again = load(), load()
     assert first.train.names == again.train.names
