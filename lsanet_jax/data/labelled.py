@@ -197,9 +197,14 @@ def _multi_label(
     if strange:
         log.warning("%s: labels that the network does not know: %s.", where, _list(strange))
     numbers = np.full((len(labels), len(class_names)), UNKNOWN, np.int32)
+    columns = collections.defaultdict(list)
     for place, name in enumerate(found):
         if name in index:
-            numbers[:, index[name]] = labels[:, place]
+            columns[index[name]].append(name)
+            joined = numbers[:, index[name]]
+            np.maximum(joined, labels[:, place], out=joined)  # 1 before 0 before unknown.
+    if twice := [_list(names) for names in columns.values() if len(names) > 1]:
+        log.warning("%s: joined labels (1 if one of them is 1): %s.", where, "; ".join(twice))
     absent = [name for place, name in enumerate(class_names) if place not in index.values()]
     if absent:
         log.warning("%s: has no labels %s; they are left out of all scores.", where, _list(absent))

@@ -74,6 +74,15 @@ def test_multi_label_columns_are_matched_by_name_and_missing_ones_unknown(tmp_pa
         read_folder(tmp_path, ("x", "y"), "multi-label", csv="t.csv")
 
 
+def test_a_label_in_two_spellings_is_one_label(tmp_path, caplog):
+    put(tmp_path, *(f"{i}.png" for i in range(4)))
+    rows = ["0,mass|Edema", "1,MASS", "2,No Finding", "3,Edema"]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    found = read_folder(tmp_path, ("Mass", "Edema"), "multi-label", csv="t.csv")
+    assert found.labels.tolist() == [[1, 1], [1, 0], [0, 0], [0, 1]]
+    assert "joined labels (1 if one of them is 1): 'MASS', 'mass'." in caplog.text
+
+
 def test_of_a_set_that_is_split_the_test_split_is_scored(tmp_path, caplog):
     put(tmp_path, "train/mel/1.png", "train/mel/2.png", "Test/mel/3.png")
     assert read_folder(tmp_path, CLASSES, "multi-class").names == ["Test/mel/3.png"]
