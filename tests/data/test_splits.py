@@ -280,14 +280,64 @@ def test_a_class_is_not_a_patient(tmp_path):
     assert not list_folder(tmp_path).train.groups
 
 
-@pytest.mark.parametrize(("name", "told"), [("P{:03d}_{}.png", True), ("img_{1}.png", False)])
-def test_names_that_may_be_of_patients_are_told_of(tmp_path, name, told, caplog):
-    for i in range(36):
-        put(tmp_path, f"{'ab'[i // 3 % 2]}/{name.format(i // 3, i)}", i)
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("P{:03d}_{}.png", (0, 1)),
+        ("1{}_{}.jpeg", ("left", "right")),
+        ("20586{:02d}_{}.png", ("LCC", "LMLO", "RCC")),
+        ("10{:03d}_idx5_x{}_y1101_class0.png", (1351, 1401)),
+        ("C{}P61ThinF_IMG_20150918_144104_cell_{}.png", (0, 1)),
+        ("CRC-Prim-HE-{:02d}_009.tif_Row_{}_Col_301.png", (151, 301)),
+        ("img_{:03d}_{}.png", ("flip", "rot")),
+    ],
+)
+def test_names_that_may_be_of_patients_are_told_of(tmp_path, name, others, caplog):
+    files = [f"{'ab'[i % 2]}/{name.format(i, o)}" for i in range(6) for o in others]
+    for i, file in enumerate(files):
+        put(tmp_path, file, i)
     assert not list_folder(tmp_path).train.groups
-    assert ("(such as a/P000_0.png and a/P000_1.png): if so" in caplog.text) == told
+    assert f"(such as {files[0]} and {files[1]}): if so" in caplog.text
     caplog.clear()
     list_folder(tmp_path, group_column="none")
+    assert "of one patient" not in caplog.text
+
+
+def test_a_folder_for_each_patient_is_told_of(tmp_path, caplog):
+    files = [f"MSB-{i // 2}/{i % 2}.png" for i in range(12)]
+    for i, file in enumerate(files):
+        put(tmp_path, file, i)
+    put_table(
+        tmp_path, "file,label", [f"{file},{'ab'[i % 4 // 2]}" for i, file in enumerate(files)]
+    )
+    list_folder(tmp_path, csv="t.csv")
+    assert "(such as MSB-0/0.png and MSB-0/1.png): if so" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("img_{}.png", "{}.png", "({}).png", "lungn{}.png", "ISIC_{:07d}.jpg", "{:08d}_000.png"),
+        *("{label} ({}).png", "COVID-19 ({}).png", "{}_{label}.png", "{:03d}_crop.png"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "{split}/"])
+def test_numbers_of_images_are_not_patients(tmp_path, folder, name, caplog):
+    places = itertools.product(SPLITS, ("class 1", "class 2"), range(4))
+    for seed, (split, label, i) in enumerate(places):
+        i += 4 * SPLITS.index(split)
+        file = f"{folder}{{label}}/{name}".format(i, split=split, label=label)
+        put(tmp_path, file, seed)
+    list_folder(tmp_path)
+    assert "of one patient" not in caplog.text
+
+
+def test_a_class_in_the_name_is_not_an_image_of_the_same_patient(tmp_path, caplog):
+    pairs = [(i, label) for i in range(6) for label in ("benign", "malignant")]
+    for seed, (i, label) in enumerate(pairs):
+        put(tmp_path, f"{i}_{label}.png", seed)
+    put_table(tmp_path, "file,label", [f"{i}_{label}.png,{label}" for i, label in pairs])
+    list_folder(tmp_path, csv="t.csv")
     assert "of one patient" not in caplog.text
 
 

@@ -67,7 +67,7 @@ _PERSON = re.compile(
     r"(?:[ _-]?id)?[ _-]?[0-9]+)[a-z]?(?=$|[/_ .-])",
     re.IGNORECASE,
 )
-_SERIES = re.compile(r"(.*[0-9][a-z]?)[_ .-]+\(?[a-z]*[0-9]+\)?", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[_ .()/-]+")
 
 
 class Files(NamedTuple):
@@ -692,19 +692,33 @@ def _person(record: Record) -> str:
 
 def _warn_of_series(root: pathlib.Path, records: Sequence[Record]) -> None:
     """Log that names such as P001_0 and P001_1 may be of one patient, if most are like that."""
-    series = collections.defaultdict(list)
-    for record in records:
-        if found := _SERIES.fullmatch(os.path.splitext(record.file)[0]):
-            series[found[1]].append(record.file)
-    several = [files for files in series.values() if len(files) > 1]
     classes = len({record.label for record in records})
-    if len(several) > max(2, classes) and 2 * sum(map(len, several)) > len(records):
-        log.warning(
-            "%s: file names look as if several images are of one patient (such as %s and %s): if"
-            " so, name a table with a column 'patient' in config.data.csv, so that they stay in one"
-            " split; if not, set config.data.group_column to 'none'.",
-            *(root, *several[0][:2]),
-        )
+    words = [_words_of_name(record) for record in records]
+    for depth in range(1, max(map(len, words), default=1)):
+        series = collections.defaultdict(list)
+        for record, own in zip(records, words, strict=True):
+            start = own[:depth]
+            if len(own) > depth and re.search("[0-9]", "".join(start)):
+                folder = record.label if f"/{record.label}/" in f"/{record.file}" else ""
+                series[folder, *start].append(record.file)
+        several = [files for files in series.values() if len(files) > 1]
+        if len(several) > max(2, classes) and 2 * sum(map(len, several)) > len(records):
+            log.warning(
+                "%s: file names look as if several images are of one patient (such as %s and %s):"
+                " if so, name a table with a column 'patient' in config.data.csv, so that they stay"
+                " in one split; if not, set config.data.group_column to 'none'.",
+                *(root, *several[0][:2]),
+            )
+            return
+
+
+def _words_of_name(record: Record) -> list[str]:
+    """Return the words of an image's name and folders, without those of its class and split."""
+    folders, _, name = record.file.rpartition("/")
+    kept = [folder for folder in folders.split("/") if not columns.split_of(folder)]
+    words = _SEPARATORS.split("/".join([*kept, os.path.splitext(name)[0]]))
+    of_class = _SEPARATORS.split(record.label) if isinstance(record.label, str) else ()
+    return [word for word in words if word and word not in of_class]
 
 
 def _infer_classes(
