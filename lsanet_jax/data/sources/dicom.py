@@ -136,7 +136,9 @@ def read(
         )
     frames = int(data.get("NumberOfFrames") or 1)
     index = check_frame(file, frames, frame) - 1
-    array = pixel_array(pathlib.Path(file), index=index)  # Only this frame comes into memory.
+    # Only this frame comes into memory.
+    array = pixel_array(pathlib.Path(file), index=index, correct_unused_bits=False)
+    array = _used_bits(file, array, data, meta)
     _add_functional_groups(data, index)
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
@@ -169,6 +171,33 @@ def check_frame(file: str | os.PathLike, frames: int, frame: int) -> int:
             " the file out."
         )
     return frame if frames > 1 else 1
+
+
+def _used_bits(file: str | os.PathLike, array: np.ndarray, data: Any, meta: Any) -> np.ndarray:
+    """Return stored values without overlays in the bits above them.
+
+    Raises:
+        DataError: they are not where the header says, or need more bits.
+    """
+    if array.dtype.kind not in "iu":
+        return array
+    bits = int(data.BitsStored)
+    high, syntax = int(data.get("HighBit", bits - 1)), meta.get("TransferSyntaxUID")
+    if high != bits - 1 and not (syntax and syntax.is_compressed):
+        raise DataError(
+            f"{file}: has HighBit {high}, expected {bits - 1}, since BitsStored is {bits}: where"
+            " its values begin is not certain; save it anew, or take it out."
+        )
+    unused = 8 * array.dtype.itemsize - bits
+    cut = np.right_shift(np.left_shift(array, unused), unused)
+    overlays = [data.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
+    has_overlay = any(position and position.value for position in overlays)
+    if not has_overlay and ((cut != array) & (array >> bits != 0)).any():
+        raise DataError(
+            f"{file}: has values from {array.min()} to {array.max()}, which its {bits} bits"
+            " (BitsStored) do not hold: correct its header, or take it out."
+        )
+    return cut
 
 
 def _add_functional_groups(data: Any, index: int) -> None:

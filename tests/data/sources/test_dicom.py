@@ -284,6 +284,11 @@ def test_enhanced_objects_are_rescaled_and_windowed_as_classic_ones(tmp_path):
         ({"PixelData": None, "Rows": None}, "is a DICOM file without an image"),
         ({"Rows": 60}, "cannot be read as an image \\(DICOM: "),
         ({"Rows": 60000, "Columns": 60000}, "has 60000 x 60000 pixels, expected at most"),
+        ({"HighBit": 15}, "has HighBit 15, expected 11, since BitsStored is 12"),
+        (
+            {"BitsStored": 10, "HighBit": 9},
+            "to 40[0-9]+, which its 10 bits",
+        ),
         ({"PhotometricInterpretation": "ARGB"}, "cannot be read as an image|has ARGB"),
         ({"RescaleSlope": 0.0, "RescaleIntercept": 0.0}, "rescale slope is 0"),
         ({"WindowCenter": 9, "WindowWidth": 0}, "window of width 0, expected at least 1: set conf"),
@@ -299,6 +304,18 @@ def test_unsound_files_are_one_error(tmp_path, change, message):
     with pytest.raises(DataError, match=message) as caught:
         decode(file, size=4)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", [TWELVE, np.clip(SIGNED, -1024, 1500)])
+def test_an_overlay_or_zeros_above_the_values_do_not_count(tmp_path, stored):
+    plain = save(make(stored, BitsStored=12, HighBit=11), tmp_path / "plain.dcm")
+    zeros = save(make(stored & 0xFFF, BitsStored=12, HighBit=11), tmp_path / "zeros.dcm")
+    marked = make(stored ^ (1 << 14), BitsStored=12, HighBit=11)
+    marked.add_new((0x6000, 0x0100), "US", 16)
+    marked.add_new((0x6000, 0x0102), "US", 14)
+    expected = decode(plain, size=36)
+    for file in (zeros, save(marked, tmp_path / "marked.dcm")):
+        np.testing.assert_array_equal(decode(file, size=36), expected)
 
 
 @pytest.mark.parametrize("length", [132, 140, 300, 500, 700])
