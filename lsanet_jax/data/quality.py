@@ -1,7 +1,9 @@
 """Images that are probably not what they were meant to be: blank, masks, nearly black or white."""
 
+import collections
+import itertools
 import logging
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,13 +23,7 @@ ADVICE = (
 
 _DARK = 32  # Of 255.
 _SAMPLE = 2000  # Images.
-
-
-class Odd(NamedTuple):
-    """Why an image is odd, and its name."""
-
-    reason: str
-    name: str
+_SIDE = 32  # Pixels of a single image, about, whose greys are looked at.
 
 
 def odd_reason(pixels: UInt8[np.ndarray, "h w c"]) -> str:
@@ -60,28 +56,42 @@ def strange_greys(images: UInt8[np.ndarray, "n h w c"]) -> str:
     return ""
 
 
-def odd_images(dataset: Dataset) -> list[Odd]:
-    """List the odd images of a dataset that is held in memory."""
-    found = []
-    for split in SPLITS:
-        part = dataset.split(split)
-        if not isinstance(part.images, np.ndarray):
-            continue
-        for place, pixels in enumerate(part.images):
-            if reason := odd_reason(pixels):
-                name = part.names[place] if part.names else f"{split}_images[{place}]"
-                found.append(Odd(reason, name))
-    return found
-
-
 def warn_of_odd_images(dataset: Dataset) -> None:
-    """Log how many images are odd, by reason, and whether the whole set is too dark or the like."""
-    odd = odd_images(dataset)
-    for reason in dict.fromkeys(image.reason for image in odd):
-        names = [image.name for image in odd if image.reason == reason]
-        log.warning(
-            "%s: %d image(s) are %s, such as %s", dataset.source, len(names), reason, names[0]
-        )
-    images = dataset.train.images
-    if isinstance(images, np.ndarray) and (strange := strange_greys(images)):
-        log.warning("%s: the images are %s: %s", dataset.source, strange, ADVICE)
+    """Log how many images are odd, by reason, and whether the whole set is too dark or the like.
+
+    Images that are not held in memory are not looked at.
+    """
+    held = [key for key in SPLITS if isinstance(dataset.split(key).images, np.ndarray)]
+    parts = [dataset.split(key) for key in held]
+    names = [
+        part.names or [f"{key}_images[{i}]" for i in range(len(part))]
+        for key, part in zip(held, parts, strict=True)
+    ]
+    images = itertools.chain.from_iterable(part.images for part in parts)
+    _warn_of_each(dataset.source, images, itertools.chain.from_iterable(names))
+    if isinstance(dataset.train.images, np.ndarray):
+        _warn_of_greys(dataset.source, dataset.train.images)
+
+
+def warn_of_odd(where: object, images: UInt8[np.ndarray, "n h w c"], names: Sequence[str]) -> None:
+    """Log what `warn_of_odd_images` does, of images that are in no dataset."""
+    _warn_of_each(where, images, names)
+    _warn_of_greys(where, images)
+
+
+def _warn_of_each(
+    where: object, images: Iterable[UInt8[np.ndarray, "h w c"]], names: Iterable[str]
+) -> None:
+    odd = collections.defaultdict(list)
+    for name, pixels in zip(names, images, strict=True):
+        step = max(1, min(pixels.shape[:2]) // _SIDE)
+        sample = pixels[None, ::step, ::step]
+        if reason := odd_reason(pixels) or strange_greys(sample).partition(" (")[0]:
+            odd[reason].append(name)
+    for reason, found in odd.items():
+        log.warning("%s: %d image(s) are %s, such as %s", where, len(found), reason, found[0])
+
+
+def _warn_of_greys(where: object, images: UInt8[np.ndarray, "n h w c"]) -> None:
+    if strange := strange_greys(images):
+        log.warning("%s: the images are %s: %s", where, strange, ADVICE)

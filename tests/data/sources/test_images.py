@@ -493,6 +493,16 @@ def test_odd_images_are_told_of(tmp_path, caplog):
     assert "1 image(s) are of the values 0 and 1 only, such as a/mask.png" in caplog.text
 
 
+def test_a_class_that_is_nearly_black_white_or_flat_is_told_of(tmp_path, caplog):
+    put_classes(tmp_path, lambda i: noise(i) // (16 if i < 100 else 1), count=4)
+    save(noise(1, 6) + 250, tmp_path / "b/white.png")
+    save(noise(2, 9) + 100, tmp_path / "b/flat.png")
+    load_folder(tmp_path, size=8, resize="nearest")
+    assert "4 image(s) are nearly black, such as a/" in caplog.text
+    assert "2 image(s) are nearly flat, such as b/" in caplog.text
+    assert "the images are" not in caplog.text
+
+
 def test_the_options_of_decoding_are_kept_for_other_files(tmp_path):
     put_classes(tmp_path, lambda i: noise(i, 1024, np.uint16))
     dataset = load_folder(tmp_path, size=8, fit="crop", resize="bilinear")
