@@ -24,9 +24,10 @@ from lsanet_jax.runtime.cores import usable_cores
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER = ("SOPClassUID", "PatientID", "StudyInstanceUID", "Rows", "PhotometricInterpretation")
+_MADE_OF_IMAGES = ("Segmentation", "Dose", "Map")  # Classes whose pixels are no picture.
 
-NO_IMAGE = "DICOM without an image"
-"""What lists of files that are left out call reports, plans and the like."""
+NO_IMAGE = "DICOM without an image (a report, segmentation, dose or the like)"
+"""What lists of files that are left out call these."""
 
 
 class Header(NamedTuple):
@@ -35,13 +36,13 @@ class Header(NamedTuple):
     Attributes:
         patient: digest of the patient's identifier, '' if there is none, or one of nobody.
         study: digest of the study's.
-        has_pixels: whether it is an image and not a report, a plan or the like.
+        is_image: whether it is an image and not a report, a segmentation or the like.
         is_grey: whether it is a grey image.
     """
 
     patient: str
     study: str
-    has_pixels: bool
+    is_image: bool
     is_grey: bool
 
 
@@ -69,7 +70,7 @@ def read_header(file: str | os.PathLike) -> Header | None:
         return Header(
             "" if columns.is_nobody(str(data.get("PatientID"))) else _digest(data.get("PatientID")),
             _digest(data.get("StudyInstanceUID")),
-            "Rows" in data or _is_image(data),
+            _is_image(data),
             str(data.get("PhotometricInterpretation", "")).startswith("MONOCHROME"),
         )
     except Exception:  # noqa: BLE001 - decoding says what is wrong.
@@ -77,9 +78,13 @@ def read_header(file: str | os.PathLike) -> Header | None:
 
 
 def _is_image(data: Any) -> bool:
-    """Whether a file without Rows should have them, since it is of images, or cut too short."""
+    """Whether a file is an image, by its class; also if it was cut short before its Rows."""
     kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
-    return not kind or "Image" in kind.name
+    if not kind:
+        return True
+    if "Rows" in data:
+        return not any(word in kind.name for word in _MADE_OF_IMAGES)
+    return "Image" in kind.name
 
 
 def read_headers(files: Sequence[str | os.PathLike]) -> list[Header | None]:

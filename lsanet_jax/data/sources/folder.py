@@ -342,10 +342,11 @@ def find_records(
         records, left_out = _walk_classes(root, training)
         images = set(without_masks(root, [record.file for record in records]))
         table = Table([record for record in records if record.file in images])
+    records, headers = _with_headers(root, table.records, left_out)
     guessed = False
     if column_names.get("group_column", "") != columns.NONE:
-        records, guessed = _with_groups(root, table.records, left_out)
-        table = table._replace(records=records)
+        records, guessed = _with_groups(root, records, headers)
+    table = table._replace(records=records)
     report_left_out(root, left_out)
     records = sorted(table.records, key=operator.attrgetter("file"))
     if training:
@@ -632,30 +633,34 @@ def _outside_table(
     return left_out
 
 
-def _with_groups(
+def _with_headers(
     root: pathlib.Path, records: list[Record], left_out: collections.Counter[str]
-) -> tuple[list[Record], bool]:
-    """Group by the patients of DICOM headers, or those in file names; also whether it is a guess.
+) -> tuple[list[Record], list[dicom.Header | None]]:
+    """Read DICOM headers; files that are no image (reports, segmentations) go, and are counted."""
+    headers = dicom.read_headers([root / record.file for record in records])
+    kept = [header is None or header.is_image for header in headers]
+    left_out[dicom.NO_IMAGE] += kept.count(False)
+    left_out += collections.Counter()  # Without those of which there are none.
+    return list(itertools.compress(records, kept)), list(itertools.compress(headers, kept))
 
-    DICOM files without pixels (reports, plans) are taken out of class folders, and counted.
-    """
+
+def _with_groups(
+    root: pathlib.Path, records: list[Record], headers: Sequence[dicom.Header | None]
+) -> tuple[list[Record], bool]:
+    """Group by patients of DICOM headers, or those in file names; also whether it is a guess."""
     if any(record.group for record in records):
         return records, False
-    headers = dicom.read_headers([root / record.file for record in records])
     patients = {header.patient for header in headers if header} - {""}
     by_study = len(patients) < 2
     grouped = []
     for record, header in zip(records, headers, strict=True):
-        if header is None:
-            grouped.append(record)
-        elif header.has_pixels:
+        if header:
             group = header.study if by_study else header.patient or header.study
-            grouped.append(record._replace(group=group))
-        else:
-            left_out[dicom.NO_IMAGE] += 1
+            record = record._replace(group=group)
+        grouped.append(record)
     records = grouped
     if any(record.group for record in records):
-        unnamed = sum(h is not None and h.has_pixels and not h.patient for h in headers)
+        unnamed = sum(h is not None and not h.patient for h in headers)
         if unnamed:
             log.warning(
                 "%s: %d DICOM file(s) have no PatientID, or one such as 'ANONYMOUS'; grouped by"

@@ -251,7 +251,7 @@ def list_images(path: pathlib.Path) -> list[str]:
         left_out += found.left_out
     headers = dicom.read_headers([path / name for name in names])
     names = [
-        name for name, header in zip(names, headers, strict=True) if not header or header.has_pixels
+        name for name, header in zip(names, headers, strict=True) if not header or header.is_image
     ]
     left_out[dicom.NO_IMAGE] += len(headers) - len(names)
     left_out = +left_out

@@ -25,7 +25,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    ParametricMapStorage,
     RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
     generate_uid,
 )
 
@@ -415,6 +418,16 @@ def test_reports_among_images_are_left_out_and_counted(tmp_path, caplog):
     assert sum(len(list_folder(tmp_path).split(key).files) for key in SPLITS) == 24
     assert "left out 1 file(s)" in caplog.text
     assert "1 DICOM without an image" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SegmentationStorage, RTDoseStorage, ParametricMapStorage])
+@pytest.mark.parametrize("group_column", ["", "none"])
+def test_what_was_made_of_images_is_left_out_and_counted(tmp_path, kind, group_column, caplog):
+    put_patients(tmp_path, count=12)
+    put_patients(tmp_path, "{label}/{i}_made.dcm", 6, SOPClassUID=kind)
+    listing = list_folder(tmp_path, group_column=group_column)
+    assert sum(len(listing.split(key).files) for key in SPLITS) == 12 == len(list_images(tmp_path))
+    assert "6 DICOM without an image (a report, segmentation, dose or the like)" in caplog.text
 
 
 @pytest.mark.parametrize("length", [150, 200, 300, 400])
