@@ -155,15 +155,7 @@ def from_files(
     """Images in a folder; `skip_broken` is that of `open_source`."""
     decoding, broken = trained.decoding, {}
     size, channels = decoding["size"], decoding["channels"]
-    limits = {k: v for k, v in decoding.items() if k in ("frame", "max_megapixels")}
-    white = 2 ** decoding.get("bits", 16) - 1
-    bits, deep = image_files.least_bits([folder / name for name in names], **limits)
-    if deep and 2**bits - 1 < white:
-        log.warning(
-            "%s: %d image(s) have more than 8 bits per channel; their values need %d, but %d is "
-            "white, as in training, so they come out dark: scale them as the training images were",
-            *(folder, deep, bits, white),
-        )
+    image_files.warn_of_few_bits(folder, [folder / name for name in names], decoding)
 
     def read(i: int) -> UInt8[np.ndarray, "h w c"]:
         try:

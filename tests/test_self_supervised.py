@@ -106,6 +106,20 @@ def test_images_of_a_folder_are_added_without_labels(made, tmp_path, caplog):
         unlabelled.with_folder(made, str(tmp_path / "none"), {}, skip_broken=True)
 
 
+def test_dark_and_equal_images_without_labels_are_told_of(made, tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 4096, (8, 8), np.uint16)
+    for i in range(3):
+        Image.fromarray(pixels.T if i == 0 else pixels).save(tmp_path / f"{i}.png")
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    found = unlabelled.with_folder(made, str(tmp_path), {}, skip_broken=False)
+    assert found.unlabelled == 4
+    assert "3 image(s) have more than 8 bits per channel; their values need 12" in caplog.text
+    assert "3 image(s) are nearly black, such as 0.png" in caplog.text
+    assert "1 image(s) are black or transparent, such as black.png" in caplog.text
+    assert f"{tmp_path}: the images are nearly black" in caplog.text
+    assert "1 image(s) are there more than once: 1.png = 2.png" in caplog.text
+
+
 def test_labels_are_unknown_only_in_the_training_split_and_if_it_says_so(made):
     unknown = dataclasses.replace(made.train, labels=np.full(6, -1, np.int32))
     with pytest.raises(DataError, match="train_labels holds 6 value"):

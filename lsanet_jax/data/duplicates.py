@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
@@ -10,6 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.errors import ConfigError, DataError
@@ -48,18 +50,28 @@ def identical_images(dataset: Dataset) -> list[list[Image]]:
 
     Images that are not held in memory are not read for this, and do not count either.
     """
-    images, digests = [], []
+    images, arrays = [], []
     for split in SPLITS:
         part = dataset.split(split)
         if not isinstance(part.images, np.ndarray):
             return []
-        for place, (pixels, label) in enumerate(zip(part.images, part.labels, strict=True)):
-            if (pixels == pixels[0, 0]).all():
-                continue
+        for place, label in enumerate(part.labels):
             name = part.names[place] if part.names else f"{split}_images[{place}]"
             images.append(Image(name, split, _hashable(label)))
-            digests.append(hashlib.sha256(np.ascontiguousarray(pixels).data).digest())
-    return [[images[place] for place in same] for same in _grouped(enumerate(digests))]
+        arrays.append(part.images)
+    same = identical_arrays(itertools.chain.from_iterable(arrays))
+    return [[images[place] for place in places] for places in same]
+
+
+def identical_arrays(images: Iterable[UInt8[np.ndarray, "h w c"]]) -> list[list[int]]:
+    """Group the places of images with the same pixels; those of one colour only do not count."""
+
+    def digest(pixels: UInt8[np.ndarray, "h w c"]) -> bytes | None:
+        if (pixels == pixels[0, 0]).all():
+            return None
+        return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+
+    return _grouped(enumerate(map(digest, images)))
 
 
 def check(where: object, groups: Iterable[Sequence[Image]], how: str) -> None:

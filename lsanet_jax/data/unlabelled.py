@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from lsanet_jax.data import duplicates, quality
 from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.data.sources import images as image_files
 from lsanet_jax.errors import ConfigError, DataError
@@ -62,13 +63,18 @@ def with_folder(
     if not root.is_dir():
         raise DataError(f"config.data.unlabelled = {folder}: found no folder there")
     names = image_files.list_images(root)
-    images = _decode_all(root, names, form, skip_broken=skip_broken)
+    image_files.warn_of_few_bits(root, [root / name for name in names], form)
+    names, images = _decode_all(root, names, form, skip_broken=skip_broken)
+    quality.warn_of_odd(root, images, names)
+    same = duplicates.identical_arrays(images)
+    copies = duplicates.of_files(names, ["train"] * len(names), [-1] * len(names), same)
+    duplicates.check(root, copies, "warn")
     seen = {image.tobytes() for key in ("val", "test") for image in dataset.split(key).images}
-    if same := sum(image.tobytes() in seen for image in images):
+    if known := sum(image.tobytes() in seen for image in images):
         log.warning(
             "%d of the images in config.data.unlabelled = %s are validation or test images: what "
             "is pretrained on them has seen these, without their labels",
-            same,
+            known,
             folder,
         )
     log.info("%d images of %s have no label", len(images), folder)
@@ -85,7 +91,9 @@ def with_folder(
 
 def _decode_all(
     root: pathlib.Path, names: list[str], form: Mapping[str, Any], *, skip_broken: bool
-) -> UInt8[np.ndarray, "n h w c"]:
+) -> tuple[list[str], UInt8[np.ndarray, "n h w c"]]:
+    """Decode images; also return the names of those that could be."""
+
     def decode(name: str) -> UInt8[np.ndarray, "h w c"] | None:
         try:
             return image_files.decode(root / name, **form)
@@ -95,9 +103,10 @@ def _decode_all(
             raise DataError(f"{error} config.data.skip_broken leaves such images out.") from error
 
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
-        found = [image for image in pool.map(decode, names) if image is not None]
+        pairs = zip(names, pool.map(decode, names), strict=True)
+        found = {name: image for name, image in pairs if image is not None}
     if len(found) < len(names):
         log.warning("%s: left out %d broken images", root, len(names) - len(found))
     if not found:
         raise DataError(f"config.data.unlabelled = {root}: no image in it can be read")
-    return np.stack(found)
+    return list(found), np.stack(list(found.values()))

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, TypedDict, Unpack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import UInt8
@@ -206,6 +206,27 @@ def least_bits(
             needed,
         )
     return needed, len(found)
+
+
+def warn_of_few_bits(
+    where: object, files: Sequence[str | os.PathLike], decoding: Mapping[str, Any]
+) -> None:
+    """Log that the values of a set's deep images need fewer bits than the training images have.
+
+    Args:
+        where: the set.
+        files: all of it.
+        decoding: how the training images were decoded: `bits`, `frame` and `max_megapixels` count.
+    """
+    limits = {k: v for k, v in decoding.items() if k in ("frame", "max_megapixels")}
+    white = 2 ** decoding.get("bits", 16) - 1
+    bits, deep = least_bits(files, **limits)
+    if deep and 2**bits - 1 < white:
+        log.warning(
+            "%s: %d image(s) have more than 8 bits per channel; their values need %d, but %d is "
+            "white, as in training, so they come out dark: scale them as the training images were",
+            *(where, deep, bits, white),
+        )
 
 
 def _bits_of(value: int) -> int:
