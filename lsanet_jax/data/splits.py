@@ -198,7 +198,7 @@ def torn_groups(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     torn: dict[str, tuple[Record, Record]] = {}
     for record in records:
         if record.group:
-            group = _spelling(record.group)
+            group = spelling(record.group)
             first = first_of_group.setdefault(group, record)
             if first.split != record.split:
                 torn.setdefault(group, (first, record))
@@ -323,8 +323,8 @@ def join_units(
     spellings = collections.defaultdict(set)
     for place, record in enumerate(records):
         if record.group:
-            groups[_spelling(record.group)].append(place)
-            spellings[_spelling(record.group)].add(record.group)
+            groups[spelling(record.group)].append(place)
+            spellings[spelling(record.group)].add(record.group)
     twice = [sorted(names) for names in spellings.values() if len(names) > 1]
     if twice:
         shown = ", ".join(" and ".join(map(repr, names)) for names in twice[:3])
@@ -339,12 +339,12 @@ def number_groups(records: Sequence[Record]) -> tuple[int, ...]:
     """Number the groups of images from 0, those without one each for itself; () without groups."""
     if not any(record.group for record in records):
         return ()
-    keys = [(_spelling(r.group), "") if r.group else ("", r.file) for r in records]
+    keys = [(spelling(r.group), "") if r.group else ("", r.file) for r in records]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return tuple(numbers[key] for key in keys)
 
 
-def _spelling(group: str) -> str:
+def spelling(group: str) -> str:
     """Return a group's name without case, runs of blanks, leading zeros or a spreadsheet's '.0'."""
     text = "-".join(unicodedata.normalize("NFKC", group).casefold().replace("_", " ").split())
     whole = text.removesuffix(".0")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lsanet_jax.data import splits
 from lsanet_jax.data.sources import columns
 from lsanet_jax.errors import DataError
 from lsanet_jax.runtime.cores import usable_cores
@@ -34,13 +35,16 @@ class Header(NamedTuple):
     """What a folder's listing needs of a file.
 
     Attributes:
-        patient: digest of the patient's identifier, '' if there is none, or one of nobody.
+        patient: digest of the patient's identifier, '' if there is none, or one of nobody; the same
+            for two spellings of it, as of other groups.
+        identifier: the same, but of the identifier as it is written.
         study: digest of the study's.
         is_image: whether it is an image and not a report, a segmentation or the like.
         is_grey: whether it is a grey image.
     """
 
     patient: str
+    identifier: str
     study: str
     is_image: bool
     is_grey: bool
@@ -67,8 +71,11 @@ def read_header(file: str | os.PathLike) -> Header | None:
         import pydicom
 
         data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
+        patient = str(data.get("PatientID") or "").strip()
+        patient = "" if columns.is_nobody(patient) else patient
         return Header(
-            "" if columns.is_nobody(str(data.get("PatientID"))) else _digest(data.get("PatientID")),
+            _digest(splits.spelling(patient)),
+            _digest(patient),
             _digest(data.get("StudyInstanceUID")),
             _is_image(data),
             str(data.get("PhotometricInterpretation", "")).startswith("MONOCHROME"),

@@ -669,6 +669,13 @@ def _with_groups(
             )
         elif by_study and len(records) > 1:
             log.warning("%s: all DICOM files have one PatientID; grouped by study instead.", root)
+        more = len({header.identifier for header in headers if header} - {""}) - len(patients)
+        if more:
+            log.warning(
+                "%s: %d PatientID(s) differ from others only in case, blanks or leading zeros: read"
+                " as the same patient.",
+                *(root, more),
+            )
         what = "study" if by_study else "patient"
         log.info("%s: images of one DICOM %s stay in one split.", root, what)
         return records, False

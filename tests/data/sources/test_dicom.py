@@ -393,6 +393,13 @@ def test_files_without_patient_are_grouped_by_study(tmp_path):
     assert torn(list_folder(tmp_path), lambda f: f[2:] if "x" in f else int(f[2:-4]) // 3) == 0
 
 
+@pytest.mark.parametrize("names", [("{}", "00{}"), ("P{}", "p{}"), ("P_{}", "p {}")])
+def test_two_spellings_of_a_patient_are_one_and_it_says_so(tmp_path, names, caplog):
+    put_patients(tmp_path, PatientID=lambda i: names[i % 2].format(i // 3 + 1))
+    assert torn(list_folder(tmp_path)) == 0
+    assert "8 PatientID(s) differ from others only in case, blanks or leading zeros" in caplog.text
+
+
 @pytest.mark.parametrize("named", [0, 1, 2])
 def test_an_anonymous_patient_is_nobody(tmp_path, named, caplog):
     names = ["Anonymous"] * (24 - named) + ["p1", "p2"][:named]
