@@ -237,6 +237,17 @@ def test_folds_are_scikit_learns():
         np.testing.assert_array_equal(np.flatnonzero(found == fold), tested)
 
 
+def test_an_image_in_two_formats_stays_in_one_split_and_it_says_so(tmp_path, caplog):
+    for i in range(24):
+        put(tmp_path, f"{'ab'[i // 2 % 2]}/x{i // 2}.{('png', 'JPG')[i % 2]}", i)
+    splits = {}
+    for file, key in splits_of(list_folder(tmp_path, duplicates="error")).items():
+        splits.setdefault(file[:-4], set()).add(key)
+    assert len(splits) == 12
+    assert all(len(keys) == 1 for keys in splits.values())
+    assert "12 image(s) are there in several formats, such as a/x0.JPG and a/x0.png" in caplog.text
+
+
 # Names that tell of patients
 
 

@@ -281,9 +281,11 @@ def list_folder(
     task, class_names = _infer_classes(source, table, task)
     labels = _labels(table, class_names)
     names = [record.file for record in records]
-    same = []
+    same, together = [], []
     if duplicates != "allow":
         same = duplicates_lib.identical_files([root / name for name in names])
+        together = [[names[place] for place in places] for places in same]
+        together += _of_one_name(source, names)
     drawn = splits.complete(
         source,
         root,
@@ -291,7 +293,7 @@ def list_folder(
         table.label_names,
         _present(labels, len(class_names)),
         options,
-        [[names[place] for place in places] for places in same],
+        together,
     )
     split_of = np.array([record.split for record in drawn.records])
     identical = duplicates_lib.of_files(names, split_of.tolist(), [r.label for r in records], same)
@@ -429,6 +431,22 @@ def _check_pixels(bits: int, window: Sequence[float], frame: int) -> None:
         )
     if frame < 0:
         raise ConfigError(f"config.data.frame is {frame}, expected an integer >= 0.")
+
+
+def _of_one_name(source: pathlib.Path, names: Sequence[str]) -> list[list[str]]:
+    """Group files whose names differ in the suffix only, and say so."""
+    files = collections.defaultdict(list)
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        files[stem if suffix.lower() in SUFFIXES else name].append(name)
+    found = [own for own in files.values() if len(own) > 1]
+    if found:
+        log.warning(
+            "%s: %d image(s) are there in several formats, such as %s: splits are drawn so that"
+            " these stay together; if they are copies, keep one of each.",
+            *(source, len(found), " and ".join(found[0])),
+        )
+    return found
 
 
 def _find_bits(root: pathlib.Path, files: Sequence[pathlib.Path], reading: dict[str, Any]) -> int:
