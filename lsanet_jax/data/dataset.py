@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from lsanet_jax.data import arrays
+from lsanet_jax.data import arrays, classes
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.errors import ConfigError, DataError
 
@@ -77,7 +77,8 @@ class Dataset:
         unlabelled: how many training images have no label: -1, or in a multi-label set all -1.
 
     Raises:
-        DataError: a split's arrays are not what `Split` says, or splits do not go together.
+        DataError: a split's arrays are not what `Split` says, splits do not go together, or two
+            classes are spellings of one name.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Dataset:
                 f"{where}: found {len(self.class_names)} classes for task 'binary-class', expected"
                 " 2: use task 'multi-class'."
             )
+        classes.check_names(where, self.class_names)
         for key in SPLITS:
             split = self.split(key)
             _check_images(where, key, split.images)

@@ -15,6 +15,7 @@ from jaxtyping import Int32, UInt8
 
 from lsanet_jax.data import duplicates, splits
 from lsanet_jax.data.arrays import is_one_hot
+from lsanet_jax.data.classes import spelling
 from lsanet_jax.data.dataset import SPLITS
 from lsanet_jax.data.sources import folder, npz
 from lsanet_jax.data.sources.table import UNKNOWN
@@ -154,10 +155,10 @@ def _match(where: object, found: Iterable[str], class_names: Sequence[str]) -> d
     exact = {name: number for number, name in enumerate(class_names)}
     spelled = collections.defaultdict(list)
     for number, name in enumerate(class_names):
-        spelled[folder.spelling(name)].append(number)
+        spelled[spelling(name)].append(number)
     index, strange, renamed = {}, [], []
     for name in found:
-        near = spelled.get(folder.spelling(name), [])
+        near = spelled.get(spelling(name), [])
         if name in exact:
             index[name] = exact[name]
         elif len(near) == 1:

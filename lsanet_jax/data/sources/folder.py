@@ -21,7 +21,6 @@ import operator
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 from lsanet_jax.data import duplicates as duplicates_lib
 from lsanet_jax.data import quality, splits
+from lsanet_jax.data.classes import check_names, is_number, spelling
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import columns, dicom
@@ -778,7 +778,7 @@ def _infer_classes(
         raise DataError(
             f"{source}: found {len(class_names)} classes in {len(records)} images, so most images"
             " would be the only one of their class"
-            f"{numbers if all(map(_is_number, class_names)) else ''}: name the column of classes in"
+            f"{numbers if all(map(is_number, class_names)) else ''}: name the column of classes in"
             " config.data.label_column, or put the values into a few classes."
         )
     _warn_of_unknown(source, records, class_names)
@@ -793,21 +793,12 @@ def _infer_classes(
 
 
 def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:
-    spellings = collections.defaultdict(list)
-    for name in class_names:
-        spellings[spelling(name)].append(name)
-    for same in spellings.values():
-        if len(same) > 1:
-            shown = map(ascii if len({*map(_composed, same)}) < len(same) else repr, same)
-            raise DataError(
-                f"{source}: found classes {' and '.join(shown)}, expected one spelling: rename one"
-                " of them."
-            )
+    """Refuse spellings of one class, and tell of names that may be."""
+    check_names(source, class_names)
     alike = collections.defaultdict(list)
     for name in class_names:
-        letters = (
-            re.sub(r"[^\w+<>=%/]|_", "", str(spelling(name))) if not _is_number(name) else name
-        )
+        spelled = str(spelling(name))
+        letters = name if is_number(name) else re.sub(r"[^\w+<>=%/]|_", "", spelled)
         alike[letters].append(name)
     for same in alike.values():
         if len(same) > 1:
@@ -822,9 +813,9 @@ def _warn_of_unknown(
     source: pathlib.Path, records: Sequence[Record], class_names: Sequence[str]
 ) -> None:
     """Log classes whose names usually say that the class is not known."""
-    numbers = {float(name) for name in class_names if _is_number(name)}
+    numbers = {float(name) for name in class_names if is_number(name)}
     for name in class_names:
-        value = float(name) if _is_number(name) else math.nan
+        value = float(name) if is_number(name) else math.nan
         is_code = value in columns.UNKNOWN_NUMBERS and value - 1 not in numbers
         if is_code or columns.key(name) in columns.UNKNOWN_WORDS:
             count = sum(record.label == name for record in records)
@@ -835,28 +826,11 @@ def _warn_of_unknown(
             )
 
 
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def spelling(name: str) -> str | float:
-    """Return a class's name without case, underscores and hyphens; of a number, its value."""
-    if _is_number(name):
-        return float(name)
-    text = unicodedata.normalize("NFKC", name).casefold()
-    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")  # No width.
-    return " ".join(text.replace("_", " ").replace("-", " ").split())
-
-
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Sort, by value if all are numbers: '10' comes after '9'."""
-    if all(map(_is_number, names)):
+    if all(map(is_number, names)):
         return tuple(sorted(names, key=lambda name: (float(name), name)))
     return tuple(sorted(names))
-
-
-def _is_number(name: str) -> bool:
-    return bool(re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", name))
 
 
 def _present(labels: np.ndarray, num_classes: int) -> Bool[np.ndarray, "n classes"]:

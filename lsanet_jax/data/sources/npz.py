@@ -1,5 +1,6 @@
 """The user's own images in one npz file of MedMNIST's layout."""
 
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ from lsanet_jax.errors import DataError
 from lsanet_jax.runtime import memory
 
 KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
+_EXPECTED = {
+    "images": "numbers: images of one size, stacked to uint8",
+    "labels": "numbers: integers from 0, or columns of 0 and 1",
+    "names": "strings: numpy.array(names, dtype=str)",
+}
+
+log = logging.getLogger(__name__)
 
 
 def load_npz(
@@ -115,6 +123,9 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
                 f" expected {', '.join(keys)}."
             )
         _check_members(path, file)
+        others = [key for key in file.files if key not in (*KEYS, "class_names")]
+        if others:
+            log.warning("%s: not used: %s.", path, ", ".join(others))
         arrays = {}
         for key in (*keys, "class_names"):
             if key not in file:
@@ -124,7 +135,7 @@ def _read_arrays(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarra
             except MemoryError as error:
                 raise DataError(f"{path}: {key} does not fit into memory ({error}).") from error
             except Exception as error:
-                raise DataError(f"{path}: {key} cannot be read: {_reason(error)}") from error
+                raise DataError(f"{path}: {key} cannot be read: {_reason(error, key)}") from error
             if not isinstance(array, np.ndarray):
                 raise DataError(f"{path}: {key} is not an array in NumPy's format; {expected}.")
             arrays[key] = array
@@ -161,12 +172,12 @@ def _read_array(file: np.lib.npyio.NpzFile, key: str) -> np.ndarray | bytes:
     return array
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, key: str) -> str:
     text = str(error)
     if "allow_pickle" in text:
         return (
             "it is an array of Python objects, which is never unpickled here; expected an array of"
-            " numbers: images of one size, stacked to uint8."
+            f" {_EXPECTED[key.rpartition('_')[2]]}."
         )
     if "encrypted" in text:
         return "it is encrypted; expected a file without a password."

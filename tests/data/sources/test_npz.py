@@ -345,6 +345,24 @@ def test_class_names_that_are_no_row_of_strings(write, names):
     assert f"{found}, expected a one-dimensional" in error_of(write(class_names=names))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "a"], "found classes 'a' and 'a', expected one spelling"),
+        (["Normal", "b", "normal"], "found classes 'Normal' and 'normal', expected one spelling"),
+        (["a", "b", ""], "found a class without a name"),
+        (np.array([*"abc"], object), "expected an array of strings: numpy.array(names, dtype=str)"),
+    ],
+)
+def test_class_names_that_are_not_one_for_each_class(write, names, message):
+    assert message in error_of(write(class_names=np.array(names)))
+
+
+def test_other_arrays_are_named(write, caplog):
+    load_npz(write(train_patient=np.arange(6), test_masks=np.zeros(3)))
+    assert "own.npz: not used: train_patient, test_masks." in caplog.text
+
+
 def test_multi_label_values_other_than_0_and_1(write):
     labels = np.array([[0, 1], [1, 0], [2, 0], [0, 0], [1, 1], [0, 0]])
     message = error_of(write(train_labels=labels, val_labels=labels % 2, test_labels=labels % 2))
