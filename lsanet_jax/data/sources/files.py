@@ -6,7 +6,7 @@ import os
 import pathlib
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from lsanet_jax.errors import DataError
@@ -67,9 +67,12 @@ _OTHER_MAGIC = (
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel (xls) or another old Office format"),
     (0, b"<", "HTML or XML"),
 )
-_MASK = re.compile(
-    r"[ _-](masks?|seg|segmentations?|gt|labels?)([ _-]?[0-9]+)?\Z", re.IGNORECASE
-)  # After the name of an image.
+_WORDS = (
+    "(masks?|seg|segmentations?|gt|ground[ _-]?truth|labels?|anno|annotations?|roi|superpixels)"
+)
+_MASK = re.compile(rf"[ _.-]{_WORDS}([ _.-]?[0-9]+)?\Z", re.IGNORECASE)  # After an image's name,
+_MASK_BEFORE = re.compile(rf"(?<![^/]){_WORDS}[ _.-](?=[^/]*\Z)", re.IGNORECASE)  # or before it.
+_NOT_CLASS = re.compile(rf"{_WORDS}|thumb(nail)?s?|previews?", re.IGNORECASE)
 
 
 class Entries(NamedTuple):
@@ -164,8 +167,9 @@ def without_masks(where: object, names: Sequence[str]) -> list[str]:
     stems = {posixpath.splitext(name)[0] for name in names}
 
     def is_mask(name: str) -> bool:
-        image, found = _MASK.subn("", posixpath.splitext(name)[0])
-        return bool(found) and image in stems
+        stem = posixpath.splitext(name)[0]
+        images = {_MASK.sub("", stem), _MASK_BEFORE.sub("", stem)} - {stem}
+        return bool(images & stems)
 
     kept = [name for name in names if not is_mask(name)]
     if len(kept) < len(names):
@@ -176,7 +180,37 @@ def without_masks(where: object, names: Sequence[str]) -> list[str]:
             len(names) - len(kept),
             next(name for name in names if is_mask(name)),
         )
+    _warn_of_ends(where, kept)
     return kept
+
+
+def _warn_of_ends(where: object, names: Sequence[str]) -> None:
+    """Log that many names are another's and the same word, as those of masks may be."""
+    stems = {posixpath.splitext(name)[0] for name in names}
+    ends = collections.defaultdict(list)
+    for name in names:
+        start, mark, end = re.fullmatch(
+            r"(.*?)(?:([ _.-])([^ _./0-9-]+))?", posixpath.splitext(name)[0], re.DOTALL
+        ).groups()
+        if mark and start in stems:
+            ends[end.lower()].append(name)
+    for end, found in ends.items():
+        if len(found) > 2 and 4 * len(found) > len(names):
+            log.warning(
+                "%s: %d name(s) are that of another image and %r, such as %s: are these images of"
+                " their own? If not, take them out.",
+                *(where, len(found), end, found[0]),
+            )
+
+
+def warn_of_strange_classes(where: object, names: Iterable[str]) -> None:
+    """Log class folders that are called as if they held masks or previews."""
+    if found := [name for name in names if _NOT_CLASS.fullmatch(name)]:
+        log.warning(
+            "%s: the folder(s) %s are read as classes; if they hold no images of a class, move them"
+            " out.",
+            *(where, ", ".join(map(repr, found))),
+        )
 
 
 def describe_left_out(left_out: collections.Counter[str]) -> str:

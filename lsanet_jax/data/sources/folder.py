@@ -40,6 +40,7 @@ from lsanet_jax.data.sources.files import (
     entries,
     report_left_out,
     walk,
+    warn_of_strange_classes,
     without_masks,
 )
 from lsanet_jax.data.sources.images import (
@@ -342,6 +343,7 @@ def find_records(
         left_out = _outside_table(root, source, table.records)
     else:
         records, left_out = _walk_classes(root, training)
+        warn_of_strange_classes(root, sorted({str(record.label) for record in records}))
         images = set(without_masks(root, [record.file for record in records]))
         table = Table([record for record in records if record.file in images])
     records, headers = _with_headers(root, table.records, left_out)

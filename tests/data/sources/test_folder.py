@@ -113,6 +113,41 @@ def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, caplog):
     assert len(splits_of(list_folder(tmp_path, csv=table))) == 4
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("{}_anno", "{}_superpixels", "{}_roi", "{}_annotation", "{}_groundtruth", "{}.mask"),
+        *("mask_{}", "GT-{}"),
+    ],
+)
+def test_pictures_of_annotations_are_left_out_and_counted(tmp_path, name, caplog):
+    put(tmp_path, *(f"{label}/x{i}.png" for label in "ab" for i in range(4)))
+    put(tmp_path, *(f"{label}/{name.format(f'x{i}')}.png" for label in "ab" for i in range(4)))
+    assert len(splits_of(list_folder(tmp_path))) == 8
+    assert "left out 8 mask(s) beside their images" in caplog.text
+
+
+def test_many_names_of_another_image_and_a_word_are_told_of(tmp_path, caplog):
+    put(
+        tmp_path,
+        *(
+            f"{label}/x{i}{end}.png"
+            for label in "ab"
+            for i in range(4)
+            for end in ("", "_heat", "_2")
+        ),
+    )
+    assert len(splits_of(list_folder(tmp_path))) == 24
+    assert "8 name(s) are that of another image and 'heat', such as a/x0_heat.png" in caplog.text
+    assert caplog.text.count("are that of another") == 1
+
+
+def test_classes_called_masks_are_told_of(tmp_path, caplog):
+    put(tmp_path, *(f"{label}/{i}.png" for label in ("images", "Masks") for i in range(6)))
+    assert list_folder(tmp_path).class_names == ("Masks", "images")
+    assert "the folder(s) 'Masks' are read as classes" in caplog.text
+
+
 def test_splits_are_drawn_where_there_are_none(tmp_path):
     put(tmp_path, *(f"{name}/{i}.png" for name in "abc" for i in range(10)))
     dataset = load_folder(tmp_path, size=2)
