@@ -1,7 +1,6 @@
 """Images that are probably not what they were meant to be: blank, masks, nearly black or white."""
 
 import collections
-import itertools
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -61,14 +60,13 @@ def warn_of_odd_images(dataset: Dataset) -> None:
 
     Images that are not held in memory are not looked at.
     """
-    held = [key for key in SPLITS if isinstance(dataset.split(key).images, np.ndarray)]
-    parts = [dataset.split(key) for key in held]
-    names = [
-        part.names or [f"{key}_images[{i}]" for i in range(len(part))]
-        for key, part in zip(held, parts, strict=True)
-    ]
-    images = itertools.chain.from_iterable(part.images for part in parts)
-    _warn_of_each(dataset.source, images, itertools.chain.from_iterable(names))
+    images, names = [], []
+    for key in SPLITS:
+        part = dataset.split(key)
+        if isinstance(part.images, np.ndarray):
+            images += list(part.images)  # Views.
+            names += part.names or [f"{key}_images[{i}]" for i in range(len(part))]
+    _warn_of_each(dataset.source, images, names)
     if isinstance(dataset.train.images, np.ndarray):
         _warn_of_greys(dataset.source, dataset.train.images)
 

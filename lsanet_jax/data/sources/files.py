@@ -72,6 +72,7 @@ _WORDS = (
 )
 _MASK = re.compile(rf"[ _.-]{_WORDS}([ _.-]?[0-9]+)?\Z", re.IGNORECASE)  # After an image's name,
 _MASK_BEFORE = re.compile(rf"(?<![^/]){_WORDS}[ _.-](?=[^/]*\Z)", re.IGNORECASE)  # or before it.
+_END = re.compile(r"(.+)[ _.-]([^ _./0-9-]+)", re.DOTALL)
 _NOT_CLASS = re.compile(rf"{_WORDS}|thumb(nail)?s?|previews?", re.IGNORECASE)
 
 
@@ -189,11 +190,9 @@ def _warn_of_ends(where: object, names: Sequence[str]) -> None:
     stems = {posixpath.splitext(name)[0] for name in names}
     ends = collections.defaultdict(list)
     for name in names:
-        start, mark, end = re.fullmatch(
-            r"(.*?)(?:([ _.-])([^ _./0-9-]+))?", posixpath.splitext(name)[0], re.DOTALL
-        ).groups()
-        if mark and start in stems:
-            ends[end.lower()].append(name)
+        found = _END.fullmatch(posixpath.splitext(name)[0])
+        if found and found[1] in stems:
+            ends[found[2].lower()].append(name)
     for end, found in ends.items():
         if len(found) > 2 and 4 * len(found) > len(names):
             log.warning(
