@@ -19,7 +19,6 @@ def get_config():
     """Return the recipe."""
     config = default_config()
     config.data.name = "npz"
-    config.data.path = "images.npz"
     config.data.image_size = 28
     config.data.augment.update(hflip=True, vflip=True, rot90=True, shift=0.1)
     config.loss.mu = 0.1

@@ -12,7 +12,6 @@ def get_config():
     """Return the paper's protocol on a folder, its images shrunk to 224 pixels."""
     config = default_config()
     config.data.name = "folder"
-    config.data.path = "images"
     config.data.size = 224
     config.data.resize = "bicubic"
     config.eval.batch_size = 64  # at 224 pixels 256 would take a gigabyte more

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+from lsanet_jax import __version__
 from lsanet_jax.errors import near_matches
 from lsanet_jax.runtime import pages
 
@@ -41,9 +42,15 @@ def main() -> None:
     """Hand the command line to the module that the first argument names."""
     command, *_ = [*sys.argv[1:], "--help"]
     if command in ("--help", "-h", "help"):
-        print("usage: lsanet COMMAND [FLAGS]; lsanet COMMAND --help lists its flags\n")
+        print(
+            "usage: lsanet COMMAND [FLAGS]; lsanet COMMAND --help lists its flags; "
+            "lsanet --version\n"
+        )
         for name, (_, summary) in COMMANDS.items():
             print(f"  {name:10}{summary}")
+        return
+    if command == "--version":
+        print(f"lsanet {__version__}")
         return
     if command not in COMMANDS:
         hint = near_matches(command, COMMANDS) or f": expected {', '.join(COMMANDS)}"

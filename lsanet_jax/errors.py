@@ -31,6 +31,13 @@ class Interrupted(LSANetError):
     """A signal asked the work to end; what it takes to resume is saved. The exit code is 75."""
 
 
+def check_has(value: object, field: str, name: str, expected: str) -> None:
+    """Check that an argument is the kind of object that has a field; raises ConfigError."""
+    if not hasattr(value, field):
+        kind = type(value).__name__
+        raise ConfigError(f"{name} is a {kind} without {field!r}, expected {expected}")
+
+
 def near_matches(name: str, names: Iterable[str]) -> str:
     """Return '; did you mean ...?' for names that look alike, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(names), n=2, cutoff=0.6)

@@ -15,6 +15,7 @@ et al. do: the correlation with the heat maps of a network with shuffled weights
 """
 
 import functools
+import itertools
 import logging
 import os
 import pathlib
@@ -235,11 +236,9 @@ def explain(
             picture = pictures.original(image)
             cells = panels(picture, maps, i, trained)
             kind = kinds[start + i]
-            name = f"{_file_name(kind)}_{_file_name(pictures.source.names[image])}.png"
-            if name in written:  # a/b.png and a_b.png
-                name = f"{name.removesuffix('.png')}_{image}.png"
-            written.add(name)
-            _save(folder / name, mosaic(cells))
+            name = unused(f"{_file_name(kind)}_{_stem(pictures.source.names[image])}", written)
+            written.add(name.lower())
+            _save(folder / f"{name}.png", mosaic(cells))
             pair = [_thumbnail(cells[0][0]), _thumbnail(cells[-1][-1])]
             sheets.setdefault(kind, []).append(np.concatenate(pair, axis=1))
     for kind, pairs in sheets.items():
@@ -364,6 +363,18 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     square = Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "white")
     square.paste(small, ((_THUMBNAIL - small.width) // 2, (_THUMBNAIL - small.height) // 2))
     return np.asarray(square)
+
+
+def unused(name: str, used: set[str]) -> str:
+    """Return a name, numbered if it is used already: by a/b.png and a_b.png, or a.png and a.jpg."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each.lower() not in used)
+
+
+def _stem(name: str) -> str:
+    """The name of an image without the suffix of its file, if it has one of a picture."""
+    stem, suffix = os.path.splitext(name)
+    return _file_name(stem if suffix.lower() in image_files.SUFFIXES else name)
 
 
 def _file_name(text: str) -> str:

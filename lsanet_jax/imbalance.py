@@ -34,6 +34,7 @@ def count(labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"], num_classes: i
         labels: class indices [n], or -1 (unknown); of a multi-label task likewise for each label.
         num_classes: k.
     """
+    labels = np.asarray(labels)
     if labels.ndim == 2:
         return Counts(np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0))
     labels = labels[labels >= 0]

@@ -47,6 +47,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from lsanet_jax.errors import ConfigError, near_matches
+
 OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "baseline": ("final",),
     "dsn": ("final", "auxiliary"),
@@ -472,6 +474,14 @@ class Objective:
     contrast_weight: float = 0.1
     contrast_temperature: float = 0.07
     emphasis: Emphasis = PLAIN
+
+    def __post_init__(self):
+        """Checks the name; raises ConfigError."""
+        if self.name not in OBJECTIVES:
+            near = near_matches(self.name, OBJECTIVES)
+            raise ConfigError(
+                f"objective is {self.name!r}, expected one of {', '.join(OBJECTIVES)}{near}"
+            )
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -7,6 +7,48 @@ import numpy as np
 from clu import metrics as clu_metrics
 from jaxtyping import Bool, Float, Int
 
+from lsanet_jax.errors import DataError
+
+TASKS = ("multi-class", "binary-class", "ordinal-regression", "multi-label")
+"""As `lsanet_jax.data.dataset.TASKS`."""
+
+
+def checked(
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
+    probabilities: Float[np.ndarray, "n k"],
+    task: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and probabilities, which may be lists, as arrays; arguments as `right`.
+
+    Raises:
+      DataError: the task is unknown, the shapes do not fit it or each other, a label is not the
+        number of a class, or a probability is nan or infinite.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    if task not in TASKS:
+        raise DataError(f"task is {task!r}, expected one of {', '.join(TASKS)}.")
+    multilabel = task == "multi-label"
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[: 1 + multilabel]:
+        expected = "both [n, k]" if multilabel else "[n] and [n, k]"
+        raise DataError(
+            f"labels have shape {labels.shape} and probabilities {probabilities.shape}, expected "
+            f"{expected} for task {task!r}."
+        )
+    if labels.size and labels.dtype.kind not in "iub":
+        raise DataError(f"labels are of dtype {labels.dtype}, expected integers.")
+    highest = 1 if multilabel else max(2, probabilities.shape[1]) - 1
+    if labels.size and not -1 <= labels.min() <= labels.max() <= highest:
+        raise DataError(
+            f"labels range from {labels.min()} to {labels.max()}, expected 0 to {highest} (or -1, "
+            f"unknown) for task {task!r} with {probabilities.shape[1]} column(s) of probabilities."
+        )
+    if bad := int(np.sum(~np.isfinite(probabilities))):
+        raise DataError(
+            f"{bad} of {probabilities.size} probabilities are nan or infinite: nothing is scored. "
+            "Look at what predicted them."
+        )
+    return labels, probabilities
+
 
 def accuracy(
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
@@ -15,7 +57,7 @@ def accuracy(
 ) -> float:
     """Fraction of right answers, in [0, 1], as `medmnist.evaluator.getACC` computes it: `right`.
 
-    Unknown labels (-1, of multi-label) do not count; nan if there is no other.
+    Unknown labels (-1) do not count; nan if there is no other. For arguments see `right`.
     """
     answers = right(labels, probabilities, task)[np.asarray(labels) >= 0]
     return float(np.mean(answers)) if answers.size else float("nan")
@@ -36,7 +78,11 @@ def right(
     Returns:
       Multi-class and ordinal: whether the most probable class (the first, if several tie) is right;
       binary: whether P(class 1) > 0.5 is; multi-label: the same of each label.
+
+    Raises:
+      DataError: see `checked`.
     """
+    labels, probabilities = checked(labels, probabilities, task)
     if task == "multi-label":
         return (probabilities > 0.5) == labels
     if task == "binary-class":
@@ -76,6 +122,7 @@ def balanced_accuracy(
 def _right_of(labels, probabilities, task: str, *, positive: bool) -> Float[np.ndarray, " k"]:
     """Of the samples that are of each class (or not), the fraction with the right answer."""
     answers = right(labels, probabilities, task)
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if task == "multi-label":
         members = labels == int(positive)
     else:
@@ -95,7 +142,8 @@ def auc(
     Binary: of P(class 1). Otherwise the mean over the classes, each against the rest
     (multi-class, ordinal), or over the labels. Classes for which `labels` holds only positives or
     only negatives have no AUC and are left out of the mean (MedMNIST's function fails there). So
-    are samples whose label is unknown (-1, of multi-label), for that label.
+    are samples whose label is unknown (-1), of multi-label for that label. For arguments see
+    `right`.
 
     Returns:
       The AUC; nan if no class has one.
@@ -103,13 +151,14 @@ def auc(
     # Costs a second, and commands such as --help need none of it.
     from sklearn.metrics import roc_auc_score
 
+    labels, probabilities = checked(labels, probabilities, task)
     if task == "binary-class":
         one_hot, scores = labels[:, None] == 1, probabilities[:, -1:]
     elif task == "multi-label":
         one_hot, scores = labels == 1, probabilities
     else:
         one_hot, scores = labels[:, None] == np.arange(probabilities.shape[1]), probabilities
-    known = labels >= 0 if task == "multi-label" else np.ones(one_hot.shape, bool)
+    known = np.broadcast_to(labels.reshape(len(labels), -1) >= 0, one_hot.shape)
     aucs = []
     for k in range(one_hot.shape[1]):
         truth, score = one_hot[known[:, k], k], scores[known[:, k], k]

@@ -121,10 +121,20 @@ class Progress:
         self._bar.set_description(f"epoch {epoch}/{self._epochs}")
 
     def step(self, loss: float, rate: float) -> None:
-        """Show that a step has ended."""
-        speed = "" if math.isnan(rate) else f", {rate:.0f} images/s"
+        """Show that a step has ended.
+
+        Args:
+          loss: of the step.
+          rate: images per second; nan while steps are compiled.
+        """
+        timed = not math.isnan(rate)
+        speed = f", {rate:.0f} images/s" if timed else ""
         self._bar.set_postfix_str(f"loss {loss:.4f}{speed}", refresh=False)
-        self._bar.update()
+        if timed:
+            self._bar.update()
+        else:  # This step waited for the compiler: the time left is reckoned from its end.
+            self._bar.initial = self._bar.last_print_n = self._bar.n = self._bar.n + 1
+            self._bar.unpause()
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -21,10 +21,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lsanet_jax import build, losses, metrics, optim, steps
 from lsanet_jax import data as data_lib
+from lsanet_jax.data import duplicates
 from lsanet_jax.data.dataset import ARRAYS, Dataset
 from lsanet_jax.data.feed import make_feed
 from lsanet_jax.data.feed.order import Plan
-from lsanet_jax.errors import Interrupted, TrainingError
+from lsanet_jax.errors import Interrupted, TrainingError, check_has
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.monitor import Progress, StepMonitor, StepRecord
 from lsanet_jax.runs import manifest
@@ -86,7 +87,8 @@ def fit(
 
     Args:
       config: see `lsanet_jax.config`. For a dataset made from arrays its `data.name` is "arrays".
-      dataset: the images and labels.
+      dataset: the images and labels. Of one made from arrays it is logged if the same image is in
+        two splits or classes, unless `config.data.duplicates` is "allow".
       workdir: folder of the run. An unfinished run of the same config on the same data is resumed,
         a finished one is only reported.
       epochs: stop after this many of the config's epochs, with a checkpoint and without a result.
@@ -100,11 +102,14 @@ def fit(
         not finite.
       Interrupted: SIGTERM or SIGINT came; all is saved, and the same call resumes.
     """
+    check_has(config, "model", "config", "a config such as default_config()")
+    check_has(dataset, "class_names", "dataset", "a Dataset: fit(config, dataset, workdir)")
     config = named_after(config, dataset)
     mesh = build.make_mesh(config)
     config = settled(config, workdir)
     if (finished := report_if_finished(config, workdir)) is not None:
         return finished
+    warn_of_copies(config, dataset)
     with contextlib.ExitStack() as stack:
         training = begin(config, dataset, workdir, mesh, stack, epochs=epochs, track=track)
         for epoch in training.remaining_epochs():
@@ -112,7 +117,7 @@ def fit(
                 training.train(epoch)
                 val = training.validate()
             except Interrupted as error:
-                training.save_within(epoch)
+                training.save_within()
                 raise Interrupted(training.how_far(epoch)) from error
             training.record(epoch, val)
             training.save(epoch)
@@ -305,7 +310,7 @@ class Training:
         """Score the validation split; see `metrics.summarize`."""
         return self.evaluate(self.state, "val")[0]
 
-    def save_within(self, epoch: int) -> None:
+    def save_within(self) -> None:
         """Save the state within an epoch, so that the same command resumes there."""
         self.heed(self.monitor.rest())
         self.history.seconds += time.perf_counter() - self.started
@@ -438,6 +443,13 @@ def named_after(config: ml_collections.ConfigDict, dataset: Dataset) -> ml_colle
     if dataset.source == ARRAYS:
         config.data.name = ARRAYS
     return config
+
+
+def warn_of_copies(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Tell of images that are in two splits or classes of arrays; of files loading does."""
+    if dataset.source == ARRAYS and config.data.duplicates != "allow" and is_first():
+        found = duplicates.identical_images(dataset)
+        duplicates.check(f"dataset {dataset.name!r}", found, "warn")
 
 
 def report_if_finished(

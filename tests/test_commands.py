@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import lsanet_jax
 from lsanet_jax import __main__ as lsanet
+from lsanet_jax import __version__
 from lsanet_jax.config import FIELDS, names
+from lsanet_jax.config import load as load_config
 from lsanet_jax.runtime import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +46,21 @@ def test_lsanet_lists_its_commands(flags, monkeypatch, capsys):
     shown = capsys.readouterr().out
     for command, (_, summary) in lsanet.COMMANDS.items():
         assert f"{command} " in shown and summary in shown
+
+
+def test_lsanet_tells_its_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lsanet", "--version"])
+    lsanet.main()
+    assert capsys.readouterr().out == f"lsanet {__version__}\n"
+
+
+def test_the_package_shows_its_public_names_only():
+    assert sorted(lsanet_jax.__all__) == dir(lsanet_jax)
+
+
+@pytest.mark.parametrize("name", ["folder", "few_labels", "pretrain"])
+def test_a_shipped_config_for_own_images_has_no_path_yet(name):
+    assert load_config(name).data.path == ""
 
 
 @pytest.mark.parametrize(

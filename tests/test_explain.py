@@ -123,3 +123,11 @@ def test_pictures_are_explained_at_their_own_size(run, tmp_path, caplog):
     for wrong, message in (({"target": "x"}, "--target=x"), ({"per_class": 0}, "--per_class=0")):
         with pytest.raises(ConfigError, match=message):
             explain.explain(run[1], **wrong)
+
+
+def test_names_of_pictures_are_those_of_their_files_and_differ():
+    assert explain._stem("nv/ISIC_1.JPG") == "nv_ISIC_1"
+    assert explain._stem("1.2.840.113") == "1.2.840.113"
+    assert explain.unused("nv_a", {"nv_a", "nv_a_2"}) == "nv_a_3"
+    assert explain.unused("nv_A", {"nv_a"}) == "nv_A_2"  # one file on some disks
+    assert explain.unused("nv_a", set()) == "nv_a"

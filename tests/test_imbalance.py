@@ -27,6 +27,10 @@ def emphasis(labels=LABELS, task="multi-class", sampling="shuffle", **loss):
     return build.make_emphasis(config, dataset(labels, task))
 
 
+def test_labels_may_be_a_list(unchecked):
+    assert imbalance.count([0, 2, 2, -1], 3).positives.tolist() == [1, 0, 2]
+
+
 def test_balanced_weights_are_scikit_learns():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
     np.testing.assert_allclose(emphasis(class_weights="balanced").class_weights, expected)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax import losses
+from lsanet_jax.errors import ConfigError
 
 REFERENCE_OBJECTIVES = ["baseline", "dsn", "dsn_ks", "dsn_lsa", "lsanet"]
 
@@ -311,3 +312,8 @@ def test_terms_by_themselves_have_the_defaults_of_an_objective(function, paramet
 
 def test_equal_objectives_have_one_hash():
     assert hash(losses.Objective("dsn", mu=2.0)) == hash(losses.Objective("dsn", mu=2.0))
+
+
+def test_an_unknown_objective_is_an_error_at_once():
+    with pytest.raises(ConfigError, match="objective is 'lsa', expected one of baseline, dsn"):
+        losses.Objective("lsa")

@@ -8,6 +8,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from lsanet_jax import metrics
+from lsanet_jax.data.dataset import TASKS
+from lsanet_jax.errors import DataError
 
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     from medmnist import evaluator  # prints a hint about PyTorch
@@ -138,3 +140,42 @@ def test_a_class_without_samples_has_no_recall_and_is_left_out_of_the_balance():
     of = lambda labels, task: metrics.balanced_accuracy(np.array(labels), np.eye(2)[[0, 1]], task)
     assert of([0, 0], "multi-class") == 0.5
     assert np.isnan(of([[-1, -1], [-1, -1]], "multi-label"))
+
+
+SCORES = [metrics.accuracy, metrics.auc, metrics.recalls, metrics.balanced_accuracy]
+
+
+def test_the_tasks_are_those_of_datasets():
+    assert metrics.TASKS == TASKS
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_lists_are_scored_as_arrays_are(score, unchecked):
+    labels, probabilities = scores("multi-class")
+    found = score(labels.tolist(), probabilities.tolist(), "multi-class")
+    np.testing.assert_array_equal(found, score(labels, probabilities, "multi-class"))
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "task", "message"),
+    [
+        ([0, 1], np.eye(2), "multiclass", "task is 'multiclass', expected one of multi-class"),
+        ([0, 1], np.eye(2), "multi-label", r"expected both \[n, k\]"),
+        ([0, 1, 1], np.eye(2), "multi-class", r"shape \(3,\) and probabilities \(2, 2\)"),
+        ([0, 2], np.eye(2), "binary-class", "labels range from 0 to 2, expected 0 to 1"),
+        ([0.0, 1.0], np.eye(2), "binary-class", "labels are of dtype float64"),
+        ([0, 1], np.full((2, 2), np.nan), "multi-class", "4 of 4 probabilities are nan"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_error(score, labels, probabilities, task, message, unchecked):
+    with pytest.raises(DataError, match=message):
+        score(labels, probabilities, task)
+
+
+def test_an_image_without_a_label_is_in_no_score_of_classes():
+    labels, probabilities = scores("multi-class")
+    some = np.where(np.arange(len(labels)) < 50, -1, labels)
+    for score in SCORES:
+        expected = score(labels[50:], probabilities[50:], "multi-class")
+        np.testing.assert_array_equal(score(some, probabilities, "multi-class"), expected)

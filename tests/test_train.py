@@ -18,6 +18,7 @@ import pytest
 
 from configs import quickstart, resnet18
 from lsanet_jax import audit, build, main, metrics, train
+from lsanet_jax.data.dataset import Dataset
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -633,3 +634,27 @@ def test_small_images_on_a_gpu_are_advised_of_longer_dispatches(monkeypatch, cap
     build.advise(config)
     (record,) = caplog.records
     assert "steps_per_dispatch = 10" in record.getMessage()
+
+
+def arrays_of_one_image_in_two_splits():
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
+    pairs = {key: (images[i : i + 2], [0, 1]) for i, key in ((0, "train"), (2, "val"), (3, "test"))}
+    return Dataset.from_arrays(**pairs)
+
+
+def test_arrays_with_an_image_in_two_splits_are_told_of(tiny, caplog):
+    data = arrays_of_one_image_in_two_splits()
+    train.warn_of_copies(tiny, data)
+    assert "val_images[1] (val) = test_images[0] (test)" in caplog.text
+    caplog.clear()
+    tiny.data.duplicates = "allow"
+    train.warn_of_copies(tiny, data)
+    assert not caplog.text
+
+
+def test_the_arguments_of_fit_in_another_order_are_one_error(tiny, tmp_path, unchecked):
+    data = arrays_of_one_image_in_two_splits()
+    with pytest.raises(ConfigError, match="config is a Dataset without 'model', expected a config"):
+        train.fit(data, tiny, tmp_path)
+    with pytest.raises(ConfigError, match="dataset is a tuple without 'class_names', expected a D"):
+        train.fit(tiny, (), tmp_path)

@@ -28,7 +28,6 @@ def get_sweep(scale):
     """Return the sweep: shares of the labels x ways to train, against LSANet from scratch."""
     shared = {
         "data.name": "npz",
-        "data.path": "images.npz",
         **at_scale(scale, "resnet18"),
         "train.epochs": 100,
     }

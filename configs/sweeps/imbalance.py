@@ -32,7 +32,6 @@ def get_sweep(scale):
             config="resnet18",
             overrides={
                 "data.name": "npz",
-                "data.path": "images.npz",
                 **at_scale(scale, "resnet18"),
                 **overrides,
             },

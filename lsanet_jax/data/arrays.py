@@ -23,13 +23,19 @@ def as_images(where: object, key: str, array: Any) -> UInt8[np.ndarray, "n h w c
         array: uint8, [n, h, w] (grey) or [n, h, w, c] with 1 or 3 channels.
 
     Raises:
-        DataError: it is something else.
+        DataError: it is something else, or [n, h, w] with a width of 1 or 3, which is likely one
+            image [h, w, c].
     """
     array = np.asarray(array)
     if array.dtype != np.uint8:
         raise DataError(
             f"{where}: {key} is of dtype {array.dtype}, expected uint8 (0 to 255): convert the"
             " images first."
+        )
+    if array.ndim == 3 and array.shape[-1] in (1, 3):
+        raise DataError(
+            f"{where}: {key} has shape {array.shape}: if this is one image, pass image[None]; if"
+            f" these are grey images {array.shape[-1]} pixels wide, pass images[..., None]."
         )
     if array.ndim == 3:
         array = array[..., None]
@@ -109,8 +115,8 @@ def infer_task(
         if all(map(is_one_hot, labels.values())):
             log.warning(
                 "%s: the %d label columns are one-hot (exactly one 1 in each row): read as one"
-                " class per image. Set config.data.task to 'multi-label' if they are"
-                " separate questions.",
+                " class per image. Set the task (config.data.task) to 'multi-label' if they"
+                " are separate questions.",
                 where,
                 num_columns,
             )
@@ -119,8 +125,8 @@ def infer_task(
         elif task:
             raise DataError(
                 f"{where}: train_labels has {num_columns} columns, expected one (class indices), or"
-                f" exactly one 1 in each row, for task {task!r}: set config.data.task to '' or"
-                " 'multi-label', or store class indices."
+                f" exactly one 1 in each row, for task {task!r}: set the task (config.data.task)"
+                " to 'multi-label' or leave it out, or give class indices."
             )
         else:
             task = "multi-label"

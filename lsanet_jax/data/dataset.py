@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,9 @@ class Split:
         # JAX may share this memory with a device, and the fingerprint is computed once.
         object.__setattr__(self, "images", _read_only(self.images))
         object.__setattr__(self, "labels", _read_only(self.labels))
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of {_size(self)}, labels of shape {self.labels.shape})"
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -117,10 +121,17 @@ class Dataset:
             _check_labels(where, key, split, self.task, len(self.class_names), unknown=unknown)
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 raise DataError(
-                    f"{where}: {key}_images are {_size(split.images)}, train_images"
-                    f" {_size(self.train.images)}; expected one size and one number of channels:"
+                    f"{where}: {key}_images are {_size(split)}, train_images"
+                    f" {_size(self.train)}; expected one size and one number of channels:"
                     " resize or convert them when writing the file."
                 )
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{key} {len(self.split(key))}" for key in SPLITS)
+        return (
+            f"Dataset({self.name!r}, {self.task}, {self.num_classes} classes"
+            f" {reprlib.repr(self.class_names)}, {counts} images of {_size(self.train)})"
+        )
 
     @classmethod
     def from_arrays(
@@ -135,6 +146,8 @@ class Dataset:
         source: str = ARRAYS,
     ) -> "Dataset":
         """Make a dataset of arrays in memory.
+
+        `lsanet_jax.fit` warns if the same image is in two of its splits; nothing does here.
 
         Args:
             train: images and labels. Images are uint8, [n, h, w] (grey) or [n, h, w, c] with 1 or 3
@@ -156,9 +169,8 @@ class Dataset:
                 class has no training image.
         """
         if task and task not in TASKS:
-            raise ConfigError(
-                f"config.data.task is {task!r}, expected '' or one of {', '.join(TASKS)}."
-            )
+            field = "task" if source == ARRAYS else "config.data.task"
+            raise ConfigError(f"{field} is {task!r}, expected one of {', '.join(TASKS)}, or none.")
         where = f"dataset {name!r}" if source == ARRAYS else source
         images, labels = {}, {}
         for key, pair in zip(SPLITS, (train, val, test), strict=True):
@@ -213,8 +225,8 @@ def _read_only(array: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
     return view
 
 
-def _size(images: np.ndarray | LazyImages) -> str:
-    return "x".join(str(side) for side in images.shape[1:])
+def _size(split: Split) -> str:
+    return "x".join(str(side) for side in split.images.shape[1:])
 
 
 def _check_images(where: str, key: str, images: np.ndarray | LazyImages) -> None:

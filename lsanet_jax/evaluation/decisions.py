@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lsanet_jax import metrics
 from lsanet_jax.evaluation import calibration, conformal, doubt, thresholds
 from lsanet_jax.evaluation.conformal import Sets
 from lsanet_jax.evaluation.thresholds import RULES, YOUDEN, Point, Rule
@@ -78,7 +79,10 @@ def fit(
 
     Raises:
         ConfigError: the coverage is not in (0, 1).
+        DataError: labels, probabilities and task do not fit each other: see `metrics.checked`.
     """
+    probabilities = np.asarray(probabilities)
+    labels, _ = metrics.checked(labels, probabilities[-1], task)
     fitted = [calibration.fit_temperature(labels, p, task, class_names) for p in probabilities]
     temperatures = np.stack([each.value for each in fitted])
     own = calibration.apply_temperature(probabilities[-1], temperatures[-1], task)

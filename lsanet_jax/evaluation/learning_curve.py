@@ -111,7 +111,7 @@ def fit(
     v = variance * freedom / rng.chisquare(freedom, _RESAMPLES)
     noise = rng.normal(size=(_RESAMPLES, len(y))) * np.sqrt(v[:, None] * relative_variance)
     draws, _ = _least_squares(x, _score(laws, x) + noise, weights, highest)
-    silent = _reason_to_be_silent(n, y, weights, float(errors[0]), highest, rng)
+    silent = _reason_to_be_silent(n, y, weights, float(errors[0]), rng)
     for found in (laws, draws):
         found[:, 1] *= most ** found[:, 2]  # back to labels
     return LearningCurve(laws[0], draws, most, silent)
@@ -209,7 +209,6 @@ def _reason_to_be_silent(
     y: Float[np.ndarray, " m"],
     weights: Float[np.ndarray, " m"],
     error: float,
-    highest: float,
     rng: np.random.Generator,
 ) -> str:
     """Test whether the scores rise with the labels, and whether they follow the law."""

@@ -5,7 +5,7 @@ import importlib
 import jax.numpy as jnp
 from flax import nnx
 
-from lsanet_jax.errors import ConfigError
+from lsanet_jax.errors import ConfigError, check_has
 from lsanet_jax.models import densenet, resnet, vgg
 from lsanet_jax.models.supervised import Backbone, DeeplySupervised, Outputs, map_sizes
 
@@ -28,7 +28,7 @@ def create_model(
     """Build the training network of `config.model`.
 
     Args:
-      config: has the fields that `configs/common.py` lists under `model`.
+      config: a config's section `model`; docs/fields.md lists its fields.
       num_classes: number of logits.
       image_shape: (height, width, channels) of the images.
       rngs: source of the initial parameters.
@@ -40,6 +40,7 @@ def create_model(
       ConfigError: the taps do not fit the backbone, the images are too small for it, or it is one
         of the user's own that cannot be imported.
     """
+    check_has(config, "backbone", "config", "the section `model` of a config: pass config.model")
     backbone = create_backbone(config, image_shape[-1], rngs)
     objective, taps = config.objective, tuple(sorted(set(config.taps)))
     projected = {"selfcon": taps, "vicreg": taps, "contrastive": taps[:-1]}.get(objective, ())

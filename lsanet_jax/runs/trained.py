@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, UInt8
 
 from lsanet_jax import config as config_lib
 from lsanet_jax import keys, models, steps
+from lsanet_jax.data import arrays
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.sources import images as image_files
-from lsanet_jax.errors import ConfigError, DataError, WorkdirError
+from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.models import formulation
 from lsanet_jax.runs import chain, manifest, seal
@@ -292,25 +293,18 @@ class Run:
         """Predict the classes of images, as `lsanet predict` does.
 
         Args:
-          images: grey or RGB, 0 to 255. Images of another size or colour than the training images
-            are brought to theirs.
+          images: grey or RGB, 0 to 255; of one image, `image[None]`. Images of another size or
+            colour than the training images are brought to theirs.
           raw: leave the probabilities as the network gives them, even if the run is calibrated.
 
         Returns:
           A probability for each class; for each label of a multi-label task its own.
 
         Raises:
-          DataError: they are not uint8 images.
+          DataError: they are not uint8 images, or only one, without the axis n.
           WorkdirError: the run is not finished, or damaged.
         """
-        images = np.asarray(images)
-        if images.ndim == 3:
-            images = images[..., None]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise DataError(
-                f"images are of dtype {images.dtype} and shape {images.shape}, expected uint8 (0 "
-                "to 255) of shape [n, h, w], [n, h, w, 1] or [n, h, w, 3]"
-            )
+        images = arrays.as_images("predict", "images", images)
         trained = self.trained
         if len(images) == 0:
             return np.zeros((0, len(trained.dataset["class_names"])), np.float32)

@@ -501,7 +501,7 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
       WorkdirError: there is none, or it is not the one that the manifest has a copy of.
     """
     if not strict_json.exists(path / CONFIG):
-        raise WorkdirError(f"--workdir={path} holds no run: {CONFIG} is missing")
+        raise WorkdirError(f"workdir {path} holds no run: {CONFIG} is missing")
     return unflatten(complete(_stored_config(path)))
 
 

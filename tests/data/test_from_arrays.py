@@ -72,7 +72,7 @@ def test_one_hot_columns_are_classes_and_it_says_so(caplog):
     assert data.task == "multi-class"
     assert data.train.labels.tolist() == [2, 0, 1]
     assert "are one-hot" in caplog.text
-    assert "config.data.task to 'multi-label'" in caplog.text
+    assert "(config.data.task) to 'multi-label'" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
@@ -110,6 +110,7 @@ def test_columns_that_are_not_one_hot_cannot_be_classes():
         ({"train": pair([0, 2])}, "train_labels has no image of class 1"),
         ({"class_names": ["a"]}, "found 1 class_names (a) for 3 classes"),
         ({"val": pair([])}, "val_labels is of dtype float64"),
+        ({"val": pair([0] * 28, (28, 3))}, "val_images has shape (28, 28, 3): if this is one"),
     ],
 )
 def test_other_arrays_are_one_error(options, message, unchecked):
@@ -119,7 +120,14 @@ def test_other_arrays_are_one_error(options, message, unchecked):
 
 
 def test_unknown_task():
-    with pytest.raises(
-        ConfigError, match="config.data.task is 'regression', expected '' or one of"
-    ):
+    with pytest.raises(ConfigError, match="^task is 'regression', expected one of"):
         made(task="regression")
+
+
+def test_a_dataset_and_a_split_are_shown_in_a_line():
+    data = made(class_names=["a", "b", "c"])
+    assert repr(data) == (
+        "Dataset('arrays', multi-class, 3 classes ('a', 'b', 'c'), train 3, val 3, test 3 images of"
+        " 4x5x1)"
+    )
+    assert repr(data.train) == "Split(3 images of 4x5x1, labels of shape (3,))"

@@ -8,7 +8,7 @@ import scipy.optimize
 from sklearn import metrics as sklearn_metrics
 
 from lsanet_jax import metrics
-from lsanet_jax.errors import ConfigError
+from lsanet_jax.errors import ConfigError, DataError
 from lsanet_jax.evaluation import (
     calibration,
     conformal,
@@ -358,6 +358,16 @@ def test_forty_images_of_one_patient_are_one():
 
 
 # -------------------------------------------------------------------------------------- decisions
+
+
+def test_labels_may_be_a_list_and_the_task_is_checked(unchecked):
+    labels, probabilities = drawn("multi-class", n=150)
+    names = names_of("multi-class")
+    found = decisions.fit(labels.tolist(), probabilities.tolist(), "multi-class", names)
+    expected = decisions.fit(labels, probabilities, "multi-class", names)
+    np.testing.assert_array_equal(found.temperatures, expected.temperatures)
+    with pytest.raises(DataError, match="task is 'multiclass'"):
+        decisions.fit(labels, probabilities, "multiclass", names)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from lsanet_jax import losses, models
+from lsanet_jax.config import default_config
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import __main__ as zoo
 from lsanet_jax.models import lsa, pretrained, resnet, supervised
@@ -399,3 +400,8 @@ def test_a_backbone_of_ones_own_is_supervised():
     assert outputs.beta.shape == (2, 2)
     with pytest.raises(ConfigError, match="TwoStages has no make_stage"):
         supervised.DeeplySupervised(backbone, 3, dks=True, rngs=nnx.Rngs(1))
+
+
+def test_a_whole_config_is_not_its_section_model():
+    with pytest.raises(ConfigError, match="without 'backbone', expected the section `model`"):
+        models.create_model(default_config(), 3, (28, 28, 3), nnx.Rngs(0))
