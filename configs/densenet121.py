@@ -1,6 +1,6 @@
 """LSANet on DenseNet-121 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=densenet121 --workdir=runs/densenet121
+lsanet train --config=densenet121 --workdir=runs/densenet121
 Paper: ACC 79.05, AUC 93.62 (baseline 76.11 / 91.27), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on DenseNet-169 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=densenet169 --workdir=runs/densenet169
+lsanet train --config=densenet169 --workdir=runs/densenet169
 Paper: ACC 78.95, AUC 93.73 (baseline 76.26 / 92.20), mean of 3 runs. Meant for a GPU.
 """
 

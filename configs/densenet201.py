@@ -1,6 +1,6 @@
 """LSANet on DenseNet-201 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=densenet201 --workdir=runs/densenet201
+lsanet train --config=densenet201 --workdir=runs/densenet201
 Paper: ACC 78.85, AUC 94.03 (baseline 75.76 / 91.54), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 r"""A recipe for few labels: LSANet-ResNet-18 at 28 pixels, augmented, averaged, of weak synergy.
 
-python -m lsanet_jax.main --config=few_labels --workdir=runs/tenth \
+lsanet train --config=few_labels --workdir=runs/tenth \
     --config.data.path=ham10000_28.npz --config.data.train_fraction=0.1
 Flips and quarter turns suit images without an up and a left, such as skin lesions, cells and
 tissue: switch off --config.data.augment.vflip and .rot90 for others. Begin with weights that were

@@ -1,6 +1,6 @@
 """Fine-tune pretrained weights with LSANet: ResNet-18 from the Hugging Face Hub.
 
-python -m lsanet_jax.main --config=finetune --workdir=runs/finetuned --config.data.name=breastmnist
+lsanet train --config=finetune --workdir=runs/finetuned --config.data.name=breastmnist
 Needs the extra `hub`, or --config.model.init_from=FILE with a file of weights that you have. AdamW
 at 1e-4, cosine with warm-up, half the rate for each stage further from the classifiers, flips and
 small shifts. Meant for a GPU: at 224 pixels and batch 64 the step takes about 1.2 GiB of memory. On

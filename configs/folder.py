@@ -1,6 +1,6 @@
 """LSANet-ResNet-18 on your own images: a folder of class folders, or a folder and a CSV.
 
-python -m lsanet_jax.main --config=folder --workdir=runs/mine --config.data.path=my_images
+lsanet train --config=folder --workdir=runs/mine --config.data.path=my_images
 docs/own-images.md says how it may look. With little memory lower data.size and data.image_size:
 every image is kept as data.size x data.size pixels. Time: as resnet18, by the number of images.
 """

@@ -1,6 +1,6 @@
 """A linear probe: pretrained weights as they are, and a classifier that is trained on top of them.
 
-python -m lsanet_jax.main --config=linear_probe --workdir=runs/probe --config.data.name=breastmnist
+lsanet train --config=linear_probe --workdir=runs/probe --config.data.name=breastmnist
 Needs the extra `hub`, or --config.model.init_from=FILE. It tells what the weights know of your
 images before anything is fine-tuned. Add --config.model.objective=probe to probe every stage.
 """

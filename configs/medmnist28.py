@@ -1,6 +1,6 @@
 """The baseline of MedMNIST v2 at 28 pixels: ResNet-18 with the small stem, batch 128.
 
-python -m lsanet_jax.main --config=medmnist28 --workdir=runs/breast28 \
+lsanet train --config=medmnist28 --workdir=runs/breast28 \
     --config.data.name=breastmnist
 Published test AUC / ACC (MedMNIST v2, Table 3, ResNet-18 at 28): BreastMNIST .901 / .863,
 RetinaMNIST .717 / .524, DermaMNIST .917 / .735.

@@ -1,6 +1,6 @@
 r"""The protocol of the MedMNIST+ benchmark (Doerrich et al., 2025), end to end, on ResNet-18.
 
-python -m lsanet_jax.main --config=medmnistplus --workdir=runs/derma64 \
+lsanet train --config=medmnistplus --workdir=runs/derma64 \
     --config.data.name=dermamnist --config.data.size=64
 ImageNet weights, AdamW at 1e-4, cosine over 100 epochs, batch 64, no augmentation; images at their
 native size with a border of zeros up to 224 pixels; the epoch with the lowest validation loss,

@@ -5,7 +5,7 @@ lsanet pretrain --config=pretrain --workdir=runs/pretrained --config.data.path=h
 The labels that are left train a linear classifier at each stage, which tells how good the features
 are and changes nothing of them. Then: --config=few_labels --config.model.init_from=runs/pretrained.
 
-python -m lsanet_jax.main --config=pretrain --workdir=runs/pretrained is the same.
+lsanet train --config=pretrain --workdir=runs/pretrained is the same.
 """
 
 from lsanet_jax.config import load

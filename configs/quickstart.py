@@ -1,6 +1,6 @@
 """LSANet on ResNet-18 on the embedded synthetic set: works offline, minutes on a laptop.
 
-python -m lsanet_jax.main --config=quickstart --workdir=runs/quickstart
+lsanet train --config=quickstart --workdir=runs/quickstart
 Test ACC 83.98, AUC 95.11 (chance: 25, 50); about 2 minutes of training on 2 CPU cores.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on ResNet-101 under the paper's protocol: DermaMNIST at 224 pixels (Table 1).
 
-python -m lsanet_jax.main --config=resnet101 --workdir=runs/resnet101
+lsanet train --config=resnet101 --workdir=runs/resnet101
 Paper: ACC 78.35, AUC 93.66 (baseline 73.27 / 90.92), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on ResNet-34 under the paper's protocol: DermaMNIST at 224 pixels (Table 1).
 
-python -m lsanet_jax.main --config=resnet34 --workdir=runs/resnet34
+lsanet train --config=resnet34 --workdir=runs/resnet34
 Paper: ACC 78.70, AUC 93.96 (baseline 74.01 / 91.39), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on ResNet-50 under the paper's protocol: DermaMNIST at 224 pixels (Table 1).
 
-python -m lsanet_jax.main --config=resnet50 --workdir=runs/resnet50
+lsanet train --config=resnet50 --workdir=runs/resnet50
 Paper: ACC 78.15, AUC 93.08 (baseline 73.67 / 91.13), mean of 3 runs. Meant for a GPU.
 """
 

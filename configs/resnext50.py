@@ -1,6 +1,6 @@
 """LSANet on ResNeXt-50 32x4d under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=resnext50 --workdir=runs/resnext50
+lsanet train --config=resnext50 --workdir=runs/resnext50
 Paper: ACC 78.60, AUC 93.66 (baseline 74.61 / 91.66), mean of 3 runs. Meant for a GPU.
 """
 

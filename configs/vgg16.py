@@ -1,6 +1,6 @@
 """LSANet on VGG-16 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=vgg16 --workdir=runs/vgg16
+lsanet train --config=vgg16 --workdir=runs/vgg16
 Paper: ACC 76.16, AUC 92.92 (baseline 72.87 / 90.99), mean of 3 runs. Meant for a GPU.
 """
 

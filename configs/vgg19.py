@@ -1,6 +1,6 @@
 """LSANet on VGG-19 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=vgg19 --workdir=runs/vgg19
+lsanet train --config=vgg19 --workdir=runs/vgg19
 Paper: ACC 76.51, AUC 92.51 (baseline 72.27 / 89.81), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on WRN-101-2 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=wrn101 --workdir=runs/wrn101
+lsanet train --config=wrn101 --workdir=runs/wrn101
 Paper: ACC 76.51, AUC 93.00 (baseline 73.97 / 90.54), mean of 3 runs. Meant for a GPU.
 """
 

@@ -1,6 +1,6 @@
 """LSANet on WRN-50-2 under the paper's protocol: DermaMNIST at 224 pixels (Table 5).
 
-python -m lsanet_jax.main --config=wrn50 --workdir=runs/wrn50
+lsanet train --config=wrn50 --workdir=runs/wrn50
 Paper: ACC 77.11, AUC 92.61 (baseline 74.06 / 90.58), mean of 3 runs. Meant for a GPU.
 """
 

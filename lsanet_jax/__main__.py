@@ -16,7 +16,10 @@ COMMANDS = {
     "audit": ("lsanet_jax.audit:main", "train a run again and compare it bit for bit"),
     "export": ("lsanet_jax.export:main", "take a run's network to PyTorch, ONNX or StableHLO"),
     "explain": ("lsanet_jax.explain:main", "show what the classifiers of a run looked at"),
-    "calibrate": ("lsanet_jax.calibrate:main", "calibrate a run that is not yet"),
+    "calibrate": (
+        "lsanet_jax.calibrate:main",
+        "calibrate a run of an earlier version, which is not",
+    ),
     "pretrain": ("lsanet_jax.main:pretrain", "train a backbone on images without labels"),
     "report": (
         "lsanet_jax.report.__main__:main",

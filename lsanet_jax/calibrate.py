@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def calibrate(
     workdir: str | pathlib.Path, batch_size: int = 64, *, trust_code: bool = False
 ) -> pathlib.Path:
-    """Calibrate a finished run that is not yet; `trust_code` is that of `trained.load`.
+    """Calibrate a finished run that is not calibrated yet; `trust_code` is that of `trained.load`.
 
     Returns:
         The file `calibration.json`.

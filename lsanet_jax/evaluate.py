@@ -1,9 +1,9 @@
 """Score the network of a run on labelled images from elsewhere, such as another hospital's.
 
 Examples:
-  python -m lsanet_jax.evaluate --workdir=runs/mine --input=other_images
-  python -m lsanet_jax.evaluate --workdir=runs/mine --input=other_images --csv=labels.csv
-  python -m lsanet_jax.evaluate --workdir=runs/mine --input=other.npz --output=scores.json
+  lsanet evaluate --workdir=runs/mine --input=other_images
+  lsanet evaluate --workdir=runs/mine --input=other_images --csv=labels.csv
+  lsanet evaluate --workdir=runs/mine --input=other.npz --output=scores.json
 
 --input is what training reads: class folders, a folder with a table (--csv), or an npz file;
 without it, the run's own data. The images are decoded as the training images were, and the classes

@@ -1,8 +1,8 @@
 """Show what the classifiers of a run looked at: Grad-CAM at each tap, over the pictures.
 
 Examples:
-  python -m lsanet_jax.explain --workdir=runs/r18
-  python -m lsanet_jax.explain --workdir=runs/r18 --input=images/ --target=melanoma --per_class=4
+  lsanet explain --workdir=runs/r18
+  lsanet explain --workdir=runs/r18 --input=images/ --target=melanoma --per_class=4
 
 Of the run's test split, or of --input, some images of each predicted class are explained. Each
 gets a PNG with panels at its own size: the picture; in the upper row what each classifier, shallow

@@ -1,9 +1,9 @@
 """Take the network of a run elsewhere: to PyTorch, or as a program that needs neither it nor JAX.
 
 Examples:
-  python -m lsanet_jax.export --workdir=runs/r18 --output=r18.safetensors
-  python -m lsanet_jax.export --workdir=runs/r18 --format=onnx
-  python -m lsanet_jax.export --workdir=runs/r18 --format=stablehlo
+  lsanet export --workdir=runs/r18 --output=r18.safetensors
+  lsanet export --workdir=runs/r18 --format=onnx
+  lsanet export --workdir=runs/r18 --format=stablehlo
 
 safetensors holds the weights under torchvision's names. For a residual network or a DenseNet with
 the imagenet stem, colour images and no attention modules, torchvision's model with as many classes

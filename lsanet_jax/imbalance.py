@@ -59,6 +59,11 @@ def effective_weights(counts: Counts, beta: float, *, multilabel: bool) -> Float
     A class weighs 1 / E_n, scaled so that the mean over the images is 1; the positives of a label
     E_negatives / E_positives. They lie between no weights (beta = 0) and the balanced ones (1).
 
+    Args:
+        counts: of `count`; each class has an image.
+        beta: above 0 and below 1, such as 0.999.
+        multilabel: whether the task is multi-label.
+
     References:
         Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, Eq. 3.
     """
@@ -96,6 +101,18 @@ def adjusted(
 
     Proportional to p / prior^tau (Menon et al., Eq. 9, with a softmax over the adjusted logits); of
     each label the odds are divided.
+
+    Args:
+        probabilities: of each class or label, in [0, 1].
+        counts: of the training images, as `count` has them.
+        tau: strength of the adjustment; 0 for none, 1 for the prior itself.
+        multilabel: whether the task is multi-label.
+
+    Returns:
+        Probabilities; of classes, each row sums to 1.
+
+    Raises:
+        DataError: as `logit_offsets`.
     """
     divisor = np.exp(logit_offsets(counts, tau, multilabel=multilabel))
     if multilabel:

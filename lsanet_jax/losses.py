@@ -110,7 +110,8 @@ def cross_entropy(
       emphasis: of classes and samples.
 
     Returns:
-      [L, B], not negative; 0 for a sample whose label is unknown.
+      [L, B], not negative; 0 for a sample whose label is unknown. So it is, without an error, for a
+      class index of K or more, which a compiled function cannot refuse: `Dataset` does.
     """
     if emphasis.offsets:
         logits = logits + jnp.asarray(emphasis.offsets, logits.dtype)
@@ -179,7 +180,15 @@ def auxiliary(
 
 
 def weighted(ce: Float[Array, "l b"], beta: Float[Array, "b l"]) -> Float[Array, ""]:
-    """Loss of all classifiers, weighted per sample by layer selective attention, L_b (Eq. 7)."""
+    """Loss of all classifiers, weighted per sample by layer selective attention, L_b (Eq. 7).
+
+    Args:
+      ce: [L, B], of `cross_entropy`.
+      beta: [B, L], of the same classifiers; each row is not negative and sums to 1.
+
+    Returns:
+      A scalar, the mean over the batch.
+    """
     return jnp.mean(jnp.sum(beta.T * ce, axis=0))
 
 
@@ -228,9 +237,8 @@ def mimicking(
 
     `synergy` with each target held fixed: a classifier moves towards the others, which do not move
     to meet it. This is what the authors' released training code minimises, and DKS's too. The
-    branches are those
-    of DKS here, while theirs widen the last stage of one of them, so that dhm and dks differ in
-    this term alone; nor do we draw at random which pairs count.
+    branches are those of DKS here, while theirs widen the last stage of one of them, so that dhm
+    and dks differ in this term alone; nor do we draw at random which pairs count.
 
     Args:
       logits: [L, B, K].
@@ -345,6 +353,11 @@ def exit_contrast(
 
     The source trains the backbone by this alone, and a linear classifier afterwards; here it is
     added to the classifier's loss. It has one exit beside the last, here each tap is one.
+
+    Args:
+      features: [L, B, C] of unit length, the projections of all stages.
+      labels: class indices [B].
+      temperature: see `contrast`.
 
     Reference: Bae et al., "Self-Contrastive Learning", AAAI 2023, https://arxiv.org/abs/2106.15499.
     """

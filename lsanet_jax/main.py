@@ -1,8 +1,8 @@
 """Train a network, select the best epoch, and report it on the test split.
 
 Examples:
-  python -m lsanet_jax.main --config=quickstart --workdir=runs/quickstart
-  python -m lsanet_jax.main --config=my_config.py --workdir=runs/mine --config.model.objective=dsn
+  lsanet train --config=quickstart --workdir=runs/quickstart
+  lsanet train --config=my_config.py --workdir=runs/mine --config.model.objective=dsn
 
 --config is the name of a shipped config or the path of a config file;
 --config.SECTION.FIELD=VALUE changes one of its fields. The same command with the same workdir
@@ -49,7 +49,7 @@ NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes train together; the same for all of them."
 )
 PAGE = flags.DEFINE_boolean(
-    "page", True, "Write report.html, the page of the run, when it is finished."
+    "page", True, "Write report.html, the page of the run, at its end; --nopage leaves it out."
 )
 TRACK = flags.DEFINE_enum(
     "track", None, track.TRACKERS, "Also send the numbers of the run to this experiment tracker."

@@ -1,6 +1,6 @@
 """Every field of a config, once: default, allowed values, meaning, source.
 
-The defaults, the checks, `python -m lsanet_jax.main --help` and docs/fields.md come from `FIELDS`.
+The defaults, the checks, `lsanet train --help` and docs/fields.md come from `FIELDS`.
 
 The names of backbones, objectives and the like are repeated here, because the modules that
 implement them take seconds to import and a config should not; a test holds the two together.
@@ -150,7 +150,7 @@ _FIELDS = (
     Field(
         "data.tfds_dir",
         "",
-        "Folder of the MedMNIST sets that `python -m lsanet_jax.data prepare` wrote; a set found "
+        "Folder of the MedMNIST sets that `lsanet data prepare` wrote; a set found "
         "there is used instead of the npz file. Empty: the default folder of TensorFlow Datasets.",
         may_change=True,
     ),

@@ -66,7 +66,16 @@ def fit_temperature(
 def apply_temperature(
     probabilities: Float[np.ndarray, "... k"], temperature: Float[np.ndarray, " t"], task: str
 ) -> Float[np.ndarray, "... k"]:
-    """Divide the logits by the temperature; a temperature of 1 returns the same bits."""
+    """Divide the logits by the temperature; a temperature of 1 returns the same bits.
+
+    Args:
+        probabilities: of each class or label, in [0, 1].
+        temperature: `Temperature.value`: [1], or for multi-label [k]; above 0.
+        task: one of `lsanet_jax.data.dataset.TASKS`.
+
+    Returns:
+        Probabilities of the same shape and type.
+    """
     if np.all(temperature == 1):
         return probabilities
     if task == "multi-label":

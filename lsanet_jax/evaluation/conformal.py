@@ -109,14 +109,24 @@ def _least(scores: np.ndarray, units: np.ndarray, coverage: float) -> tuple[floa
 def members(
     sets: Sets, probabilities: Float[np.ndarray, "n k"]
 ) -> Bool[np.ndarray, "n k"] | Bool[np.ndarray, "n k 2"]:
-    """Which classes are in the set of each sample; for multi-label whether no and yes are."""
+    """Which classes are in the set of each sample; for multi-label whether no and yes are.
+
+    Args:
+        sets: of `fit`.
+        probabilities: of each class or label, calibrated as those that `fit` was given.
+    """
     p = np.asarray(probabilities, np.float64)
     scores = p if sets.least.ndim == 1 else np.stack([1 - p, p], axis=-1)
     return scores + 1e-6 >= sets.least  # One that is lower by rounding only still counts.
 
 
 def coverage(labels: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n k"]) -> Coverage:
-    """Count how often the sets hold the true class."""
+    """Count how often the sets hold the true class.
+
+    Args:
+        labels: class indices, each known; at least one.
+        inside: of `members`, for single-label tasks.
+    """
     covered, k = inside[np.arange(len(labels)), labels], inside.shape[1]
     counts = np.bincount(labels, minlength=k)
     hits = np.bincount(labels, covered, minlength=k)

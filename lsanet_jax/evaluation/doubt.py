@@ -56,7 +56,12 @@ def errors(labels: np.ndarray, answer: Float[np.ndarray, "n k"], task: str) -> n
 def risk_coverage(
     wrong: Float[np.ndarray, " n"], doubts: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Mean error of the i least doubtful samples, i = 1 ... n; equal doubts share their errors."""
+    """Mean error of the i least doubtful samples, i = 1 ... n; equal doubts share their errors.
+
+    Args:
+        wrong: the error of each sample, in [0, 1], of `errors`.
+        doubts: of each sample, in any unit; only their order counts.
+    """
     order = np.argsort(doubts, kind="stable")
     _, group, counts = np.unique(doubts[order], return_inverse=True, return_counts=True)
     shared = np.bincount(group, wrong[order]) / counts

@@ -94,7 +94,12 @@ def make_rule(sensitivity: float | None = None, specificity: float | None = None
 
 
 def curve(truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Curve:
-    """Count positives and negatives above each threshold."""
+    """Count positives and negatives at or above each threshold.
+
+    Args:
+        truth: which samples are positive.
+        scores: of each sample, the higher the more likely positive.
+    """
     scores = np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
@@ -115,14 +120,21 @@ def average_precision(found: Curve) -> float:
     return float(np.sum(np.diff(found.sensitivity) * found.precision[1:]))
 
 
-def operating_point(truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], rule: Rule):
+def operating_point(
+    truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], rule: Rule
+) -> Point:
     """Choose the threshold of a class by a rule.
 
     Of the thresholds that reach a sensitivity, the one with the highest specificity is chosen, and
     the other way round; then, halfway to the next lower score, so that rounding changes nothing.
 
+    Args:
+        truth: which samples are of the class.
+        scores: its probability for each sample, in [0, 1].
+        rule: see `make_rule`.
+
     Returns:
-        A `Point`.
+        The point; its threshold is nan if there are only positives or only negatives.
     """
     missing = "positive" if not truth.any() else "negative" if truth.all() else ""
     if missing:

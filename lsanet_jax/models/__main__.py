@@ -1,4 +1,4 @@
-"""The model zoo as a table: python -m lsanet_jax.models [--size=224] [--classes=7].
+"""The model zoo as a table: lsanet models [--size=224] [--classes=7].
 
 For each backbone: the parameters of the network that predicts and of the one that LSANet trains,
 the multiply-adds of a prediction (convolutions and classifier), and the shapes of the four taps.

@@ -139,7 +139,17 @@ class ConstantWeights(nnx.Module):
 def make_lsa(
     num_stages: int, options: Mapping, *, rngs: nnx.Rngs
 ) -> LayerSelectiveAttention | ConstantWeights:
-    """Build what gives beta for L stages: see the arguments of the two classes, by `kind`."""
+    """Build what gives beta for L stages.
+
+    Args:
+      num_stages: L.
+      options: the arguments of `LayerSelectiveAttention` or, if `kind` is one of `CONSTANT_KINDS`,
+        `kind` and `beta` of `ConstantWeights`.
+      rngs: source of the initial parameters.
+
+    Raises:
+      ConfigError: as these two.
+    """
     options = dict(options)
     beta = options.pop("beta", ())
     if options.get("kind") in CONSTANT_KINDS:
@@ -167,7 +177,15 @@ def fc_attention(
 
 
 def conv_attention(u: Float[Array, "n l c"], kernel: Float[Array, " k"]) -> Float[Array, "n l"]:
-    """1-D convolution over the concatenated channels, zero padding, sigmoid (Table 2; ECA)."""
+    """1-D convolution over the concatenated channels, zero padding, sigmoid (Table 2; ECA).
+
+    Args:
+      u: of `pool`.
+      kernel: [k], k odd.
+
+    Returns:
+      beta; each row sums to 1.
+    """
     convolved = convolve_channels(u.reshape(len(u), -1), kernel)
     return beta_from_gates(jax.nn.sigmoid(convolved), u.shape[1])
 
@@ -178,7 +196,17 @@ def gated_attention(
     gate: Float[Array, "c c"],
     w: Float[Array, " c"],
 ) -> Float[Array, "n l"]:
-    """softmax_l( w . (tanh(V h_l) * sigmoid(U h_l)) ) over the stages (Table 2; Ilse et al.)."""
+    """softmax_l( w . (tanh(V h_l) * sigmoid(U h_l)) ) over the stages (Table 2; Ilse et al.).
+
+    Args:
+      u: of `pool`; h_l is its row of stage l.
+      v: V, which maps h_l by `h_l @ v`.
+      gate: U, likewise.
+      w: one weight for each channel.
+
+    Returns:
+      beta; each row sums to 1.
+    """
     return jax.nn.softmax((jnp.tanh(u @ v) * jax.nn.sigmoid(u @ gate)) @ w, axis=-1)
 
 
@@ -188,7 +216,17 @@ def self_attention(
     k: Float[Array, "c c"],
     v: Float[Array, "c c"],
 ) -> Float[Array, "n l"]:
-    """One head of dot-product attention over the stages, sigmoid, mean over C (Table 2)."""
+    """One head of dot-product attention over the stages, sigmoid, mean over C (Table 2).
+
+    Args:
+      u: of `pool`.
+      q: maps it to the queries, by `u @ q`.
+      k: to the keys.
+      v: to the values.
+
+    Returns:
+      beta; each row sums to 1.
+    """
     scores = jnp.einsum("nlc,nmc->nlm", u @ q, u @ k) / math.sqrt(u.shape[-1])
     g = jax.nn.sigmoid(jax.nn.softmax(scores, axis=-1) @ (u @ v))
     return beta_from_gates(g.reshape(len(g), -1), u.shape[1])

@@ -35,6 +35,6 @@ def check(deterministic: bool, platform: str) -> None:
     ):
         log.warning(
             "config.deterministic is True, but XLA_FLAGS lacks %s=true: the bits of this run may "
-            "differ from run to run. Set it before Python starts, or use python -m lsanet_jax.main",
+            "differ from run to run. Set it before Python starts, or use lsanet train",
             FLAG,
         )
