@@ -574,18 +574,19 @@ def _refuse_doubtful(
     names: Sequence[str],
     rows: Sequence[Row],
 ) -> None:
-    """Refuse columns of 0 and 1 beside one of words, or of which nearly all are one-hot."""
+    """Tell of a column of words beside those of 0 and 1; refuse these if nearly one-hot."""
     advice = (
-        "name the column(s) of labels in config.data.label_column, or, if all columns of 0 and 1"
-        " are labels, set config.data.task to 'multi-label'."
+        "name the column(s) of labels in config.data.label_column. If all columns of 0 and 1 are"
+        " labels, set config.data.task to 'multi-label'."
     )
     for name in names:
         values = [value for value in _values(name, rows) if value.lower() not in MISSING]
         is_text = not any(re.fullmatch("[-+0-9.,:/ ]*", value) for value in values)
         if name not in binary and not _is_id(name) and is_text and 2 <= len(values) <= 50:
-            raise DataError(
-                f"{where} the labels may be column {name!r} ({_listed(values[:3])}, ...) or the"
-                f" columns of 0 and 1, {_listed(binary)}: {advice}"
+            log.warning(
+                "%s the columns of 0 and 1 are read as labels, but column %r (%s, ...) may be the"
+                " label: then %s",
+                *(where, name, _listed(values[:3]), advice),
             )
     if one_hot:
         others = [name for name in binary if name not in one_hot]
