@@ -296,6 +296,17 @@ def test_views_of_an_image_and_its_mirror_image_are_answered_alike(run, tmp_path
     assert plain != answers[0]
 
 
+def test_views_have_no_decisions_that_were_fitted_without_them(run, tmp_path, caplog):
+    config, path = run
+    images = data.load(config.data, config.seed).test.images[:4]
+    np.savez(tmp_path / "images.npz", test_images=images)
+    file = predicted(path, tmp_path / "images.npz", tmp_path, tta="hflip")
+    assert "decision" not in file.read_text().splitlines()[0]
+    assert "--tta=hflip: probabilities are not calibrated" in caplog.text
+    with pytest.raises(ConfigError, match="leave out --raw, --tta and --checkpoint=last"):
+        predicted(path, tmp_path / "images.npz", tmp_path, tta="hflip", sensitivity=0.9)
+
+
 def test_an_older_run_is_calibrated_as_training_does_it(run, tmp_path):
     path = shutil.copytree(run[1], tmp_path / "run")
     written = json.loads((path / "calibration.json").read_text())

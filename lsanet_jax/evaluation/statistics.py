@@ -346,7 +346,9 @@ def bootstrap_scores(
     ]
     num_known = int((np.asarray(labels) >= 0).sum())
     by_formula = {
-        "acc": lambda *of: small_samples.proportion_interval(*of, num_units, num_known),
+        "acc": lambda value, ends: small_samples.proportion_interval(
+            value, ends, num_units, num_known
+        ),
         "auc": lambda _, ends: small_samples.auc_interval(classes, ends),
     }
     scorers = {}

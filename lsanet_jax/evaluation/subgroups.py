@@ -65,7 +65,7 @@ def compare(
         resamples: how many.
     """
     column, patients, found = np.asarray(values, str), np.asarray(groups, str), []
-    names = class_names or [str(k) for k in range(probabilities.shape[1])]
+    names = list(class_names) or [str(k) for k in range(probabilities.shape[1])]
     for value in sorted(set(values)):
         inside = column == value
         sides, classes = [], []
@@ -75,15 +75,12 @@ def compare(
             sides.append((labels[rows], probabilities[rows], task, draws))
             classes.append(resampling.classes_with_auc(*sides[-1][:3]))
         both = [k for k in classes[0] if k in classes[1]]
-        (acc, auc), notes = (
-            (score(*sides[0]) for score in (resampling.accuracy, resampling.auc)),
-            [],
-        )
+        scores = resampling.accuracy(*sides[0]), resampling.auc(*sides[0])
         differences = (
             _difference(resampling.accuracy, sides),
             _difference(resampling.auc, sides, both),
         )
-        independent = sides[0][-1].num_units
+        notes, independent = [], sides[0][-1].num_units
         if independent < LEAST:
             what = "patients or other groups" if len(patients) else "images"
             notes.append(f"only {independent} {what}: too few to compare")
@@ -93,7 +90,7 @@ def compare(
                 f"AUC compared without {without}, which only one side can tell from others"
             )
         size, note = int(inside.sum()), "; ".join(notes)
-        found.append(Subgroup(value or NONE, size, acc, auc, *differences, note))
+        found.append(Subgroup(value or NONE, size, *scores, *differences, note))
     return found
 
 

@@ -1,6 +1,7 @@
 """What reports say in words, of runs that are made up."""
 
 import argparse
+import math
 
 import numpy as np
 import pytest
@@ -121,11 +122,13 @@ def test_methods_that_were_tested_on_other_images_are_not_compared(tmp_path):
 
 
 def test_numbers_beside_a_border_show_their_side():
-    assert [tables.p_text(p) for p in (0.0496, 0.05, 0.0501, 0.044, 0.0004, 0.3)] == [
-        *(".0496", ".050", ".0501", ".044", "< .001", ".300")
+    assert [tables.p_text(p) for p in (0.0496, 0.04996, 0.05, 0.0501, 0.044, 0.0004, 0.3)] == [
+        *(".0496", ".04996", ".050", ".0501", ".044", "< .001", ".300")
     ]
     of = words.Verdict("A", Difference(1.53, 0.7, 0.04, 2.96, 0.01), 0.0496, 1.0)
     assert of.texts[:3] == ("+1.5", "[+0.04, +3.0]", ".0496")
+    untested = words.Verdict("A", Difference(1.53, *[math.nan] * 5), math.nan, 1.0)
+    assert untested.texts[:3] == ("+1.5", tables.NONE, tables.NONE)
 
 
 def test_one_seed_is_not_enough_to_compare_methods(tmp_path):
