@@ -9,7 +9,7 @@ import ml_collections
 from lsanet_jax.data import duplicates, quality, subset, unlabelled
 from lsanet_jax.data.dataset import ARRAYS, SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.sources import folder, medmnist, npz, synthetic
-from lsanet_jax.errors import ConfigError, near_matches
+from lsanet_jax.errors import ConfigError, check_has, near_matches
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
         ConfigError: a field has a value outside its choices.
         DataError: the data is missing, damaged, or not what the config says.
     """
+    check_has(config, "pipeline", "config", "the section `data` of one: pass config.data")
     where = config.get("unlabelled", "")
     dataset = subset.train_subset(
         _load_whole(config),

@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lsanet_jax import data
+from lsanet_jax import data, default_config
 from lsanet_jax.errors import ConfigError
 
 
@@ -131,3 +131,8 @@ def test_published_sets_are_read_to_the_bit_as_ever(shared, name, start):
         config(name="npz", path=str(shared / f"data/{name}.npz"), duplicates="warn")
     )
     assert dataset.fingerprint.startswith(start)
+
+
+def test_a_whole_config_is_no_section_of_one():
+    with pytest.raises(ConfigError, match="without 'pipeline', expected the section `data` of one"):
+        data.load(default_config())
