@@ -354,11 +354,15 @@ def make_factors(config: ml_collections.ConfigDict, network: Network) -> dict[st
     freeze, decay = config.train.freeze, config.train.layer_decay
     if not freeze and decay == 1:
         return {}
-    # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
-    rngs = cast(nnx.Rngs, types.SimpleNamespace(params=lambda: jax.random.key(0)))
-    if ":" in config.model.backbone:  # It may draw from other streams than ours, in other ways.
-        rngs = nnx.Rngs(0)
-    model = nnx.eval_shape(lambda: network.creator()(rngs))
+
+    def create():
+        if ":" in config.model.backbone:  # It may draw from other streams than ours, in other ways.
+            return network.creator()(nnx.Rngs(0))
+        # nnx.Rngs counts its keys, which takes most of the time when the count is traced.
+        rngs = cast(nnx.Rngs, types.SimpleNamespace(params=lambda: jax.random.key(0)))
+        return network.creator()(rngs)
+
+    model = nnx.eval_shape(create)
     graphdef, params, others = nnx.split(model, nnx.Param, ...)
     found = depth.depths(graphdef, params, others, network.image_shape)
     heads = max(found.values())

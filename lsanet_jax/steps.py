@@ -98,7 +98,8 @@ def _create(
     create: Callable[[nnx.Rngs], nnx.Module], key
 ) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     # Not under one jit: a program that draws every parameter takes XLA most of a minute on CPU.
-    model = create(nnx.Rngs(key))
+    with jax.threefry_partitionable(True):  # Else JAX's default decides what is drawn.
+        model = create(nnx.Rngs(key))
     model.train()
     graphdef, params, batch_stats, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     for path, variable in nnx.to_flat_state(others):
@@ -203,6 +204,8 @@ class TrainStep:
         if self.ema:
             new_state = self.averaged(state, new_state)
         new_means = means.merge(means.single_from_model_output(**parts))
+        # With 64 bits enabled, clu's counts would be wider than those that a checkpoint has.
+        new_means = jax.tree.map(lambda new, old: new.astype(old.dtype), new_means, means)
         if not self.skip_nonfinite:
             return new_state, new_means, parts
 

@@ -25,7 +25,7 @@ from lsanet_jax.data import duplicates
 from lsanet_jax.data.dataset import ARRAYS, Dataset
 from lsanet_jax.data.feed import make_feed
 from lsanet_jax.data.feed.order import Plan
-from lsanet_jax.errors import Interrupted, TrainingError, check_has
+from lsanet_jax.errors import Interrupted, LSANetError, TrainingError, check_has
 from lsanet_jax.evaluation import decisions
 from lsanet_jax.monitor import Progress, StepMonitor, StepRecord
 from lsanet_jax.runs import manifest
@@ -35,7 +35,7 @@ from lsanet_jax.runs.layout import CHECKPOINTS, RESULT, VALIDATION
 from lsanet_jax.runs.result import Scored, make_result, print_table
 from lsanet_jax.runs.trained import Run
 from lsanet_jax.runs.weights import Weights, find, settled
-from lsanet_jax.runs.workdir import Track, Workdir
+from lsanet_jax.runs.workdir import Track, Workdir, check_same_data, read_config
 from lsanet_jax.runtime import determinism
 from lsanet_jax.runtime.interrupts import Interrupts
 
@@ -68,11 +68,18 @@ def train_and_evaluate(
     """
     build.make_mesh(config)  # checks the config; loading data may take long
     config = settled(config, workdir)
-    run = report_if_finished(config, workdir)
+    run = finished_run(config, workdir)
     if run is None:
         dataset = data_lib.load(config.data, config.seed)
-        run = fit(config, dataset, workdir, epochs=epochs, track=track)
-    return run.result
+        return fit(config, dataset, workdir, epochs=epochs, track=track).result
+    if lies_elsewhere(config, run.path):
+        try:
+            dataset = data_lib.load(config.data, config.seed)
+        except LSANetError as error:
+            log.warning("%s. The result is of the data that the run was trained on", error)
+        else:
+            check_same_data(run.path, identity(dataset))
+    return report(run).result
 
 
 def fit(
@@ -107,8 +114,9 @@ def fit(
     config = named_after(config, dataset)
     mesh = build.make_mesh(config)
     config = settled(config, workdir)
-    if (finished := report_if_finished(config, workdir)) is not None:
-        return finished
+    if (finished := finished_run(config, workdir)) is not None:
+        check_same_data(finished.path, identity(dataset))
+        return report(finished)
     warn_of_copies(config, dataset)
     with contextlib.ExitStack() as stack:
         training = begin(config, dataset, workdir, mesh, stack, epochs=epochs, track=track)
@@ -452,37 +460,51 @@ def warn_of_copies(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
         duplicates.check(f"dataset {dataset.name!r}", found, "warn")
 
 
-def report_if_finished(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> Run | None:
-    """Print the result of a finished run of this config; None if the workdir holds none.
+def finished_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Run | None:
+    """The finished run of this config in a workdir; None if it holds none.
 
     Raises:
       WorkdirError: it holds a run of another config, or something else.
     """
     with Workdir(workdir, config, writes=is_first()) as folder:
         result = folder.finished_result()
-    if result is None:
-        return None
-    log.info("%s holds a finished run of this config", folder.path)
+    return None if result is None else Run(folder.path, config, result)
+
+
+def report(run: Run) -> Run:
+    """Print the result of a finished run, and return the run."""
+    log.info("%s holds a finished run of this config", run.path)
     if is_first():
-        print_table(result)
-    return Run(folder.path, config, result)
+        print_table(run.result)
+    return run
+
+
+def lies_elsewhere(config: ml_collections.ConfigDict, path: pathlib.Path) -> bool:
+    """Whether a config names another place for the data than that of the run in a folder."""
+    then = read_config(path).data
+    return any(config.data[name] != then[name] for name in ("path", "root", "tfds_dir"))
 
 
 # ----------------------------------------------------------------------------- records and resume
 
 
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """What the manifest says of data that must not change."""
+    return {
+        "task": dataset.task,
+        "class_names": list(dataset.class_names),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
 def about(dataset: Dataset, network: build.Network, weights: Weights | None) -> dict:
     """What the manifest says of the run beside its config; see `runs.manifest`."""
     found = {
-        "dataset": {
+        "dataset": identity(dataset)
+        | {
             "name": dataset.name,
-            "task": dataset.task,
-            "class_names": list(dataset.class_names),
             "stored_shape": list(dataset.train.images.shape[1:]),
             "image_shape": list(network.image_shape),
-            "fingerprint": dataset.fingerprint,
             "labelled": len(dataset.train) - dataset.unlabelled,  # images to learn from
         },
         "environment": manifest.environment(),

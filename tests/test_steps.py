@@ -346,6 +346,22 @@ def test_a_step_that_is_not_finite_changes_only_the_number_of_steps():
     assert_same((after[1:], means_after), (state[1:], means), rtol=0)
 
 
+def test_means_keep_their_types_with_64_bits():
+    train_step, state, means = linear()
+    with jax.enable_x64(True):
+        _, merged, _ = jax.jit(train_step.update)(state, means, *pixels())
+    dtypes = lambda tree: [leaf.dtype for leaf in jax.tree.leaves(tree)]
+    assert dtypes(merged) == dtypes(means)
+
+
+def test_initial_weights_do_not_follow_jaxs_way_to_draw():
+    draw = lambda: steps.init_model(Linear, jax.random.key(0), mesh)[1]
+    mesh = Mesh(jax.devices()[:1], ("data",))
+    with jax.threefry_partitionable(False):
+        other = draw()
+    assert_same(other, draw(), rtol=0)
+
+
 def test_classifiers_learn_from_the_first_views():
     twice = lambda step, images, labels: (jnp.concatenate([images, 255 - images]) / 255.0, labels)
     found = []

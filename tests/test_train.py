@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, build, main, metrics, train
-from lsanet_jax.data.dataset import Dataset
+from lsanet_jax import audit, build, data, main, metrics, train
+from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.errors import (
     ConfigError,
     DataError,
@@ -26,8 +26,8 @@ from lsanet_jax.errors import (
     TrainingError,
     WorkdirError,
 )
-from lsanet_jax.models import resnet
-from lsanet_jax.runs import chain, checkpoint, workdir
+from lsanet_jax.models import pretrained, resnet
+from lsanet_jax.runs import chain, checkpoint, trained, workdir
 from lsanet_jax.runs.history import History
 from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runs.trained import read_manifest
@@ -574,6 +574,49 @@ def test_data_that_was_moved_are_the_same_data(tiny, tmp_path):
     assert train.train_and_evaluate(tiny, run)["last_epoch"]["epoch"] == 2
     report = audit.audit(run)
     assert (report["identical"], report["epochs"]) == (True, 2)
+
+
+def test_a_finished_run_does_not_answer_for_other_data(tiny, tmp_path, caplog, capsys):
+    tiny.model.update(backbone="tests.networks:TinyNet", taps=(1, 2))
+    tiny.train.epochs = 1
+    run, files = tmp_path / "run", [tmp_path / "first.npz", tmp_path / "second.npz"]
+    for seed, file in enumerate(files):
+        noise = np.random.default_rng(seed).integers(0, 256, (12, 8, 8), np.uint8)
+        np.savez(
+            file,
+            **{f"{name}_images": noise for name in SPLITS},
+            **{f"{name}_labels": np.arange(12) % 3 for name in SPLITS},
+        )
+    tiny.data.update(name="npz", path=str(files[0]), duplicates="allow")
+    result = train.train_and_evaluate(tiny, run)
+    other = tiny.copy_and_resolve_references()
+    other.data.path = str(files[1])
+    capsys.readouterr()
+    for answer in (
+        lambda: train.train_and_evaluate(other, run),
+        lambda: train.fit(tiny, data.load(other.data), run),
+    ):
+        with pytest.raises(WorkdirError, match="run holds a run on other data: fingerprint is"):
+            answer()
+    assert not capsys.readouterr().out
+    assert train.fit(other, data.load(tiny.data), run).result == result
+    other.data.path = str(tmp_path / "gone.npz")
+    assert train.train_and_evaluate(other, run) == result
+    assert "The result is of the data that the run was trained on" in caplog.text
+
+
+def test_a_backbone_of_ones_own_has_rates_by_layer_and_frozen_stages(run, tmp_path):
+    config, parent = run
+    config = config.copy_and_resolve_references()
+    config.model.init_from = str(parent)
+    config.train.update(epochs=1, freeze="stage1", layer_decay=0.5)
+    train.train_and_evaluate(config, tmp_path / "run")
+    ours, theirs = (
+        pretrained.torchvision_tensors(trained.load(path).model)
+        for path in (tmp_path / "run", parent)
+    )
+    same = {name for name in ours if np.array_equal(ours[name], theirs[name])}
+    assert {name.split(".")[0] for name in same} == {"conv1", "bn1"}
 
 
 def test_a_run_on_other_data_is_not_resumed(tiny, tmp_path):

@@ -193,11 +193,7 @@ class Workdir:
             # decoding, nor how many images have labels: the fingerprint says as much.
             then, now = found["dataset"] | {"name": ""}, manifest["dataset"] | {"name": ""}
             now = {k: v for k, v in now.items() if k in then or k not in ("decoding", "labelled")}
-            if changed := differences(then, now):
-                raise WorkdirError(
-                    f"{self.path} holds a run on other data: {'; '.join(changed)}. Use another "
-                    "--workdir, or the same data to resume"
-                )
+            _refuse_other_data(self.path, then, now)
             weights = found.get("weights")
             if weights and manifest.get("weights", weights) != weights:
                 raise WorkdirError(
@@ -491,6 +487,30 @@ def check_same_config(path: pathlib.Path, config: ml_collections.ConfigDict) -> 
         raise WorkdirError(
             f"{path} holds a run of another config: {'; '.join(changed)}. Use another "
             "--workdir, or the same config to resume"
+        )
+
+
+def check_same_data(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Check that the run in a folder was trained on this data.
+
+    Args:
+      path: the folder.
+      identity: fields of the manifest's `dataset`; those that an older manifest lacks are not
+        compared.
+
+    Raises:
+      WorkdirError: it was trained on other data.
+    """
+    then = read_manifest(path)["dataset"]
+    common = identity.keys() & then.keys()
+    _refuse_other_data(path, *({name: each[name] for name in common} for each in (then, identity)))
+
+
+def _refuse_other_data(path: pathlib.Path, then: dict, now: dict) -> None:
+    if changed := differences(then, now):
+        raise WorkdirError(
+            f"{path} holds a run on other data: {'; '.join(changed)}. Use another --workdir, or "
+            "the same data"
         )
 
 
