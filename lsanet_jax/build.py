@@ -2,6 +2,7 @@
 
 import collections
 import logging
+import math
 import types
 from collections.abc import Mapping
 from typing import NamedTuple, cast
@@ -15,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lsanet_jax import config as config_lib
-from lsanet_jax import imbalance, keys, losses, models, optim, steps
+from lsanet_jax import imbalance, keys, losses, metrics, models, optim, steps
 from lsanet_jax.config.fields import as_numbers
 from lsanet_jax.data import preprocess as preprocessing
 from lsanet_jax.data.augment import Augmentation, second_view, self_supervised_view
@@ -86,6 +87,12 @@ def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
             "config.data.sampling = balanced needs the class of each image, but config.data."
             f"unlabelled = {config.data.unlabelled} has none: set it to shuffle"
         )
+    if (again := config.train.batch_size - len(dataset.train)) > 0:
+        log.warning(
+            "config.train.batch_size = %d, but there are %d training images: each step draws %d "
+            "again, so that some count more than others",
+            *(config.train.batch_size, len(dataset.train), again),
+        )
     plan = Plan(
         seed=config.seed,
         epochs=config.train.epochs,
@@ -99,6 +106,31 @@ def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
     )
     check_steps(config, plan)
     return plan
+
+
+def check_selection(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Warn if the validation split cannot tell epochs apart by their AUC.
+
+    Raises:
+      ConfigError: `train.early_stop` waits for gain in it.
+    """
+    val = dataset.val
+    if config.eval.select != "best_val_auc" or not math.isnan(
+        metrics.auc(val.labels, np.zeros((len(val), dataset.num_classes)), dataset.task)
+    ):
+        return
+    found = (
+        "config.eval.select = best_val_auc, but the validation split has no class with images of "
+        "it and others, so the AUC is undefined"
+    )
+    if config.train.early_stop:
+        raise ConfigError(
+            f"{found} and config.train.early_stop = {config.train.early_stop} never sees a gain: "
+            "set config.eval.select=best_val_loss"
+        )
+    log.warning(
+        "%s and the last epoch will be reported: set config.eval.select=best_val_loss", found
+    )
 
 
 def check_steps(config: ml_collections.ConfigDict, plan: Plan) -> None:

@@ -29,6 +29,7 @@ from lsanet_jax.data.labelled import Labelled
 from lsanet_jax.errors import ConfigError, LSANetError, WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.runs.trained import TrainedModel, load
+from lsanet_jax.runs.workdir import check_output
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import json_text, write_atomically
 
@@ -95,6 +96,8 @@ def evaluate(
     predict.check_input(input)
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
+    if output:
+        check_output(output)
     trained = load(workdir, checkpoint, trust_code=trust_code)
     images, source = _open(trained, input, split, skip_broken, reading)
     probabilities, beta = predict.predict(

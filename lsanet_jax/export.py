@@ -88,7 +88,10 @@ def export(
     from lsanet_jax.evaluation.thresholds import make_rule
     from lsanet_jax.runs import trained as inference
     from lsanet_jax.runs.ensemble import Panel
+    from lsanet_jax.runs.workdir import check_output
 
+    if output:
+        check_output(output)
     trained = inference.load(workdir, checkpoint, trust_code=trust_code)
     path, rule = pathlib.Path(workdir), make_rule(sensitivity, specificity)
     calibration = Panel([path], rule, coverage, raw=raw or checkpoint == "last").joint

@@ -155,6 +155,7 @@ def begin(
     """
     determinism.check(config.deterministic, jax.default_backend())
     folder = stack.enter_context(Workdir(workdir, config, writes=is_first(), track=track))
+    build.check_selection(config, dataset)
     plan = build.make_plan(config, dataset)
     feed = stack.enter_context(contextlib.closing(make_feed(dataset, plan, config.data, mesh)))
     network = build.make_network(config, dataset)
@@ -182,6 +183,7 @@ def begin(
     eval_step = steps.EvalStep(graphdef, network.prepare, objective.multilabel, feed.resident)
 
     folder.claim(about(dataset, network, weights))
+    folder.refuse_lost_checkpoints()
     checkpoints = stack.enter_context(Checkpoints(folder.path / CHECKPOINTS))
     stack.enter_context(naming_the_last_good(checkpoints))
     interrupts = stack.enter_context(Interrupts(mesh))

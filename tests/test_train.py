@@ -1,5 +1,6 @@
 """Whole runs: what they write, how they resume, and how they fail."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -7,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, build, data, main, metrics, train
+from lsanet_jax import audit, build, data, evaluate, export, main, metrics, train
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.errors import (
     ConfigError,
@@ -27,7 +29,7 @@ from lsanet_jax.errors import (
     WorkdirError,
 )
 from lsanet_jax.models import pretrained, resnet
-from lsanet_jax.runs import chain, checkpoint, trained, workdir
+from lsanet_jax.runs import chain, checkpoint, claim, trained, workdir
 from lsanet_jax.runs.history import History
 from lsanet_jax.runs.result import SCORES
 from lsanet_jax.runs.trained import read_manifest
@@ -259,6 +261,72 @@ def test_a_damaged_config_json_is_named(tiny, tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 0')
     with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
         train.train_and_evaluate(tiny, tmp_path)
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(run, tmp_path):
+    config, finished = run
+    copy = shutil.copytree(finished, tmp_path / "run")
+    as_unfinished(copy)
+    shutil.rmtree(copy / "checkpoints")
+    logs = read_metrics(copy), digests(copy)
+    with pytest.raises(WorkdirError, match=r"last is missing, though metrics\.jsonl has 2 epochs"):
+        train.train_and_evaluate(config, copy)
+    assert (read_metrics(copy), digests(copy)) == logs
+
+
+def test_outputs_that_would_replace_a_runs_own_files_are_refused(run, tmp_path):
+    _, path = run
+    before = {file: file.read_bytes() for file in path.glob("*.*") if file.is_file()}
+    for write in (
+        lambda: evaluate.evaluate(path, output=str(path / "result.json")),
+        lambda: export.export(path, path / "config.json"),
+        lambda: claim.pack(path, path / "predictions.npz"),
+    ):
+        with pytest.raises(WorkdirError, match="is a file of the run in that folder"):
+            write()
+    assert all(file.read_bytes() == content for file, content in before.items())
+    workdir.check_output(tmp_path / "result.json")
+    workdir.check_output(path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "file is a file: name a folder"),
+        ("gs://bucket/run", "is an address: name a folder"),
+    ],
+)
+def test_a_workdir_that_is_no_folder_is_named(tiny, tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match=message):
+        train.train_and_evaluate(tiny, name)
+    assert [place.name for place in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_validation_split_without_an_auc_is_said_at_the_start(tiny, caplog):
+    tiny.data.synthetic.num_val = 3
+    dataset = data.load(tiny.data)
+    build.check_selection(tiny, dataset)
+    assert not caplog.records
+    of_one_class = dataclasses.replace(dataset, val=dataset.val.select(dataset.val.labels == 0))
+    build.check_selection(tiny, of_one_class)
+    assert "set config.eval.select=best_val_loss" in caplog.text
+    tiny.train.early_stop = 1
+    with pytest.raises(ConfigError, match="early_stop = 1 never sees a gain: set config"):
+        build.check_selection(tiny, of_one_class)
+    tiny.eval.select = "best_val_loss"
+    build.check_selection(tiny, of_one_class)
+
+
+def test_a_batch_larger_than_the_training_split_is_said(tiny, caplog):
+    dataset = data.load(tiny.data)
+    tiny.train.batch_size = 40
+    build.make_plan(tiny, dataset)
+    assert not caplog.records
+    tiny.train.batch_size = 48
+    build.make_plan(tiny, dataset)
+    assert "there are 40 training images: each step draws 8 again" in caplog.text
 
 
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(tiny, tmp_path, caplog):

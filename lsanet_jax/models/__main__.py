@@ -43,7 +43,7 @@ def multiply_adds(model: models.DeeplySupervised, image_shape: tuple[int, int, i
 
     graphdef, state = nnx.split(model)
     counts = []
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    image = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     jax.eval_shape(lambda s, x: counts.append(predict(nnx.merge(graphdef, s), x)), state, image)
     return counts[0]
 

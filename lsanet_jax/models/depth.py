@@ -27,7 +27,7 @@ def depths(
     def maps(params, others, x):
         return nnx.merge(graphdef, params, others, copy=True).backbone(x)
 
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    image = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)  # as batch norm needs
     traced = jax.make_jaxpr(maps)(params, others, image).jaxpr
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     # By variable of the trace: which parameters it follows from.

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.convolution import conv2d, output_size, shifted_slices
 from lsanet_jax.models.sums import add_bias, channel_sums
 
@@ -108,19 +109,28 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """Normalise by the batch's statistics, or after `eval()` by the running ones."""
+        """Normalise by the batch's statistics, or after `eval()` by the running ones.
+
+        Raises:
+          ConfigError: the batch, over all devices, has one value for each channel.
+        """
         assert self.scale is not None and self.bias is not None  # both are asked for
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
             return ((x - self.mean[...]) * factor + bias).astype(x.dtype)
 
+        count = x.size // x.shape[-1]
+        if count == 1:
+            raise ConfigError(
+                "config.train.batch_size = 1 and a map of one pixel leave batch normalisation one "
+                "value for each channel, which becomes 0: take at least 2, or larger images"
+            )
         y, mean, var = cast(
             tuple[Array, Array, Array],
             _batch_norm(x, scale, bias, self.mean[...], self.epsilon),
         )
-        count = x.size // x.shape[-1]
-        unbiased = var * (count / max(count - 1, 1))
+        unbiased = var * (count / (count - 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             moved = self.momentum * running[...] + (1 - self.momentum) * batch
             running.set_value(moved.astype(running[...].dtype))

@@ -81,8 +81,8 @@ def load_torchvision(
       source: where the tensors come from, for messages.
 
     Raises:
-      DataError: a tensor is missing, left over, or of another shape; it is named, and nothing is
-        set.
+      DataError: a tensor is missing, left over, of another shape, or holds what is not finite or
+        not a floating point number; it is named, and nothing is set.
     """
     variables = {k: v for k, v in inference_variables(model).items() if k not in keep}
     ignored = lambda name: name.endswith("num_batches_tracked") or name in keep
@@ -104,9 +104,27 @@ def load_torchvision(
                 f"{source} does not fit the network: {name} has shape {tensors[name].shape}, "
                 f"expected {wanted}"
             )
-        values[name] = value
+        values[name] = _checked(value, variable.dtype, f"{source}: {name}")
     for name, variable in variables.items():
-        variable.set_value(jnp.asarray(values[name], variable.dtype))
+        variable.set_value(jnp.asarray(values[name]))
+
+
+def _checked(value: np.ndarray, dtype: Any, what: str) -> np.ndarray:
+    """A tensor in the network's precision; raises DataError if no network can have its values."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise DataError(f"{what} is of type {value.dtype}, expected floating point numbers")
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    wrong = ~np.isfinite(cast)
+    must = f"finite numbers of type {np.dtype(dtype)}"
+    if not wrong.any() and what.endswith("running_var"):
+        wrong, must = cast < 0, "variances, which are never negative"
+    if wrong.any():
+        raise DataError(
+            f"{what} holds {value[wrong].flat[0]}, expected {must}: the file is damaged, or not of "
+            "a trained network"
+        )
+    return cast
 
 
 def init_from(model: nnx.Module, file: str | pathlib.Path) -> list[str]:
@@ -146,9 +164,19 @@ def start_from(model: nnx.Module, tensors: Mapping[str, np.ndarray], *, source: 
     if theirs != head:
         keep |= head.keys() | theirs.keys()
         shape = theirs.get(prefix + "weight")
-        found = "no classifier of one layer" if not shape else f"one of {shape[0]} classes"
         wanted = head[prefix + "weight"][0]
-        notes.append(f"the classifier is new: {source} has {found}, this network {wanted} classes")
+        if shape and shape[0] == wanted:
+            other = sorted(k for k in head.keys() | theirs.keys() if head.get(k) != theirs.get(k))
+            found = "; ".join(
+                f"{k} is {theirs.get(k, 'missing')} there, {head.get(k, 'missing')} here"
+                for k in other
+            )
+            notes.append(f"the classifier is new: of {source}, {found}")
+        else:
+            found = "no classifier of one layer" if not shape else f"one of {shape[0]} classes"
+            notes.append(
+                f"the classifier is new: {source} has {found}, this network {wanted} classes"
+            )
 
     attention = {k for k in variables if ".attention." in f".{k}"}
     if attention and not attention & tensors.keys():
@@ -208,6 +236,10 @@ def read_safetensors(file: str | pathlib.Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(file)
     except FileNotFoundError as error:
         raise DataError(f"{file} does not exist") from error
+    except AttributeError as error:  # how safetensors says that NumPy lacks a type, such as F8_E4M3
+        raise DataError(
+            f"{file} holds numbers of a type that cannot be read ({error}): convert them to float32"
+        ) from error
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise DataError(f"{file} is not a readable safetensors file: {error}") from error
 

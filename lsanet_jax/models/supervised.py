@@ -193,7 +193,7 @@ def map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) -> tuple[tu
     graphdef, state = nnx.split(backbone)
 
     def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
-        image = jax.ShapeDtypeStruct((1, height, width, image_shape[-1]), jnp.float32)
+        image = jax.ShapeDtypeStruct((2, height, width, image_shape[-1]), jnp.float32)
         try:
             maps = jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, image)
         except VanishedMapError:

@@ -20,7 +20,7 @@ from typing import Any
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.runs import chain, seal
 from lsanet_jax.runs.layout import CHECKPOINTS, CONFIG, RESULT, SEAL
-from lsanet_jax.runs.workdir import read_manifest, read_result
+from lsanet_jax.runs.workdir import check_output, read_manifest, read_result
 from lsanet_jax.runtime import strict_json
 from lsanet_jax.runtime.files import json_text, replacing
 from lsanet_jax.runtime.strict_json import Each
@@ -46,6 +46,7 @@ def pack(workdir: pathlib.Path, output: pathlib.Path, *, weights: bool = False) 
       WorkdirError: there is no finished run, one is not sealed or damaged, or the file cannot be
         written.
     """
+    check_output(output)
     members: dict[str, pathlib.Path | bytes] = {}
     about: dict[str, Any] = {}
     for name in _runs(workdir):

@@ -24,6 +24,7 @@ from lsanet_jax.metrics import Predictions
 from lsanet_jax.runs import chain, seal
 from lsanet_jax.runs.layout import (
     CALIBRATION,
+    CHECKPOINTS,
     CONFIG,
     DIGESTS,
     ENVIRONMENTS,
@@ -122,6 +123,7 @@ class Workdir:
         Raises:
           WorkdirError: the folder belongs to a run of another config, or holds damaged files.
         """
+        _check_place(path)
         self.path = pathlib.Path(path).absolute()
         self._writes, self._track = writes, track
         self._lock_file: IO | None = None
@@ -304,6 +306,24 @@ class Workdir:
             with self._writing():
                 (self.path / RESULT).unlink()
 
+    def refuse_lost_checkpoints(self) -> None:
+        """Check that a run with epochs in its logs has its folder of checkpoints.
+
+        The folder is made before the first epoch is logged, so a crash cannot have left it out; the
+        checkpoints in it may be fewer than the epochs.
+
+        Raises:
+          WorkdirError: it has not.
+        """
+        last = self.path / CHECKPOINTS / "last"
+        if not self._writes or last.is_dir():
+            return
+        if epochs := len(self._epochs_of_lines(METRICS)):
+            raise WorkdirError(
+                f"{last} is missing, though {METRICS} has {epochs} epochs: restore it to resume, "
+                "or use another --workdir to begin anew"
+            )
+
     def _epochs_of_lines(self, name: str) -> list[int]:
         """The epoch of each line of a log; of the looks at the test split the last, as they end it.
 
@@ -431,6 +451,17 @@ class Workdir:
         return sha256(lines[-1] if lines else (self.path / MANIFEST).read_bytes())
 
 
+def _check_place(path: str | pathlib.Path) -> None:
+    """Check that a path can be a folder of this machine."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise WorkdirError(
+            f"--workdir={path} is an address: name a folder, such as one where the storage is "
+            "mounted"
+        )
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise WorkdirError(f"--workdir={path} is a file: name a folder")
+
+
 def save_predictions(
     file: pathlib.Path, predictions: Predictions, of: Split, epoch: int | None
 ) -> None:
@@ -504,6 +535,21 @@ def check_same_data(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
     then = read_manifest(path)["dataset"]
     common = identity.keys() & then.keys()
     _refuse_other_data(path, *({name: each[name] for name in common} for each in (then, identity)))
+
+
+def check_output(file: str | pathlib.Path) -> None:
+    """Check that a file to be written is not one of a run's own.
+
+    Raises:
+      WorkdirError: it is.
+    """
+    file = pathlib.Path(file).resolve()
+    own = (*WRITTEN_ATOMICALLY, LOCK, CHECKPOINTS, TENSORBOARD)
+    if file.name in own and strict_json.exists(file.parent / CONFIG):
+        raise WorkdirError(
+            f"--output={file} is a file of the run in that folder, which would be damaged: choose "
+            "another name"
+        )
 
 
 def _refuse_other_data(path: pathlib.Path, then: dict, now: dict) -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.models import convolution, layers
 from tests.conftest import ROOT
 
@@ -186,6 +187,15 @@ def test_batch_norm_after_eval_uses_the_running_statistics_and_leaves_them():
     norm.train()
     norm(x)
     assert not np.array_equal(norm.mean[...], mean)
+
+
+def test_batch_norm_of_a_single_value_is_refused():
+    norm = layers.BatchNorm(2, rngs=nnx.Rngs(0))
+    assert norm(jnp.ones((1, 2, 1, 2))).shape == (1, 2, 1, 2)
+    with pytest.raises(ConfigError, match=r"config\.train\.batch_size = 1 and a map of one pixel"):
+        norm(jnp.ones((1, 1, 1, 2)))
+    norm.eval()
+    assert np.isfinite(norm(jnp.ones((1, 1, 1, 2)))).all()
 
 
 def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32():

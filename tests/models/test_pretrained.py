@@ -82,6 +82,45 @@ def assert_holds(model, tensors):
         np.testing.assert_array_equal(value, np.float32(tensors[name]))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("conv1.weight", np.nan, "conv1.weight holds nan, expected finite numbers"),
+        ("conv1.weight", 1e39, "conv1.weight holds 1e.39, expected finite numbers of type float32"),
+        ("bn1.running_var", -1.0, "bn1.running_var holds -1.0, expected variances"),
+        ("bn1.bias", np.int8, "bn1.bias is of type int8, expected floating point numbers"),
+        ("bn1.bias", bool, "bn1.bias is of type bool, expected floating point numbers"),
+    ],
+)
+def test_values_that_no_network_has_are_refused(small_families, name, value, message):
+    model = make()
+    tensors = {k: v.astype(np.float32) for k, v in filled_like(model, 1).items()}
+    if isinstance(value, type):
+        tensors[name] = tensors[name].astype(value)
+    else:
+        tensors[name] = np.full(tensors[name].shape, value)
+    before = pretrained.torchvision_tensors(model)
+    with pytest.raises(DataError, match=f"w.safetensors: {message}"):
+        pretrained.start_from(model, tensors, source="w.safetensors")
+    assert_holds(model, before)
+
+
+def test_a_type_that_numpy_lacks_is_named(tmp_path):
+    header = b'{"w":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[0,1]}}'
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(DataError, match="type that cannot be read.*convert them to float32"):
+        pretrained.read_safetensors(file)
+
+
+def test_a_classifier_without_its_bias_is_left_and_the_tensor_named(small_families):
+    model = make()
+    tensors = filled_like(model, 1)
+    del tensors["fc.bias"]
+    (note,) = pretrained.start_from(model, tensors, source="w")
+    assert note == "the classifier is new: of w, fc.bias is missing there, (7,) here"
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
 def test_a_classifier_of_other_classes_is_left_and_said_so(tmp_path, small_families, backbone):
     model = make(backbone, classes=5)
@@ -162,7 +201,7 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_is_set(
     tensors = filled_like(model, 3)
     change(tensors)
     with pytest.raises(DataError, match=rf"w\.safetensors does not fit the network: .*{message}"):
-        pretrained.init_from(model, write(tensors, tmp_path / "w.safetensors"))
+        pretrained.start_from(model, tensors, source="w.safetensors")
     assert_holds(model, before)
 
 
