@@ -6,8 +6,8 @@ import signal
 import sys
 
 from lsanet_jax import __version__
-from lsanet_jax.errors import near_matches
-from lsanet_jax.runtime import pages
+from lsanet_jax.errors import ConfigError, near_matches
+from lsanet_jax.runtime import cli, pages, streams
 
 COMMANDS = {
     "train": ("lsanet_jax.main:run", "train a network and report it on the test split"),
@@ -61,17 +61,28 @@ def main() -> None:
         sys.exit(2)
     module, _, function = COMMANDS[command][0].partition(":")
     sys.argv[:2] = [f"lsanet {command}"]  # what argparse calls the program
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as python -m does: the user's own backbone may be there
-    getattr(importlib.import_module(module), function)()
+    try:
+        folder = os.getcwd()
+    except OSError:
+        cli.fail("the current folder has been deleted: change to one that exists")
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)  # as python -m does: the user's own backbone may be there
+    try:
+        with cli.needing_a_device():
+            imported = importlib.import_module(module)
+    except ConfigError as error:  # of JAX's settings
+        cli.fail(error)
+    getattr(imported, function)()
 
 
 def start() -> None:
     """Run the command as a process of its own."""
+    streams.ensure()
     pages.ask()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Until `cli.run`, while modules are imported.
-    main()
+    with streams.reader_may_leave():
+        main()
 
 
 if __name__ == "__main__":

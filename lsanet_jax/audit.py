@@ -183,6 +183,11 @@ def audit(
     if epochs is not None and not 0 <= epochs <= len(run.records):
         raise WorkdirError(f"--epochs={epochs}: the run has {len(run.records)}, 0 trains none")
     records = run.records[:epochs]
+    if data is not None and (against is not None or not records):
+        raise ConfigError(
+            f"--data={data} is only read to train again: leave it out, or leave out --against and "
+            "give --epochs above 0"
+        )
     if against is not None or not records:  # Training again takes the manifest's.
         read_config(path)
     whole = len(records) == len(run.records)
@@ -391,6 +396,9 @@ def _config_on_same_data(
         newest = strict_json.read_json(path / CONFIG)
         common = fields.keys() & newest.keys() & config_lib.MAY_CHANGE
         fields |= {name: newest[name] for name in common}
+    name = fields.get("data.name")
+    if data is not None and name in ("synthetic", "arrays"):
+        raise ConfigError(f"--data={data}: the data of {name!r} are in no file: leave it out")
     if data is not None and fields.get("data.path"):
         fields["data.path"] = str(data)
     elif data is not None:  # of MedMNIST: the folder, or a file in it

@@ -25,7 +25,7 @@ from lsanet_jax import track
 from lsanet_jax.config import table
 from lsanet_jax.errors import ConfigError, LSANetError, near_matches
 from lsanet_jax.runs.layout import REPORT
-from lsanet_jax.runtime import cli, determinism, distributed, pages
+from lsanet_jax.runtime import cli, determinism, distributed, pages, streams
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,13 @@ def run() -> None:
 
 def pretrain() -> None:
     """Train without labels, which is to train with `model.objective` = vicreg."""
+    for arg in sys.argv[1:]:
+        name, _, value = arg.lstrip("-").partition("=")
+        if name == "config.model.objective" and value != "vicreg":
+            cli.fail(
+                f"{arg}: lsanet pretrain always trains with vicreg: leave it out, or use lsanet "
+                "train for another objective"
+            )
     sys.argv.append("--config.model.objective=vicreg")
     run()
 
@@ -125,9 +132,13 @@ def parse_flags(argv):
     if any(arg in ("-h", "-help", "--help", "-?", "--helpshort") for arg in argv[1:]):
         print(_help(shutil.get_terminal_size().columns))
         sys.exit()
+    for name in re.findall(r"^--?config\.([\w.]+)\[", "\n".join(argv), re.MULTILINE):
+        if name in config_lib.FIELDS:
+            default = config_lib.FIELDS[name].default
+            cli.fail(f"config.{name} is set as a whole, such as --config.{name}='{default}'")
     try:
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:  # how ml_collections says "no such field"
+    except (AttributeError, LookupError) as error:  # how ml_collections says "no such field"
         for name in re.findall(r"^--?(?:no)?config\.([^=\n]+)", "\n".join(argv), re.MULTILINE):
             if name not in config_lib.FIELDS:
                 near = near_matches(name, config_lib.FIELDS)
@@ -137,6 +148,13 @@ def parse_flags(argv):
         cli.fail("a value on the command line is nested too deeply")
     except (flags.Error, TypeError, ValueError) as error:
         given = [arg.split("=")[0].lstrip("-") for arg in argv[1:]]
+        for section in dict.fromkeys(name.partition(".")[0] for name in config_lib.FIELDS):
+            if f"config.{section}" in given:
+                fields = [name for name in config_lib.FIELDS if name.startswith(f"{section}.")]
+                cli.fail(
+                    f"--config.{section} is a section, not a field: set a field of it, such as "
+                    f"--config.{fields[0]}"
+                )
         if missing := [name for name in ("config", "workdir") if name not in given]:
             cli.fail(
                 f"--{' and --'.join(missing)} missing: such as lsanet train --config=quickstart "
@@ -158,5 +176,7 @@ def _help(width: int) -> str:
 
 
 if __name__ == "__main__":
+    streams.ensure()
     pages.ask()
-    run()
+    with streams.reader_may_leave():
+        run()

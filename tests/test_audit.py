@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax import audit, train
-from lsanet_jax.errors import WorkdirError
+from lsanet_jax.errors import ConfigError, WorkdirError
 from lsanet_jax.runs import chain, checkpoint, manifest
 from tests.sealed import as_earlier_version, as_unfinished, reseal
 
@@ -150,6 +150,16 @@ def test_a_checkpoint_that_is_not_what_the_digests_say_is_named(run, other, copy
             file.write_bytes(b"")
     report = audit.audit(copy, against=other)
     assert f"by how much is not known: cannot read the checkpoint {state}: " in report["difference"]
+
+
+def test_data_that_would_not_be_read_are_refused(run):
+    for flags, message in (
+        ({"epochs": 0}, "only read to train again"),
+        ({"against": run[1]}, "only read to train again"),
+        ({"epochs": 1}, "the data of 'synthetic' are in no file"),
+    ):
+        with pytest.raises(ConfigError, match=f"--data=nope.npz.*{message}"):
+            audit.audit(run[1], data="nope.npz", **flags)
 
 
 def test_another_version_of_a_package_is_told(copy):

@@ -115,6 +115,53 @@ def test_memory_of_the_device_that_runs_out_is_one_line(monkeypatch, capsys):
         cli.run(lambda: tool("another"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "--config.model.objective=dsn"], "lsanet pretrain always trains with vicreg"),
+        (
+            ["train", "--config.train.milestones[0]=0.9"],
+            "is set as a whole, such as --config.train.milest",
+        ),
+        (["train", "--config.model=resnet50"], "--config.model is a section, not a field"),
+        (["train", "--config=my_config"], "my_config: there is no such file; did you mean my_conf"),
+    ],
+)
+def test_flags_that_would_be_ignored_or_misread_are_errors(arguments, message, tmp_path):
+    (tmp_path / "my_config.py").write_text("")
+    command, *flags = arguments
+    if not flags[0].startswith("--config="):
+        flags.insert(0, "--config=quickstart")
+    found = python(
+        "-m", "lsanet_jax", command, "--workdir=run", *flags, cwd=tmp_path, PYTHONPATH=str(ROOT)
+    )
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and message in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_variable_that_jax_does_not_understand_is_one_error_line(tmp_path):
+    for command in (["train", "--config=quickstart"], ["predict"]):
+        found = python(
+            *("-m", "lsanet_jax", *command, f"--workdir={tmp_path / 'run'}"), JAX_ENABLE_X64="maybe"
+        )
+        assert found.returncode == 2, found.stderr
+        assert "error: JAX finds no device (JAX_ENABLE_X64=maybe" in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_a_folder_that_was_deleted_is_one_error_line(tmp_path):
+    line = f"mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} -m lsanet_jax models"
+    found = subprocess.run(
+        ["bash", "-c", line],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2 and "the current folder has been deleted" in found.stderr
+
+
 def test_help_of_train_has_every_flag_and_field_and_imports_no_jax():
     code = "import sys, atexit; atexit.register(lambda: print('jax' in sys.modules));"
     code += (

@@ -9,10 +9,11 @@ import pytest
 
 from lsanet_jax import config as config_lib
 from lsanet_jax import losses, models
-from lsanet_jax.config import table
+from lsanet_jax.config import checks, table
 from lsanet_jax.config.fields import SECTIONS, SOURCES
 from lsanet_jax.data import TASKS
 from lsanet_jax.data.augment import MAXIMA, Augmentation
+from lsanet_jax.data.sources import medmnist
 from lsanet_jax.errors import ConfigError
 from lsanet_jax.models.attention import ATTENTION
 from lsanet_jax.models.lsa import KINDS
@@ -198,6 +199,10 @@ def test_a_bad_value_is_named_with_what_is_allowed(field, value, message):
             "config.loss.class_weights = 1,2 and config.loss.logit_adjustment = 0.5",
         ),
         (
+            {"data.name": "dermamnits"},
+            "config.data.name = 'dermamnits', expected one of .*; did you mean dermamnist",
+        ),
+        (
             {"data.path": "my_images"},
             "config.data.path = 'my_images' is not read with config.data.name = 'synthetic': set",
         ),
@@ -232,6 +237,10 @@ def test_fields_that_contradict_each_other_are_named(fields, message):
     values = dict(config_lib.flatten(config_lib.default_config())) | fields
     with pytest.raises(ConfigError, match=message):
         config_lib.validate(config_lib.unflatten(values))
+
+
+def test_every_set_that_can_be_loaded_may_be_named():
+    assert set(checks.DATASETS) == {*medmnist.NAMES, "npz", "folder", "synthetic", "arrays"}
 
 
 def test_an_unknown_field_is_named_with_the_nearest():

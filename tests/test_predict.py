@@ -1,6 +1,7 @@
 """Predictions of a run: files, folders, arrays, and MedMNIST's own result file."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -218,9 +219,13 @@ def test_a_calibrated_run_decides_and_raw_probabilities_are_the_networks_own(run
             predict.predict_to_file(path, output=tmp_path / "r.csv", **wrong)
 
 
-def test_an_ensemble_of_a_run_with_its_copy_answers_as_the_run(run, tmp_path, caplog):
+def test_an_ensemble_of_a_run_with_its_copy_answers_as_the_run(run, tmp_path, caplog, monkeypatch):
     _, path = run
     copy = shutil.copytree(path, tmp_path / "copy")
+    with pytest.raises(ConfigError, match="copy hold the same weights, as copies of one run do"):
+        predict.predict_to_file(f"{path},{copy}", output=tmp_path / "p.csv")
+    numbers = itertools.count()
+    monkeypatch.setattr(ensemble, "tensor_digests", lambda _: next(numbers))
     both = read(predict.predict_to_file(f"{path},{copy}", output=tmp_path / "p.csv", raw=True))
     one = read(predict.predict_to_file(path, output=tmp_path / "q.csv", raw=True))
     assert both == one

@@ -8,6 +8,13 @@ from lsanet_jax.config.defaults import flatten
 from lsanet_jax.config.fields import FIELDS, Field, is_number
 from lsanet_jax.errors import ConfigError, near_matches
 
+DATASETS = (
+    *("pathmnist", "chestmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist"),
+    *("breastmnist", "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist"),
+    *("npz", "folder", "synthetic", "arrays"),
+)
+"""What `data.name` may be; here, since importing `lsanet_jax.data` takes seconds."""
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Check every field of a config before anything is built from it.
@@ -40,7 +47,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_source(data: ml_collections.ConfigDict) -> None:
-    """Check that what names the user's images is read with this `data.name`."""
+    """Check that there is such a set, and that what names the user's images is read with it."""
+    if data.name not in DATASETS:
+        raise ConfigError(
+            f"config.data.name = {data.name!r}, expected one of {', '.join(DATASETS)}"
+            f"{near_matches(data.name, DATASETS)}"
+        )
     for name, of in (("path", ("npz", "folder")), ("csv", ("folder",))):
         if data[name] and data.name not in (*of, "arrays"):  # which says where they came from
             raise ConfigError(

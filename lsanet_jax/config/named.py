@@ -43,6 +43,8 @@ def find(name: str | pathlib.Path, kind: str = "") -> pathlib.Path:
         if os.path.isfile(candidate):
             return candidate.absolute()
     known = names(kind)
+    if not path.suffix and os.path.isfile(f"{name}.py"):
+        raise ConfigError(f"{name}: there is no such file; did you mean {name}.py?")
     hint = near_matches(path.stem, known) or f"; the shipped ones are {', '.join(known)}"
     what = kind.removesuffix("s") or "config"
     raise ConfigError(f"{name}: there is no such file, and no shipped {what} of that name{hint}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from flax import nnx
 from jaxtyping import Float
 
 from lsanet_jax.errors import ConfigError
@@ -13,6 +14,7 @@ from lsanet_jax.evaluation import decisions
 from lsanet_jax.evaluation.thresholds import Rule
 from lsanet_jax.runs.calibrated import Saved, read_calibration, read_predictions
 from lsanet_jax.runs.layout import VALIDATION
+from lsanet_jax.runs.manifest import tensor_digests
 from lsanet_jax.runs.trained import TrainedModel, load
 from lsanet_jax.runs.workdir import read_manifest
 
@@ -46,8 +48,8 @@ def load_members(
 
     Raises:
         WorkdirError: one of them cannot be loaded.
-        ConfigError: one is named twice, they have other classes, or would predict what one of
-            them was trained on.
+        ConfigError: one is named twice or is a copy of another, they have other classes, or would
+            predict what one of them was trained on.
     """
     places = [path.resolve() for path in workdirs]
     if twice := [
@@ -68,6 +70,14 @@ def load_members(
                 f"--workdir: {workdirs[0]} and {path} were trained on other data, or on other "
                 "splits of it, so one may have been trained on what the other is tested on: name "
                 "new images with --input"
+            )
+    seen: dict[str, pathlib.Path] = {}
+    for path, member in zip(workdirs, members, strict=True):
+        weights = str(tensor_digests(nnx.state(member.model)))
+        if (first := seen.setdefault(weights, path)) is not path:
+            raise ConfigError(
+                f"--workdir: {first} and {path} hold the same weights, as copies of one run do: an "
+                "ensemble takes different runs"
             )
     return members
 

@@ -1,17 +1,19 @@
 """What the command line tools share: how they log, and how they fail."""
 
 import argparse
+import contextlib
 import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from absl import logging as absl_logging
 
-from lsanet_jax.errors import INTERRUPTED, Interrupted, LSANetError
-from lsanet_jax.runtime import compiled
+from lsanet_jax.errors import INTERRUPTED, ConfigError, Interrupted, LSANetError
+from lsanet_jax.runtime import compiled, streams
 
 
 def run(tool: Callable[[], None]) -> None:
@@ -19,6 +21,7 @@ def run(tool: Callable[[], None]) -> None:
 
     A run that a signal ended, and that can be resumed, has exit code 75 (EX_TEMPFAIL).
     """
+    streams.ensure()
     logger = logging.getLogger("lsanet_jax")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
@@ -30,7 +33,8 @@ def run(tool: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file that it touches
     try:
-        tool()
+        with needing_a_device():
+            tool()
     except Interrupted as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -56,7 +60,39 @@ def run(tool: Callable[[], None]) -> None:
         fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
 
 
-def fail(message) -> None:
+@contextlib.contextmanager
+def needing_a_device() -> Iterator[None]:
+    """Name JAX's settings if an unexpected error comes of JAX having no device."""
+    try:
+        yield
+    except (LSANetError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if reason := _why_no_device():
+            settings = sorted(
+                f"{name}={value}"
+                for name, value in os.environ.items()
+                if name.startswith(("JAX_", "CUDA_VISIBLE_")) and "_CACHE_" not in name
+            )
+            raise ConfigError(
+                f"JAX finds no device ({', '.join(settings) or 'JAX_PLATFORMS is not set'}): "
+                f"{reason}. Correct or unset these variables, or set JAX_PLATFORMS=cpu"
+            ) from error
+        raise
+
+
+def _why_no_device() -> str:
+    """What JAX says if it cannot be imported or has no device; nothing if it has one."""
+    try:
+        import jax
+
+        jax.devices()
+    except Exception as error:  # noqa: BLE001 (an AssertionError without words, for one)
+        return f"{type(error).__name__} {error}".strip()
+    return ""
+
+
+def fail(message) -> NoReturn:
     """Print an error and exit."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)

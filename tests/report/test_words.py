@@ -242,6 +242,8 @@ def test_methods_are_those_of_the_sweep_and_the_plain_network_is_among_them():
     assert compare._methods("dsn,lsanet") == ("baseline", "lsanet", "dsn")
     with pytest.raises(argparse.ArgumentTypeError, match="'lsant' is not one of.*lsanet"):
         compare._methods("lsant")
+    with pytest.raises(argparse.ArgumentTypeError, match="'2h' must be a number of minutes"):
+        compare._minutes("2h")
 
 
 def test_without_data_the_command_says_how_to_name_them(capsys, monkeypatch, tmp_path):

@@ -4,9 +4,11 @@ import argparse
 import logging
 import signal
 
+import jax
 import pytest
 
 from lsanet_jax import __main__ as lsanet
+from lsanet_jax.errors import ConfigError
 from lsanet_jax.runtime import cli
 
 
@@ -28,6 +30,19 @@ def test_an_empty_flag_is_one_error(capsys):
         parser.parse_args(["--workdir=x", "--input="])
     assert stop.value.code == 2
     assert "argument --input: it is empty" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_error(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(AssertionError))
+    with (
+        pytest.raises(ConfigError, match=r"no device \(.*JAX_PLATFORMS=cuda.*\): AssertionError\."),
+        cli.needing_a_device(),
+    ):
+        jax.devices()
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError), cli.needing_a_device():
+        1 / 0  # noqa: B018
 
 
 def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(monkeypatch):
