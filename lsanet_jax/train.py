@@ -475,6 +475,7 @@ def finished_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path)
 
 def report(run: Run) -> Run:
     """Print the result of a finished run, and return the run."""
+    assert run.result is not None  # it is finished
     log.info("%s holds a finished run of this config", run.path)
     if is_first():
         print_table(run.result)
