@@ -80,8 +80,7 @@ def test_two_spreads_are_added():
     )
 
 
-@pytest.mark.parametrize("alike", [True, False])
-@pytest.mark.parametrize("image_error", [0.0, 0.3])
+@pytest.mark.parametrize(("alike", "image_error"), [(True, 0.3), (False, 0.0)])
 def test_ten_methods_without_a_difference_and_one_with(alike, image_error):
     """At most one comparison of ten in twenty claims too much, and a clear gain is found."""
     rng = np.random.default_rng(0)

@@ -38,7 +38,9 @@ def test_with_little_noise_the_law_is_found(name):
     assert curve.gain(2).value == pytest.approx(gained, abs=0.1)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "steep")) for n in LAWS]
+)
 def test_the_band_covers_the_law_as_often_as_it_says(name):
     law = LAWS[name]
     rng = np.random.default_rng(1)

@@ -198,7 +198,10 @@ def test_taps_outside_the_backbone_are_refused(taps):
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnext50", "vgg16", "densenet121"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", pytest.param("resnext50", marks=pytest.mark.slow), "vgg16", "densenet121"],
+)
 def test_every_input_size_is_embedded_into_the_deepest_map(backbone, stem, small_families):
     for size in (28, 32, 45, 64, 224, 255, 512):
         shape, options = (size, size, 3), {"backbone": backbone, "stem": stem}
