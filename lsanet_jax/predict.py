@@ -235,15 +235,8 @@ def predict_to_file(
     members = load_members(workdirs, checkpoint, own_data=not input, trust_code=trust_code)
     if len(members) > 1 and (all_classifiers or medmnist):
         raise ConfigError("--all_classifiers and --medmnist take one run as --workdir")
-    unlike = [f"--{name}={given}" for name, given in (("checkpoint", checkpoint), ("tta", tta))]
-    unlike = [flag for flag in unlike if flag not in ("--checkpoint=selected", "--tta=none")]
-    panel = Panel(workdirs, rule, coverage, raw=raw or medmnist or bool(unlike))
-    if unlike and not (raw or medmnist):
-        log.warning(
-            "%s: probabilities are not calibrated, and there are no decisions and sets, since the "
-            "calibration was fitted to predictions without that",
-            ", ".join(unlike),
-        )
+    raw = raw or medmnist or not _is_calibrated_for(checkpoint, tta)
+    panel = Panel(workdirs, rule, coverage, raw=raw)
     trained, workdir = members[0], workdirs[0]
     config, labels = trained.config, None
     if medmnist and (input or config.data.name not in MEDMNIST_NAMES):
@@ -281,6 +274,19 @@ def predict_to_file(
     file = pathlib.Path(output or pathlib.Path(workdir) / "predictions.csv")
     write_csv(file, names, trained, probabilities, beta, judged)
     return file
+
+
+def _is_calibrated_for(checkpoint: str, tta: str) -> bool:
+    """Whether the calibration was fitted to such predictions; says what follows if not."""
+    given = (f"--checkpoint={checkpoint}", f"--tta={tta}")
+    unlike = [flag for flag in given if flag not in ("--checkpoint=selected", "--tta=none")]
+    if unlike:
+        log.warning(
+            "%s: probabilities are not calibrated, and there are no decisions and sets, since the "
+            "calibration was fitted to predictions without that",
+            ", ".join(unlike),
+        )
+    return not unlike
 
 
 def _check_output(file: pathlib.Path) -> None:
