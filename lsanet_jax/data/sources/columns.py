@@ -456,6 +456,9 @@ def _group_columns(where: object, names: Sequence[str], rows: Sequence[Row]) -> 
             else:
                 _tell_of_group(where, name)
     for name in (name for name in names if name not in known and not found):
+        attribute = re.sub("patient|subject", "", key(name))  # such as 'Patient Age'
+        if attribute in _NOT_LABELS:
+            continue
         if any(stem in key(name) for stem in ("patient", "subject", "lesionid")):
             _tell_of_group(where, name)
     return found

@@ -851,3 +851,11 @@ def test_labels_may_be_called_as_the_columns_of_a_draw(jpegs):
     )
     first, again = load(), load()
     assert first.train.names == again.train.names
+
+
+def test_a_patients_age_is_no_patient(jpegs, caplog):
+    rows = [f"{n},{'ab'[i % 2]},{40 + i % 3},{'MF'[i % 2]}" for i, n in enumerate(NAMES)]
+    read(jpegs, "file,label,Patient Age,Patient Sex", *rows)
+    assert "must stay in one split" not in caplog.text
+    read(jpegs, "file,label,Patient Age,patient_x", *rows)
+    assert "column 'patient_x' is not used" in caplog.text
