@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from lsanet_jax.data.dataset import TASKS
 from lsanet_jax.errors import DataError
-from lsanet_jax.evaluation import small_samples
+from lsanet_jax.evaluation import resampling, small_samples
 
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
 Probabilities = Float[np.ndarray, "n k"]
@@ -337,13 +337,13 @@ def bootstrap_scores(
     units = _units(n, groups)
     num_units = int(units.max()) + 1
     truth, _, known = _checked(labels, runs[0], task)
-    classes = [
-        small_samples.ClassAUC(
-            float(np.mean([_auc_of_class(truth, known, np.asarray(run), k) for run in runs])),
-            *small_samples.sides(truth[:, k], known[:, k], units),
+    classes = []
+    for k in _classes(truth, known, task):
+        of = truth[:, k], known[:, k]
+        aucs = [resampling.weighted_auc(*of, np.asarray(r)[:, k], np.ones((1, n))) for r in runs]
+        classes.append(
+            small_samples.ClassAUC(float(np.mean(aucs)), *small_samples.sides(*of, units))
         )
-        for k in _classes(truth, known, task)
-    ]
     num_known = int((np.asarray(labels) >= 0).sum())
     by_formula = {
         "acc": lambda value, ends: small_samples.proportion_interval(
@@ -591,11 +591,6 @@ def _strata(labels, scores, task, groups) -> Int[np.ndarray, " u"]:
     np.logical_or.at(has, units, np.pad(truth, ((0, 0), (0, 1))))
     has[:, -1] = ~has.any(axis=1)
     return np.argmin(np.where(has, has.sum(axis=0), len(has) + 1), axis=1)
-
-
-def _auc_of_class(truth, known, scores, k: int) -> float:
-    positive, negative = (scores[known[:, k] & side, k] for side in (truth[:, k], ~truth[:, k]))
-    return float(_share_below(positive, np.sort(negative)).mean())
 
 
 def _share_below(scores, others):

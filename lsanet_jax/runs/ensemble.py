@@ -71,6 +71,8 @@ def load_members(
                 "splits of it, so one may have been trained on what the other is tested on: name "
                 "new images with --input"
             )
+    if len(members) == 1:
+        return members
     seen: dict[str, pathlib.Path] = {}
     for path, member in zip(workdirs, members, strict=True):
         weights = str(tensor_digests(nnx.state(member.model)))
