@@ -1,7 +1,7 @@
-"""Is attention to the single image worth it? ResNet-34 on DermaMNIST, and synergy that grows.
+"""Is attention to the single image worth it? ResNet-18 on DermaMNIST, and synergy that grows.
 
 lsanet sweep --sweep=ablation --workdir=sweeps/ablation
-33 runs, 11 with each of three seeds; with --scale=28px about 10 minutes each on 2 CPU cores.
+33 runs, 11 with each of three seeds; with --scale=28px about 5 minutes each on 2 CPU cores.
 
 For DSN+LSA and LSANet beta is computed for each image, or is the same for all: the mean of what
 LSANet learned on HAM10000 at 28 pixels (`FROZEN`; another: --config.model.lsa.beta), a learned
@@ -37,8 +37,8 @@ def _run(scale, name, objective, beta, baseline=None, *, ramp=False, **fields):
     overrides = {"data.name": "dermamnist", "model.objective": objective}
     return Run(
         name=name,
-        config="resnet34",
-        overrides={**overrides, **at_scale(scale, "resnet34"), **fields},
+        config="resnet18",
+        overrides={**overrides, **at_scale(scale, "resnet18"), **fields},
         row={
             "Method": METHODS[objective],
             "beta": beta,
