@@ -72,7 +72,7 @@ def train_and_evaluate(
     if run is None:
         dataset = data_lib.load(config.data, config.seed)
         return fit(config, dataset, workdir, epochs=epochs, track=track).result
-    if lies_elsewhere(config, run.path):
+    if may_be_others(config, run.path):
         try:
             dataset = data_lib.load(config.data, config.seed)
         except LSANetError as error:
@@ -482,10 +482,15 @@ def report(run: Run) -> Run:
     return run
 
 
-def lies_elsewhere(config: ml_collections.ConfigDict, path: pathlib.Path) -> bool:
-    """Whether a config names another place for the data than that of the run in a folder."""
+def may_be_others(config: ml_collections.ConfigDict, path: pathlib.Path) -> bool:
+    """Whether a config's images may be others than those of the run in a folder.
+
+    One's own files may have been replaced since; known sets are checked wherever they are read.
+    """
     then = read_config(path).data
-    return any(config.data[name] != then[name] for name in ("path", "root", "tfds_dir"))
+    return bool(config.data.path) or any(
+        config.data[name] != then[name] for name in ("root", "tfds_dir")
+    )
 
 
 # ----------------------------------------------------------------------------- records and resume

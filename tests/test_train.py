@@ -668,8 +668,11 @@ def test_a_finished_run_does_not_answer_for_other_data(tiny, tmp_path, caplog, c
             answer()
     assert not capsys.readouterr().out
     assert train.fit(other, data.load(tiny.data), run).result == result
-    other.data.path = str(tmp_path / "gone.npz")
-    assert train.train_and_evaluate(other, run) == result
+    files[1].replace(files[0])
+    with pytest.raises(WorkdirError, match="run holds a run on other data: fingerprint is"):
+        train.train_and_evaluate(tiny, run)
+    files[0].unlink()
+    assert train.train_and_evaluate(tiny, run) == result
     assert "The result is of the data that the run was trained on" in caplog.text
 
 
