@@ -1,10 +1,10 @@
 """Predict the classes of images with the network of a run.
 
 Examples:
-  python -m lsanet_jax.predict --workdir=runs/r18 --input=images/ --output=predictions.csv
-  python -m lsanet_jax.predict --workdir=runs/r18 --input=data.npz --split=test
-  python -m lsanet_jax.predict --workdir=runs/seed0,runs/seed1,runs/seed2 --input=images/
-  python -m lsanet_jax.predict --workdir=runs/r18 --medmnist --output=results/
+  lsanet predict --workdir=runs/r18 --input=images/ --output=predictions.csv
+  lsanet predict --workdir=runs/r18 --input=data.npz --split=test
+  lsanet predict --workdir=runs/seed0,runs/seed1,runs/seed2 --input=images/
+  lsanet predict --workdir=runs/r18 --medmnist --output=results/
 
 --input is a folder (searched through), an image, or an npz file with {split}_images; without it,
 the data that the run was trained on, to whose size and channels all images are converted first.

@@ -1,9 +1,9 @@
 """Check a data set before training on it, or prepare a MedMNIST set.
 
 Examples:
-  python -m lsanet_jax.data check my_images
-  python -m lsanet_jax.data check my_images --csv=labels.csv --output=check
-  python -m lsanet_jax.data prepare --name=retinamnist --size=28
+  lsanet data check my_images
+  lsanet data check my_images --csv=labels.csv --output=check
+  lsanet data prepare --name=retinamnist --size=28
 
 check prints what is there, what was left out and what is wrong (then the exit code is 1), and
 writes a page with pictures, check.html, and check.md; nothing goes into the folder of the images.

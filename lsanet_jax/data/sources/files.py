@@ -65,6 +65,14 @@ _OTHER_MAGIC = (
     (0, b"\x1f\x8b", "gzip"),
     (0, b"PK\3\4", "zip (or npz, xlsx)"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel (xls) or another old Office format"),
+    (0, b"PAR1\x15", "Parquet"),
+    (0, b"ARROW1\0\0", "Arrow"),
+    (0, b"SQLite format 3\0", "SQLite"),
+    (0, b"$FL2@(#)", "SPSS"),
+    (0, b"RDX", "R data"),
+    (4, b"1AY&SY", "bzip2"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "Zstandard"),
     (0, b"<", "HTML or XML"),
 )
 _WORDS = (

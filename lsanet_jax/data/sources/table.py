@@ -35,7 +35,6 @@ UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
 UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
-_BINARY = (b"PAR1", b"ARROW1", b"SQLite", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"$FL2", b"RDX")
 _MARKS = ";,\n/+& "  # Which may join labels.
 
 
@@ -248,8 +247,6 @@ def _text(file: pathlib.Path) -> str:
     if kind not in ("", "text"):
         raise DataError(f"{file}: is {kind}, expected a CSV file: export the table as CSV.")
     no_text = f"{file}: is not text, expected a CSV file: export the table as CSV."
-    if data.startswith(_BINARY):
-        raise DataError(no_text)
     if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         encoding = "utf-32"
     elif data[:2] in (b"\xff\xfe", b"\xfe\xff"):

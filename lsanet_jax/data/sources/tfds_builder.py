@@ -1,6 +1,6 @@
 """The twelve MedMNIST-2D sets as one TensorFlow Datasets builder, without TensorFlow.
 
-A set that was prepared (`python -m lsanet_jax.data prepare`) lies in
+A set that was prepared (`lsanet data prepare`) lies in
 `DATA_DIR/medmnist2d/retinamnist_28/1.0.0/` as array_record files, which Grain and
 `tfds.builder_from_directory(folder).as_data_source(split="train")` read by random access, without
 this package. Examples are in the order of the official file; the splits are `dataset.SPLITS`.
@@ -206,7 +206,7 @@ def load_prepared(
         raise DataError(
             f"{folder}: the prepared set is damaged, or an outdated one"
             f" ({type(error).__name__}: {error}). Delete this folder and prepare it again:"
-            f" python -m lsanet_jax.data prepare --name={name} --size={size}{place}"
+            f" lsanet data prepare --name={name} --size={size}{place}"
         ) from error
 
 

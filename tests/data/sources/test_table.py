@@ -812,10 +812,18 @@ def test_a_column_of_too_few_groups_is_named(jpegs):
     assert "config.data.group_column ('none')" in message
 
 
-@pytest.mark.parametrize("start", [b"PAR1\x15", b"SQLite format 3\0", b"BZh9", b"\x80\x05\x95"])
-def test_what_is_not_text_is_said_to_be_so(tmp_path, start):
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PAR1\x15", "Parquet"),
+        (b"SQLite format 3\0", "SQLite"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x80\x05\x95", "not text"),
+    ],
+)
+def test_what_is_not_text_is_said_to_be_so(tmp_path, start, kind):
     (tmp_path / "t.csv").write_bytes(start + bytes(range(256)))
-    with pytest.raises(DataError, match="t.csv: is not text, expected a CSV file: export"):
+    with pytest.raises(DataError, match=f"t.csv: is {kind}, expected a CSV file: export"):
         list_folder(tmp_path, csv="t.csv")
 
 

@@ -217,7 +217,7 @@ def test_a_damaged_set_is_named(breast, data_dir, file, damage):
         tfds_builder.load_prepared("breastmnist", 28, data_dir)
     message = str(caught.value)
     assert message.startswith(f"{folder}: the prepared set is damaged")
-    assert "Delete this folder and prepare it again: python -m lsanet_jax.data prepare" in message
+    assert "Delete this folder and prepare it again: lsanet data prepare" in message
     assert f"--name=breastmnist --size=28 --data_dir={data_dir}" in message
 
 
