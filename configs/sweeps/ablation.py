@@ -11,7 +11,7 @@ constant, or 1 / L. The paper does not ask.
 from lsanet_jax.sweeps.paper import METHODS, at_scale
 from lsanet_jax.sweeps.spec import Run, Sweep
 
-FROZEN = (0.13, 0.345, 0.345, 0.18)
+FROZEN = (0.13, 0.35, 0.37, 0.15)
 WARMUP_EPOCHS = 5.0
 BETA = {"frozen": "its mean, frozen", "constant": "a learned constant", "uniform": "1 / L"}
 
