@@ -532,15 +532,20 @@ def _parser(kind: str) -> argparse.ArgumentParser:
             description="Check a claim: the file that `audit pack` writes.",
             allow_abbrev=False,
         )
-        parser.add_argument("claim", help="the file")
-        parser.add_argument("--public_key", help="PEM file: verify the signature CLAIM.sig by it")
+        parser.add_argument("claim", type=cli.path, help="the file")
+        parser.add_argument(
+            "--public_key", type=cli.path, help="PEM file: verify the signature CLAIM.sig by it"
+        )
     else:
         parser = cli.parser(__doc__)
     if kind == "pack":
         parser.prog, parser.description = f"{parser.prog} pack", claim.__doc__
-        parser.add_argument("--output", required=True, help="the file to write, such as claim.zip")
+        help = "the file to write, such as claim.zip"
+        parser.add_argument("--output", type=cli.path, required=True, help=help)
         parser.add_argument("--weights", action="store_true", help="also the reported weights")
-        parser.add_argument("--sign", help="PEM file of a private key: write OUTPUT.sig too")
+        parser.add_argument(
+            "--sign", type=cli.path, help="PEM file of a private key: write OUTPUT.sig too"
+        )
         return parser
     parser.add_argument(
         "--epochs",
@@ -571,6 +576,8 @@ def main() -> None:
     def tool() -> None:
         if kind == "pack":
             workdir, output = pathlib.Path(args.workdir), pathlib.Path(args.output)
+            if args.sign:
+                claim.check_key(pathlib.Path(args.sign))
             claim.pack(workdir, output, weights=args.weights)
             if args.sign:
                 claim.sign(output, pathlib.Path(args.sign))

@@ -201,7 +201,7 @@ def explain(
     *,
     input: str | None = None,
     output: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     target: str | None = None,
     per_class: int = 8,
     skip_broken: bool = False,
@@ -216,6 +216,7 @@ def explain(
     Raises:
         LSANetError: the run or the images cannot be read, or the folder cannot be written.
     """
+    split = predict.check_split(input, split)
     if per_class < 1:
         raise ConfigError(f"--per_class={per_class}: expected at least 1")
     trained = load(workdir, checkpoint, trust_code=trust_code)
@@ -320,13 +321,21 @@ def _choose(
     """Which images to explain, for which class, and which class each is predicted as."""
     names = trained.dataset["class_names"]
     found, _ = predict.predict(trained, source, batch_size=64, all_classifiers=False)
-    predicted = found[-1].argmax(axis=-1)
-    sound = np.array(source.sound(), int)
-    chosen = np.concatenate(
-        [sound[predicted[sound] == k][:per_class] for k in range(len(names))]
-    ).astype(int)
-    classes = predicted[chosen] if target is None else np.full(len(chosen), names.index(target))
-    return chosen, classes, [names[k] for k in predicted[chosen]]
+    sound, kinds = np.array(source.sound(), int), range(len(names))
+    likeliest = found[-1].argmax(axis=-1)
+    if trained.dataset["task"] == "multi-label":  # As predict does: each label, or none of them.
+        has = found[-1] > 0.5
+        has = np.concatenate([has, ~has.any(axis=-1, keepdims=True)], axis=-1)
+        names, kinds = [*names, "none"], [*kinds, len(names)]
+    else:
+        has = likeliest[:, None] == np.arange(len(names))
+    chosen = [sound[has[sound, k]][:per_class] for k in kinds]
+    kind = np.repeat(kinds, [len(images) for images in chosen])
+    chosen = np.concatenate(chosen).astype(int)
+    classes = np.where(kind < found.shape[-1], kind, likeliest[chosen])
+    if target is not None:
+        classes = np.full(len(chosen), names.index(target))
+    return chosen, classes, [names[k] for k in kind]
 
 
 def _check(trained: TrainedModel, source, chosen, classes, heats: np.ndarray) -> None:
@@ -399,7 +408,7 @@ def main() -> None:
     add("--input", help="folder, image or npz file (default: the run's data)")
     add("--output", help="folder to write (default: explanations in the run)")
     parser.add_argument(
-        "--split", default="test", choices=data_lib.SPLITS, help="of an npz file or the run's data"
+        "--split", choices=data_lib.SPLITS, help="of an npz file or the run's data (default: test)"
     )
     parser.add_argument("--target", help="the class to explain (default: the predicted one)")
     parser.add_argument(

@@ -98,6 +98,7 @@ def export(
     metadata = describe(trained, path, calibration)
     file = pathlib.Path(output or path / f"model.{format}")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         if format == "safetensors":
             _write_safetensors(file, trained, metadata)
         else:

@@ -43,6 +43,7 @@ from lsanet_jax.evaluation.thresholds import make_rule
 from lsanet_jax.runs.ensemble import Panel, load_members, split_workdirs
 from lsanet_jax.runs.layout import MANIFEST
 from lsanet_jax.runs.trained import TrainedModel
+from lsanet_jax.runs.workdir import check_output
 from lsanet_jax.runtime import cli
 from lsanet_jax.runtime.files import csv_cell, replacing
 
@@ -225,12 +226,7 @@ def predict_to_file(
     check_input(input)
     if output and not medmnist:
         _check_output(pathlib.Path(output))
-    if input and split and pathlib.Path(input).suffix.lower() != ".npz":
-        raise ConfigError(
-            f"--split={split} is of an npz file or of the run's data, but --input={input} is "
-            "neither: leave one of them out"
-        )
-    split = split or "test"
+    split = check_split(input, split)
     workdirs, rule = split_workdirs(workdir), make_rule(sensitivity, specificity)
     members = load_members(workdirs, checkpoint, own_data=not input, trust_code=trust_code)
     if len(members) > 1 and (all_classifiers or medmnist):
@@ -291,6 +287,7 @@ def _is_calibrated_for(checkpoint: str, tta: str) -> bool:
 
 def _check_output(file: pathlib.Path) -> None:
     """Check the flag --output before images are predicted."""
+    check_output(file)
     if file.is_dir():
         raise ConfigError(f"--output={file} is a folder: name a CSV file in it")
     if file.suffix.lower() not in ("", ".csv", ".txt"):
@@ -323,6 +320,20 @@ def check_input(input: str | None) -> None:
         raise ConfigError("--input is empty: name images, or leave it out for the run's own data")
 
 
+def check_split(input: str | None, split: str | None) -> str:
+    """Check the flag --split; returns it, or "test".
+
+    Raises:
+      ConfigError: the images have no splits.
+    """
+    if input and split and pathlib.Path(input).suffix.lower() != ".npz":
+        raise ConfigError(
+            f"--split={split} is of an npz file or of the run's data, but --input={input} is "
+            "neither: leave one of them out"
+        )
+    return split or "test"
+
+
 def check_batch_size(batch_size: int) -> None:
     """Check the flag --batch_size.
 
@@ -345,9 +356,10 @@ def own_data(trained: TrainedModel, split: str) -> Split:
         dataset = data_lib.load(trained.config.data, trained.config.seed)
         check_unchanged(dataset, trained.dataset.get("fingerprint"))
         return dataset.split(split)
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         raise DataError(
-            f"{error} These are the run's own data; if they moved, name images with --input."
+            f"{str(error).removesuffix('.')}. These are the run's own data; if they moved or are"
+            " arrays, name images with --input."
         ) from error
 
 

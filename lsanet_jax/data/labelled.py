@@ -75,7 +75,9 @@ def read_folder(
     records = _of_split(source, table.records, split)
     labels = [record.label for record in records]
     if table.label_names:
-        numbers = _multi_label(source, np.array(labels, np.int32), table.label_names, class_names)
+        found = np.array(labels, np.int32)
+        rest = 0 if table.joined else UNKNOWN
+        numbers = _multi_label(source, found, table.label_names, class_names, rest)
     else:
         index = _match(source, dict.fromkeys(map(str, labels)), class_names)
         numbers = np.array([index[str(label)] for label in labels], np.int32)
@@ -181,8 +183,9 @@ def _multi_label(
     labels: Int32[np.ndarray, "n m"],
     found: Sequence[str],
     class_names: Sequence[str],
+    rest: int = UNKNOWN,
 ) -> Int32[np.ndarray, "n k"]:
-    """Put columns of labels in the network's order; labels that a set lacks are unknown."""
+    """Put columns of labels in the network's order; labels that a set lacks are `rest`."""
     index = {}
     strange = []
     for name in found:
@@ -204,10 +207,11 @@ def _multi_label(
             columns[index[name]].append(name)
             joined = numbers[:, index[name]]
             np.maximum(joined, labels[:, place], out=joined)  # 1 before 0 before unknown.
+    numbers[:, [place for place in range(len(class_names)) if place not in columns]] = rest
     if twice := [_list(names) for names in columns.values() if len(names) > 1]:
         log.warning("%s: joined labels (1 if one of them is 1): %s.", where, "; ".join(twice))
     absent = [name for place, name in enumerate(class_names) if place not in index.values()]
-    if absent:
+    if absent and rest == UNKNOWN:
         log.warning("%s: has no labels %s; they are left out of all scores.", where, _list(absent))
     return numbers
 

@@ -66,7 +66,6 @@ def main() -> None:
     cli.add_trust_code(parser)
     parser.add_argument(
         "--formats",
-        default=",".join(FORMATS),
         help=f"some of {', '.join(FORMATS)}, of a sweep (default: all)",
     )
     args = parser.parse_args()
@@ -95,9 +94,13 @@ def main() -> None:
         if not args.workdir:
             raise ConfigError("--workdir is missing: name the folder of the run or the sweep")
         if args.sweep is None:
+            if args.formats is not None:
+                raise ConfigError("--formats is for a sweep: leave it out, or name --sweep")
+            if args.table and not args.by:
+                raise ConfigError("--table has columns of subgroups: name them with --by")
             print(_write_page(args))
             return
-        formats = args.formats.split(",")
+        formats = FORMATS if args.formats is None else args.formats.split(",")
         for name in formats:
             if name not in FORMATS:
                 near = near_matches(name, FORMATS)

@@ -54,6 +54,8 @@ def _item(found: Finished, i: int, doubt_of: float, pair: UInt8[np.ndarray, "_ _
     name, label, p = names[i] if names else f"test/{i}", found.test.labels[i], found.answer[i]
     if found.task == "multi-label":
         truth, said = _listed(found.names, label == 1), _listed(found.names, p > 0.5)
+        if (label < 0).any():
+            truth += f" (not known: {_listed(found.names, label < 0)})"
     else:
         k = int(p[1] > 0.5) if found.task == "binary-class" else int(p.argmax())
         truth, said = found.names[label], f"{found.names[k]} ({100 * p[k]:.0f} %)"

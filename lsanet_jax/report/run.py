@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import pathlib
+import posixpath
 from collections.abc import Sequence
 from typing import Any
 
@@ -225,8 +226,8 @@ def _columns(
             near = near_matches(name, header.names)
             raise ConfigError(f"--by={name}: {file} has no such column{near}")
         chosen.append(by_key[key(name)])
-    path = lambda name: pathlib.PurePosixPath(name.strip().replace("\\", "/"))
-    stem = lambda name: path(name).stem
+    path = lambda name: table_files.folded(posixpath.normpath(name.strip().replace("\\", "/")))
+    stem = lambda name: table_files.without_suffix(posixpath.basename(path(name)))
     value_of = lambda cell: "" if cell.strip().lower() in MISSING else cell.strip()
     wanted = {stem(name) for name in names}
     hits = {n: sum(stem(row[n]) in wanted for _, row in rows) for n in header.names}
@@ -236,12 +237,12 @@ def _columns(
     # By its path, or by its name without folder and suffix, where only one is called that.
     by_path: dict[str, dict[str, str]] = {}
     for _, row in rows:
-        by_path.setdefault(str(path(row[files])), row)
+        by_path.setdefault(path(row[files]), row)
     called = collections.Counter(stem(name) for name in by_path)
     images = collections.Counter(map(stem, names))
     by_stem = {stem(name): row for name, row in by_path.items() if called[stem(name)] == 1}
     by_stem = {name: row for name, row in by_stem.items() if images[name] == 1}
-    cells = {name: by_path.get(str(path(name)), by_stem.get(stem(name))) for name in names}
+    cells = {name: by_path.get(path(name), by_stem.get(stem(name))) for name in names}
     missing = [name for name, row in cells.items() if row is None]
     if twice := [name for name in missing if stem(name) in called]:
         raise ConfigError(
@@ -249,7 +250,7 @@ def _columns(
             f"{twice[0]}: put the paths below {root} into its column {files!r}"
         )
     for line, row in rows:
-        before = by_path[str(path(row[files]))]
+        before = by_path[path(row[files])]
         for column in chosen:
             if value_of(before[column]).casefold() != value_of(row[column]).casefold():
                 raise ConfigError(

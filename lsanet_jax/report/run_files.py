@@ -7,6 +7,7 @@ from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation.thresholds import Rule
 from lsanet_jax.report import run, run_page
 from lsanet_jax.runs.layout import REPORT
+from lsanet_jax.runs.workdir import check_output
 from lsanet_jax.runtime.files import write_atomically
 
 
@@ -36,6 +37,8 @@ def write(
     Raises:
         LSANetError: see `run.read`; or the file cannot be written.
     """
+    if output:
+        check_output(output)
     found = run.read(
         workdir, rule=rule, coverage=coverage, by=by, table=table, trust_code=trust_code
     )

@@ -73,6 +73,7 @@ def pack(workdir: pathlib.Path, output: pathlib.Path, *, weights: bool = False) 
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as temporary:
             _write(temporary, members)
+        _signature(output).unlink(missing_ok=True)  # Of what was there before.
     except OSError as error:
         raise WorkdirError(f"cannot write --output={output}: {error}") from error
 
@@ -138,9 +139,8 @@ def sign(file: pathlib.Path, private_key: pathlib.Path) -> pathlib.Path:
     Raises:
       WorkdirError: model-signing is not installed, or the key or the file cannot be used.
     """
-    signature = file.with_name(f"{file.name}.sig")
-    for each in (file, private_key):
-        strict_json.open_regular(each).close()  # a pipe would keep us waiting
+    signature = _signature(file)
+    check_key(private_key)
     try:
         _signing().signing.Config().use_elliptic_key_signer(private_key=private_key).sign(
             file, signature
@@ -150,6 +150,20 @@ def sign(file: pathlib.Path, private_key: pathlib.Path) -> pathlib.Path:
     return signature
 
 
+def check_key(file: pathlib.Path) -> None:
+    """Check that there are a file of a key and what signs with it.
+
+    Raises:
+      WorkdirError: there are not.
+    """
+    _signing()
+    strict_json.open_regular(file).close()  # a pipe would keep us waiting
+
+
+def _signature(file: pathlib.Path) -> pathlib.Path:
+    return file.with_name(f"{file.name}.sig")
+
+
 def verify(file: pathlib.Path, public_key: pathlib.Path) -> None:
     """Verify the signature FILE.sig of a claim, without a network.
 
@@ -157,7 +171,7 @@ def verify(file: pathlib.Path, public_key: pathlib.Path) -> None:
       WorkdirError: model-signing is not installed, or the signature is not by this key or not of
         this file.
     """
-    signature = file.with_name(f"{file.name}.sig")
+    signature = _signature(file)
     for each in (file, signature, public_key):
         strict_json.open_regular(each).close()  # a pipe would keep us waiting
     try:

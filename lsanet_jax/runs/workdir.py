@@ -538,12 +538,17 @@ def check_same_data(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
 
 
 def check_output(file: str | pathlib.Path) -> None:
-    """Check that a file to be written is not one of a run's own.
+    """Check that a file to be written can be, and is not one of a run's own.
 
     Raises:
-      WorkdirError: it is.
+      WorkdirError: it is; or there is a device, or no folder, in its place.
     """
     file = pathlib.Path(file).resolve()
+    above = next(folder for folder in file.parents if folder.exists())
+    if not above.is_dir():
+        raise WorkdirError(f"cannot write --output={file}: {above} is not a folder")
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise WorkdirError(f"cannot write --output={file}: it is a device, a pipe or a socket")
     own = (*WRITTEN_ATOMICALLY, LOCK, CHECKPOINTS, TENSORBOARD)
     if file.name in own and strict_json.exists(file.parent / CONFIG):
         raise WorkdirError(

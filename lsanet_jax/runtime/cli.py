@@ -120,10 +120,12 @@ def path(text: str) -> str:
     """What a flag that names a file or a folder says, with ~ as the home folder.
 
     Raises:
-      argparse.ArgumentTypeError: nothing.
+      argparse.ArgumentTypeError: nothing, or "-".
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty (of a variable that is not set?): name one")
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-', a stream, is not supported: name a file")
     return os.path.expanduser(text)
 
 

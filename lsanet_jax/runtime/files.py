@@ -59,9 +59,15 @@ def write_atomically(file: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary file beside `file`, which takes its name and place when all went well."""
+    """A temporary file beside `file`, which takes its name and place when all went well.
+
+    Of a link its target is replaced; a device or a pipe is an OSError.
+    """
     if not file.name:  # such as "." or "/"
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    file = file.resolve() if file.is_symlink() else file
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise OSError(errno.EINVAL, "is a device, a pipe or a socket, not a file", str(file))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # A link of that name would be written through.

@@ -27,10 +27,22 @@ UNCERTAIN = {"-1", "-1.0"}
 UNKNOWN_WORDS = {"unknown", "unk", "notknown", "unsure", "uncertain", "unclear", "notavailable"}
 UNKNOWN_WORDS |= {"missing", "undefined", "undetermined", "notspecified", "unlabelled", "unlabeled"}
 UNKNOWN_WORDS |= {"na", "nan", "null", "notapplicable", "nolabel", "indeterminate", "unreadable"}
-UNKNOWN_WORDS |= {"ungradable", "ungradeable"}
-UNKNOWN_NUMBERS = {-1, -9, -99, -999, -9999, 99, 999, 9999}
+UNKNOWN_WORDS |= {"ungradable", "ungradeable", "notgradable", "notgraded", "notreadable"}
+UNKNOWN_WORDS |= {"unspecified", "unclassified", "inconclusive", "nodiagnosis", "pending", "tbd"}
+UNKNOWN_WORDS |= {
+    "nd",
+    "exclude",
+    "excluded",
+    "reject",
+    "rejected",
+    "poorquality",
+    "blank",
+    "empty",
+}
+UNKNOWN_WORDS |= {"unbekannt", "inconnu", "desconocido", "sconosciuto"}
+UNKNOWN_NUMBERS = {-1, -2, -9, -99, -999, -9999, 99, 999, 9999}
 _NOBODY = {"anonymous", "anon", "anonymized", "anonymised", "deidentified", "none", "noname"}
-ZERO_OR_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_ZERO_OR_ONE = re.compile(r"([01])(?:\.0*)?(?:e[+-]?0+)?|(false)|(true)", re.IGNORECASE)
 NO_FINDING = {"nofinding", "nofindings"}
 
 _FILES = (
@@ -69,6 +81,7 @@ _MAYBE_LABELS = (  # If there is none of the others; columns of 0 and 1 may be o
     *("diagnostic", "diagnostics", "diagnose", "diagnostico", "diagnosi", "cancer", "malignancy"),
     *("birads", "pirads", "tirads", "gleason", "stage", "severity"),
 )
+_WORDS_OF_LABELS = {*_LABELS, *_MAYBE_LABELS}
 _SPLIT_NAMES = (
     *("split", "splits", "set", "subset", "partition", "datasplit", "datasetsplit", "phase"),
     *("usage", "traintest", "traintestsplit", "trainvaltest", "setname", "splitname", "dataset"),
@@ -79,7 +92,8 @@ _FOLD = re.compile(  # The name of a column, not only its letters: no 'scaffold'
 )
 _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
     *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
-    *("paciente", "paziente", "患者", "donor", "animal", "mouse", "rat", "pid", "mrn", "case"),
+    *("paciente", "paziente", "pazient", "患者", "donor", "animal", "mouse", "rat", "pid", "mrn"),
+    *("ptid", "empi", "eid", "proband", "uhid", "case"),
     *("encounter", "accession", "study", "exam", "examination", "visit", "specimen", "wsi"),
     *("slide", "video", "lesion"),
 )
@@ -121,6 +135,11 @@ _NOT_LABELS = {
         "site",
         "date",
     ),
+    *("ageapprox", "approxage", "fitzpatrick", "fitzpatrickskintype", "skintype", "camera"),
+    *("anatomsite", "anatomsitegeneral", "bodypart", "bodypartexamined", "reader", "annotator"),
+    *("radid", "radiologist", "year", "url", "license", "licence", "kvp", "institution", "notes"),
+    *("note", "comments", "remarks", "weight", "bmi", "eyeside", "leftright", "acquisitiondate"),
+    *("md5", "sha256", "widthpx", "heightpx", "magnification", "mag"),
 }
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -130,8 +149,15 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("eval", "evaluation", "external"), "test"),
 }
 _GUESSED_SPLITS = {"tune", "tuning", "eval", "evaluation", "external"}
-_AROUND = "(?:(?:isic|task)[0-9]*|images?|imgs?|pictures?|data|set|input)*"
+_AROUND = (
+    "(?:(?:isic|task)[0-9]*|images?|imgs?|pictures?|data|set|input|cohort|group|samples?|cases?"
+    "|patients?|mass|calc)*"
+)
 _SPLIT = f"[0-9]*{_AROUND}({'|'.join(_SPLIT_WORDS)}){_AROUND}(?:(?:19|20)[0-9]{{2}})?"
+_LIKE_SPLITS = re.compile(
+    "(train|tr\\Z)|(valid|va\\Z)|(test|te\\Z)|(develop)|(deriv)|(discover)|(replicat)|(hold.?out)"
+    "|(extern)|(intern)|(\\Afit)|(eval)|(prueba)|(entren)"
+)
 _SPLIT_FLAG = f"(?:is|in|for)?{_SPLIT}(?:flag)?"
 _NO = {"", "0", "0.0", "no", "n", "false", "f", "-"}
 
@@ -270,8 +296,9 @@ def choose(
     labels = labels or _label_columns(where, shown, rest, rows, task)
     if group_column != NONE:
         rest = [name for name in rest if name not in labels]
-        classes = len(_values(labels[0], rows)) if len(labels) == 1 else len(labels)
-        _tell_of_ids(where, rest, rows, groups, classes)
+        _tell_of_ids(where, rest, rows, groups, labels)
+    if not split and split_column != NONE:
+        _tell_of_like_splits(where, [name for name in rest if name not in labels], rows)
     return Chosen(file, labels, split, groups, split_column == NONE, fold)
 
 
@@ -425,6 +452,25 @@ def _only_splits(where: object, name: str, rows: Sequence[Row]) -> bool:
     return "train" in found and len(found) > 1 and None not in found
 
 
+def _tell_of_like_splits(where: object, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Log columns whose cells tell of splits, but in words that leave open which is which."""
+    for name in names:
+        values = _values(name, rows)
+        matches = filter(None, map(_LIKE_SPLITS.search, map(key, values)))
+        if len(values) <= 2 * len(SPLITS) and len({match.lastindex for match in matches}) > 1:
+            log.warning(
+                "%s column %r (%s) looks like one of splits, and is not used: write train, val and"
+                " test, or, if it says something else, set config.data.split_column to 'none'.",
+                *(where, name, _listed(values)),
+            )
+
+
+def is_part_of_patient(name: str) -> bool:
+    """Whether a column is of what a patient may have several of: studies, slides, lesions."""
+    match = _GROUP.fullmatch(key(name))
+    return bool(match) and (match[1] is None or _GROUPS.index(match[1]) > _GROUPS.index("case"))
+
+
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
     """Return a small number for coarse groups; None for a column that is not one of groups."""
     match = _GROUP.fullmatch(key(name)) or _LIKE_GROUP.fullmatch(key(name))
@@ -456,10 +502,9 @@ def _group_columns(where: object, names: Sequence[str], rows: Sequence[Row]) -> 
             else:
                 _tell_of_group(where, name)
     for name in (name for name in names if name not in known and not found):
-        attribute = re.sub("patient|subject", "", key(name))  # such as 'Patient Age'
-        if attribute in _NOT_LABELS:
-            continue
-        if any(stem in key(name) for stem in ("patient", "subject", "lesionid")):
+        if not _is_no_label(name) and any(
+            stem in key(name) for stem in ("patient", "subject", "lesionid")
+        ):
             _tell_of_group(where, name)
     return found
 
@@ -469,15 +514,30 @@ def _tell_of_ids(
     names: Sequence[str],
     rows: Sequence[Row],
     groups: tuple[str, ...],
-    classes: int,
+    labels: tuple[str, ...],
 ) -> None:
-    """Log identifiers that most rows share with others, and that groups do not hold together."""
-    for name in filter(_is_id, names):
+    """Log identifiers, by name or cells, that most rows share with others.
+
+    Those that groups hold together are left out.
+    """
+    classes = len(_values(labels[0], rows)) if len(labels) == 1 else len(labels)
+    for name in names:
         counts = collections.Counter(row[name].strip() for row in rows if not _is_blank(row[name]))
         repeated = sum(count for count in counts.values() if count > 1)
         is_loose = not groups or _count(rows, (*groups, name)) < _count(rows, groups)
-        if len(counts) > classes and 2 * repeated > len(rows) and is_loose:
+        is_id = _is_id(name) or (not groups and _numbers_things(name, rows, counts, labels))
+        if is_id and len(counts) > classes and 2 * repeated > len(rows) and is_loose:
             _tell_of_group(where, name)
+
+
+def _numbers_things(
+    name: str, rows: Sequence[Row], counts: Mapping[str, int], labels: tuple[str, ...]
+) -> bool:
+    """Whether cells look like identifiers: few rows each, mostly of one label, no measurements."""
+    if _is_no_label(name) or any(re.fullmatch("-?[0-9]*[.,][0-9]+", cell) for cell in counts):
+        return False
+    found = {(row[name].strip(), *(row[label] for label in labels)) for row in rows}
+    return 20 * len(counts) > len(rows) and 2 * len(found) < 3 * len(counts)
 
 
 def _tell_of_group(where: object, name: str) -> None:
@@ -517,15 +577,25 @@ def _is_blank(cell: str) -> bool:
 
 def _is_id(name: str) -> bool:
     """Whether a column's name says that it numbers something: 'slide_id', 'SeriesInstanceUID'."""
-    last = re.split("[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name.strip())[-1].casefold()
+    last = _words(name)[-1]
     return last in _ID or last.endswith("uid")
+
+
+def _words(name: str) -> list[str]:
+    parts = re.split("[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name.strip())
+    return [part.casefold() for part in parts]
+
+
+def _is_no_label(name: str) -> bool:
+    """Whether a column is called as what is known of a patient or an image: 'Patient Age'."""
+    return bool({key(name), re.sub("patient|subject", "", key(name))} & _NOT_LABELS)
 
 
 def _label_columns(
     where: object, shown: str, names: Sequence[str], rows: Sequence[Row], task: str | None
 ) -> tuple[str, ...]:
     """Find the column of classes, else the columns of 0 and 1."""
-    free = [name for name in names if key(name) and key(name) not in _NOT_LABELS]
+    free = [name for name in names if key(name) and not _is_no_label(name)]
     free = [
         name for name in free if not _is_fold(name, rows) and not key(name).startswith("unnamed")
     ]
@@ -562,7 +632,11 @@ def _label_columns(
         )
         return tuple(binary)
     if len(free) == 1:
-        log.info("%s column %r holds the labels.", where, free[0])
+        log.warning(
+            "%s column %r is read as the labels, since no other is left: if it says something else"
+            " of the images, name the right one in config.data.label_column.",
+            *(where, free[0]),
+        )
         return (free[0],)
     raise DataError(
         f"{where} found no column of labels among {shown}, expected 'label', or for multi-label two"
@@ -585,6 +659,11 @@ def _refuse_doubtful(
     for name in names:
         values = [value for value in _values(name, rows) if value.lower() not in MISSING]
         is_text = not any(re.fullmatch("[-+0-9.,:/ ]*", value) for value in values)
+        if name not in binary and len(values) > 1 and not _WORDS_OF_LABELS.isdisjoint(_words(name)):
+            raise DataError(
+                f"{where} column {name!r} ({_listed(values[:3])}, ...) may be the label, or those"
+                f" of 0 and 1 are ({_listed(binary)}): {advice}"
+            )
         if name not in binary and not _is_id(name) and is_text and 2 <= len(values) <= 50:
             log.warning(
                 "%s the columns of 0 and 1 are read as labels, but column %r (%s, ...) may be the"
@@ -601,7 +680,7 @@ def _refuse_doubtful(
 
 def _one_hot(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """List the columns, all but two at most, that have exactly one 1 in each row; [] for none."""
-    ones = [{n for n in names if ZERO_OR_ONE.get(row[n].strip().lower()) == 1} for row in rows]
+    ones = [{name for name in names if zero_or_one(row[name]) == 1} for row in rows]
     for count in range(min(3, len(names) - 1)):
         for others in itertools.combinations(names, count):
             if all(len(found.difference(others)) == 1 for found in ones):
@@ -622,11 +701,21 @@ def _tell_of_others(where: object, chosen: str, names: Sequence[str], rows: Sequ
 
 
 def is_binary(name: str, rows: Sequence[Row], least: float = 0.5) -> bool:
-    """Whether at least a share of the cells that are filled are 0 or 1: the others are mistakes."""
+    """Whether at least a share of the cells that are filled are 0 or 1: the others are mistakes.
+
+    Of a column without any 0, as one that counts from 1, it is at least nine of ten.
+    """
     cells = [row[name].strip().lower() for row in rows]
     filled = [cell for cell in cells if cell not in MISSING]
-    sound = sum(cell in ZERO_OR_ONE or cell in UNCERTAIN for cell in filled)
-    return bool(filled) and sound >= least * len(filled)
+    values = [zero_or_one(cell) for cell in filled]
+    sound = sum(v is not None or cell in UNCERTAIN for v, cell in zip(values, filled, strict=True))
+    return bool(filled) and sound >= (least if 0 in values else max(least, 0.9)) * len(filled)
+
+
+def zero_or_one(cell: str) -> int | None:
+    """Read 0, 1, 0.0, 1.000e+00, True and the like; None for anything else."""
+    found = _ZERO_OR_ONE.fullmatch(cell.strip())
+    return int(found[1] or bool(found[3])) if found else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -81,7 +81,11 @@ _WORDS = (
 _MASK = re.compile(rf"[ _.-]{_WORDS}([ _.-]?[0-9]+)?\Z", re.IGNORECASE)  # After an image's name,
 _MASK_BEFORE = re.compile(rf"(?<![^/]){_WORDS}[ _.-](?=[^/]*\Z)", re.IGNORECASE)  # or before it.
 _END = re.compile(r"(.+)[ _.-]([^ _./0-9-]+)", re.DOTALL)
-_NOT_CLASS = re.compile(rf"{_WORDS}|thumb(nail)?s?|previews?", re.IGNORECASE)
+_NOT_CLASS = re.compile(
+    rf"{_WORDS}|thumb(nail)?s?|previews?|pred(iction)?s?|originals?|all|unlabell?ed|raw"
+    r"|(.*[ _.-])?augment(ed|ations?)?",
+    re.IGNORECASE,
+)
 
 
 class Entries(NamedTuple):
@@ -211,7 +215,7 @@ def _warn_of_ends(where: object, names: Sequence[str]) -> None:
 
 
 def warn_of_strange_classes(where: object, names: Iterable[str]) -> None:
-    """Log class folders that are called as if they held masks or previews."""
+    """Log class folders that are called as if they held masks, copies or previews."""
     if found := [name for name in names if _NOT_CLASS.fullmatch(name)]:
         log.warning(
             "%s: the folder(s) %s are read as classes; if they hold no images of a class, move them"

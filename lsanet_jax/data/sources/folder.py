@@ -34,6 +34,7 @@ from lsanet_jax.data.classes import check_names, is_number, spelling
 from lsanet_jax.data.dataset import SPLITS, TASKS, Dataset, Split
 from lsanet_jax.data.lazy import LazyImages
 from lsanet_jax.data.sources import columns, dicom
+from lsanet_jax.data.sources import names as file_names
 from lsanet_jax.data.sources.files import (
     SUFFIXES,
     describe_left_out,
@@ -62,13 +63,9 @@ _NOT_HELD = (
     "; they are read when they are used, so it was looked {}for blank images and for equal pixels"
     " in different files (lsanet data check does)"
 )
+_MOST_GRADES = 7
+_MANY = 5  # Classes, of which it is strange if most have one or two images.
 _FEW = 10  # Images; of more, each being a class of its own is a mistake.
-_PERSON = re.compile(
-    r"(?:^|[/_ .-])(sub-[a-z]*[0-9]+|(?:patient|pat|subject|subj|person|participant|case)"
-    r"(?:[ _-]?id)?[ _-]?[0-9]+)[a-z]?(?=$|[/_ .-])",
-    re.IGNORECASE,
-)
-_SEPARATORS = re.compile(r"[_ .()/-]+")
 
 
 class Files(NamedTuple):
@@ -286,7 +283,7 @@ def list_folder(
     if duplicates != "allow":
         same = duplicates_lib.identical_files([root / name for name in names])
         together = [[names[place] for place in places] for places in same]
-        together += _of_one_name(source, names)
+        together += file_names.together(source, names)
     drawn = splits.complete(
         source,
         root,
@@ -348,13 +345,18 @@ def find_records(
         table = Table([record for record in records if record.file in images])
     records, headers = _with_headers(root, table.records, left_out)
     guessed = False
-    if column_names.get("group_column", "") != columns.NONE:
-        records, guessed = _with_groups(root, records, headers)
+    chosen = column_names.get("group_column", "")
+    if chosen != columns.NONE:
+        records, guessed = _with_groups(root, records, headers, () if chosen else table.groups)
     table = table._replace(records=records)
     report_left_out(root, left_out)
     records = sorted(table.records, key=operator.attrgetter("file"))
     if training:
         _warn_of_formats(root, records)
+        if {record.split for record in records} == {"train"} and not column_names.get(
+            "split_column"
+        ):
+            file_names.warn_of_splits(root, records)
     return Found(root, source, table._replace(records=records), left_out, guessed)
 
 
@@ -433,22 +435,6 @@ def _check_pixels(bits: int, window: Sequence[float], frame: int) -> None:
         )
     if frame < 0:
         raise ConfigError(f"config.data.frame is {frame}, expected an integer >= 0.")
-
-
-def _of_one_name(source: pathlib.Path, names: Sequence[str]) -> list[list[str]]:
-    """Group files whose names differ in the suffix only, and say so."""
-    files = collections.defaultdict(list)
-    for name in names:
-        stem, suffix = os.path.splitext(name)
-        files[stem if suffix.lower() in SUFFIXES else name].append(name)
-    found = [own for own in files.values() if len(own) > 1]
-    if found:
-        log.warning(
-            "%s: %d image(s) are there in several formats, such as %s: splits are drawn so that"
-            " these stay together; if they are copies, keep one of each.",
-            *(source, len(found), " and ".join(found[0])),
-        )
-    return found
 
 
 def _find_bits(root: pathlib.Path, files: Sequence[pathlib.Path], reading: dict[str, Any]) -> int:
@@ -665,11 +651,17 @@ def _with_headers(
 
 
 def _with_groups(
-    root: pathlib.Path, records: list[Record], headers: Sequence[dicom.Header | None]
+    root: pathlib.Path,
+    records: list[Record],
+    headers: Sequence[dicom.Header | None],
+    grouped_by: Sequence[str],
 ) -> tuple[list[Record], bool]:
-    """Group by patients of DICOM headers, or those in file names; also whether it is a guess."""
+    """Group by patients of DICOM headers, or those in file names; also whether it is a guess.
+
+    Groups of a column that was found by its name (`grouped_by`) stay, or get coarser.
+    """
     if any(record.group for record in records):
-        return records, False
+        return file_names.with_coarser_groups(root, records, grouped_by), False
     patients = {header.patient for header in headers if header} - {""}
     by_study = len(patients) < 2
     grouped = []
@@ -699,58 +691,7 @@ def _with_groups(
         what = "study" if by_study else "patient"
         log.info("%s: images of one DICOM %s stay in one split.", root, what)
         return records, False
-    persons = [_person(record) for record in records]
-    counts = collections.Counter(filter(None, persons))
-    if counts and max(counts.values()) > 1:
-        log.warning(
-            "%s: file names tell of %d patients or persons, such as %r; their images stay in one"
-            " split. If that is wrong, set config.data.group_column to 'none'.",
-            root,
-            len(counts),
-            min(counts),
-        )
-        pairs = zip(records, persons, strict=True)
-        return [record._replace(group=person) for record, person in pairs], True
-    _warn_of_series(root, records)
-    return records, False
-
-
-def _person(record: Record) -> str:
-    """Return what the names of a file and its folders, except its class's, call a person."""
-    parts = [part for part in record.file.split("/") if part != record.label]
-    found = _PERSON.search("/".join(parts))
-    return found[1].lower() if found else ""
-
-
-def _warn_of_series(root: pathlib.Path, records: Sequence[Record]) -> None:
-    """Log that names such as P001_0 and P001_1 may be of one patient, if most are like that."""
-    classes = len({record.label for record in records})
-    words = [_words_of_name(record) for record in records]
-    for depth in range(1, max(map(len, words), default=1)):
-        series = collections.defaultdict(list)
-        for record, own in zip(records, words, strict=True):
-            start = own[:depth]
-            if len(own) > depth and re.search("[0-9]", "".join(start)):
-                folder = record.label if f"/{record.label}/" in f"/{record.file}" else ""
-                series[folder, *start].append(record.file)
-        several = [files for files in series.values() if len(files) > 1]
-        if len(several) > max(2, classes) and 2 * sum(map(len, several)) > len(records):
-            log.warning(
-                "%s: file names look as if several images are of one patient (such as %s and %s):"
-                " if so, name a table with a column 'patient' in config.data.csv, so that they stay"
-                " in one split; if not, set config.data.group_column to 'none'.",
-                *(root, *several[0][:2]),
-            )
-            return
-
-
-def _words_of_name(record: Record) -> list[str]:
-    """Return the words of an image's name and folders, without those of its class and split."""
-    folders, _, name = record.file.rpartition("/")
-    kept = [folder for folder in folders.split("/") if not columns.split_of(folder)]
-    words = _SEPARATORS.split("/".join([*kept, os.path.splitext(name)[0]]))
-    of_class = _SEPARATORS.split(record.label) if isinstance(record.label, str) else ()
-    return [word for word in words if word and word not in of_class]
+    return file_names.with_persons(root, records)
 
 
 def _infer_classes(
@@ -784,6 +725,8 @@ def _infer_classes(
             " config.data.label_column, or put the values into a few classes."
         )
     _warn_of_unknown(source, records, class_names)
+    if task != "ordinal-regression":
+        _warn_of_measurement(source, records, class_names)
     if task == "ordinal-regression":
         log.log(
             logging.INFO if all(name[0].isdigit() for name in class_names) else logging.WARNING,
@@ -826,6 +769,29 @@ def _warn_of_unknown(
                 " the class is not known, take these images out.",
                 *(source, count, name),
             )
+
+
+def _warn_of_measurement(
+    source: pathlib.Path, records: Sequence[Record], class_names: Sequence[str]
+) -> None:
+    """Log that classes look like measurements or texts: numbers with gaps, or few images each."""
+    values = [float(name) for name in class_names if is_number(name)]
+    gaps = any(b - a != 1 for a, b in itertools.pairwise(sorted(values)))
+    if len(values) == len(class_names) > _MOST_GRADES and gaps:
+        found = (
+            f"{len(values)} numbers with gaps, as of a measurement (regression is not supported)"
+        )
+    else:
+        counts = collections.Counter(record.label for record in records)
+        rare = sum(count < 3 for count in counts.values())
+        if not (len(counts) >= _MANY and 2 * rare > len(counts)):
+            return
+        found = f"{len(counts)} values, {rare} of them of one or two images only"
+    log.warning(
+        "%s: the classes are %s, such as %s: if these are no classes, name the column of classes in"
+        " config.data.label_column, or put the values into a few classes.",
+        *(source, found, " and ".join(repr(name[:40]) for name in class_names[:2])),
+    )
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import collections
 import csv as csv_format
 import functools
 import io
+import itertools
 import logging
 import os
 import pathlib
@@ -22,9 +23,9 @@ from lsanet_jax.data.sources.columns import (
     MISSING,
     NO_FINDING,
     UNCERTAIN,
-    ZERO_OR_ONE,
     Chosen,
     choose,
+    zero_or_one,
 )
 from lsanet_jax.data.sources.files import SUFFIXES, content_kind, walk
 from lsanet_jax.errors import DataError
@@ -35,7 +36,9 @@ UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
 UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
-_MARKS = ";,\n/+& "  # Which may join labels.
+_MARKS = ";,，；、\n/+& "  # Which may join labels.
+_VECTOR = re.compile(r"[\[(]\s*[01][01.,\s]*[\])]")
+_LIST = re.compile(r"\[.*\]|[({]\s*['\"].*[)}]", re.DOTALL)
 
 
 class Record(NamedTuple):
@@ -64,12 +67,14 @@ class Table(NamedTuple):
         label_names: of the labels, for multi-label; else none.
         class_order: the classes in the order of their columns, if these are one-hot; else none.
         groups: the columns of groups.
+        joined: whether labels were joined in cells, so that those not named are 0.
     """
 
     records: list[Record]
     label_names: tuple[str, ...] = ()
     class_order: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    joined: bool = False
 
 
 def read_table(
@@ -105,7 +110,7 @@ def read_table(
     cells = [row for _, row in rows]
     for name in header.names:
         # A column may be called as an image without its suffix is: image, mask.
-        is_name = _stem(name.casefold()) != name.casefold() or any(map(str.isdigit, name))
+        is_name = without_suffix(name.casefold()) != name.casefold() or any(map(str.isdigit, name))
         if is_name and files.exists(name):
             raise DataError(
                 f"{where} {name!r} is an image, so the table has no header: put a line with the"
@@ -113,6 +118,7 @@ def read_table(
             )
     chosen = choose(where, header.names, cells, files.find, task=task, folds=folds, **given)
     names = list(chosen.labels)
+    _refuse_vectors(where, names[0], cells)
     joint = _joint(names[0], cells, task)
     if task == "multi-label" and len(names) == 1 and not columns_lib.is_binary(names[0], cells):
         values = {columns_lib.key(row[names[0]]) for row in cells}
@@ -137,7 +143,20 @@ def read_table(
         labels, names = _split_joined(file, rows, names[0], joint)
     else:
         labels, names = _classes(file, rows, names[0]), ()
-    return Table(_records(file, rows, labels, chosen, files), tuple(names), (), chosen.groups)
+    records = _records(file, rows, labels, chosen, files)
+    return Table(records, tuple(names), (), chosen.groups, bool(joint) and len(chosen.labels) == 1)
+
+
+def _refuse_vectors(where: str, column: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Refuse cells such as [1, 0, 0]: a label for each of its places, which have no names."""
+    cells = [row[column].strip() for row in rows]
+    found = [re.findall(r"[^\s,]+", cell[1:-1]) for cell in cells if _VECTOR.fullmatch(cell)]
+    if len(found) == len(cells) and len({*map(len, found)}) == 1 and len(found[0]) > 1:
+        raise DataError(
+            f"{where} column {column!r} holds vectors, such as {cells[0][:40]}, expected a column"
+            f" of 0 and 1 with a name for each of the {len(found[0])} labels: part them, or name"
+            " another column in config.data.label_column."
+        )
 
 
 def _with_splits_of_paths(file: pathlib.Path, records: list[Record]) -> list[Record]:
@@ -221,7 +240,14 @@ def _named(
     for place, name in enumerate(header):
         cells = [row[place].strip() for _, row in rows]
         counting = cells == [str(i) for i in range(len(cells))]
-        counting |= cells == [str(i + 1) for i in range(len(cells))] and len(cells) > 1
+        # From 1, or of a table from which rows were taken; not the names of files.
+        numbers = [int(cell) for cell in cells if cell.isdecimal()]
+        counting |= (
+            len(cells) > 1
+            and len(numbers) == len(cells)
+            and place == 0
+            and (all(a < b for a, b in itertools.pairwise(numbers)))
+        )
         if name or not (counting or not any(cells)):
             kept.append(place)
     names = [header[place] for place in kept]
@@ -310,12 +336,14 @@ class _Files:
         for name in dict.fromkeys((cell, cell.replace("\\", "/"))):
             if os.path.isfile(self._root / name):
                 return (posixpath.normpath(name),)
-        parts = _fold(posixpath.normpath(cell.replace("\\", "/"))).split("/")
+        parts = folded(posixpath.normpath(cell.replace("\\", "/"))).split("/")
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
-            found = self._by_tail.get(tail) or self._by_tail_stem.get(_stem(tail)) or ()
+            found = self._by_tail.get(tail) or self._by_tail_stem.get(without_suffix(tail)) or ()
             if start:  # Without folders above the root; never an image of another folder.
-                found = [name for name in found if _stem(_fold(name)) == _stem(tail)]
+                found = [
+                    name for name in found if without_suffix(folded(name)) == without_suffix(tail)
+                ]
             if found:
                 return tuple(found)
         return ()
@@ -327,7 +355,7 @@ class _Files:
         for entries in walk(self._root):
             for image in entries.images:
                 name = image.relative_to(self._root).as_posix()
-                parts = _fold(name).split("/")
+                parts = folded(name).split("/")
                 for start in range(len(parts)):
                     found["/".join(parts[start:])].append(name)
         return found
@@ -336,17 +364,17 @@ class _Files:
     def _by_tail_stem(self) -> dict[str, list[str]]:
         found = collections.defaultdict(list)
         for tail, names in self._by_tail.items():
-            found[_stem(tail)] += names
+            found[without_suffix(tail)] += names
         return found
 
 
-def _fold(name: str) -> str:
-    """Write a name in lower case, and accents as one letter: macOS writes them as two."""
+def folded(name: str) -> str:
+    """Write a name of a file in lower case, and accents as one letter: macOS writes them as two."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _stem(name: str) -> str:
-    """Cut off the suffix of an image, but not what follows a dot in an identifier."""
+def without_suffix(name: str) -> str:
+    """Cut off the suffix of an image in lower case, not what follows a dot in an identifier."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix in SUFFIXES else name
 
@@ -439,6 +467,8 @@ def _classes(
 ) -> list[str]:
     """Read the classes; a missing one is an error."""
     values = [row[column].strip() for _, row in rows]
+    if all(_LIST.fullmatch(value) and len(_tokens(value, "[")) == 1 for value in values):
+        values = [min(_tokens(value, "[")) for value in values]
     counting = all(value in UNCERTAIN or value.removesuffix(".0").isdecimal() for value in values)
     no_class = MISSING | UNCERTAIN if counting else MISSING  # -1 beside 0, 1, ...
     missing = [i for i, value in enumerate(values) if value.lower() in no_class]
@@ -462,7 +492,7 @@ def _classes(
 def _joins(mark: str, names: set[str]) -> bool:
     """Whether a mark may join labels: what it parts are numbers, or labels on their own too."""
     parts = [name.split(mark) for name in names if mark in name]
-    if mark in ";,\n":
+    if mark in ";,，；、\n":
         return bool(parts)
     return any({*p} <= names or (mark == " " and all(map(str.isdecimal, p))) for p in parts)
 
@@ -472,10 +502,10 @@ def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> 
     if task not in (None, "multi-label"):
         return ""
     cells = {row[column].strip() for row in rows} - {""}
-    are_lists = all(cell[0] == "[" and cell[-1] == "]" for cell in cells)
+    are_lists = all(map(_LIST.fullmatch, cells))
     if are_lists and any(len(_tokens(cell, "[")) != 1 for cell in cells):
         return "["
-    for separator in "|;,":
+    for separator in "|;,，；、":
         if not any(separator in cell for cell in cells):
             continue
         tokens = {token for cell in cells for token in _tokens(cell, separator)}
@@ -488,7 +518,7 @@ def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> 
 def _tokens(cell: str, separator: str) -> set[str]:
     """Part a cell of several labels; '[' stands for a list such as "['Mass', 'Effusion']"."""
     if separator == "[":
-        found = re.findall("'([^']*)'|\"([^\"]*)\"|([^][,'\"]+)", cell)
+        found = re.findall("'([^']*)'|\"([^\"]*)\"|([^,'\"]+)", cell[1:-1])
         parts = ["".join(part) for part in found]
     else:
         parts = cell.split(separator)
@@ -541,8 +571,8 @@ def _zeros_and_ones(
     labels = []
     for name in names:
         cell = row[name].strip().lower()
-        if cell in ZERO_OR_ONE:
-            labels.append(ZERO_OR_ONE[cell])
+        if (value := zero_or_one(cell)) is not None:
+            labels.append(value)
         elif cell in UNCERTAIN:
             labels.append(UNKNOWN)
         elif cell in MISSING:
@@ -633,16 +663,16 @@ def _settle(
     empty = [name for place, name in enumerate(names) if all(row[place] != 1 for row in settled)]
     if empty:
         log.warning(
-            "%s: no row has a 1 for %s, so this cannot be learned: take the column(s) out, or name"
-            " the others in config.data.label_column.",
+            "%s: no row has a 1 for %s, from which it cannot be learned: to train, take the"
+            " column(s) out, or name the others in config.data.label_column.",
             *(file, ", ".join(map(repr, empty))),
         )
     full = [name for place, name in enumerate(names) if all(row[place] != 0 for row in settled)]
     full = [name for name in full if name not in empty]
     if full:
         log.warning(
-            "%s: no row has a 0 for %s, so this cannot be learned: if blank means 0, set"
-            " config.data.uncertain to 'zero'; else take the column(s) out.",
+            "%s: no row has a 0 for %s, from which it cannot be learned: if blank means 0, set"
+            " config.data.uncertain to 'zero'; else, to train, take the column(s) out.",
             *(file, ", ".join(map(repr, full))),
         )
     return settled
