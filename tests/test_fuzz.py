@@ -338,7 +338,7 @@ def test_a_budget_that_is_no_time_is_refused(budget, capsys):
 
 def test_a_home_of_nobody_is_a_folder_that_is_not_there():
     with pytest.raises(ConfigError, match="~nouser/images: found nothing there"):
-        spec.with_data({"data.path": "~nouser/images"}, "28px")
+        spec.with_data({"data.path": "~nouser/images"})
 
 
 def test_values_that_pythons_parser_gives_up_on_are_named():

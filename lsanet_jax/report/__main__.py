@@ -26,6 +26,7 @@ from lsanet_jax.config import named
 from lsanet_jax.errors import ConfigError, near_matches
 from lsanet_jax.evaluation.thresholds import make_rule
 from lsanet_jax.report import redraw, sweep, sweep_files
+from lsanet_jax.report.compare import only_started
 from lsanet_jax.report.sweep_files import FORMATS
 from lsanet_jax.report.tables import markdown
 from lsanet_jax.runtime import cli
@@ -88,6 +89,9 @@ def main() -> None:
             other = "--sweep" if args.sweep else "--from_csv"
             raise ConfigError(f"{given[0]} is for the page of one run: leave it or {other} out")
         if args.from_csv:
+            for name in ("workdir", "output", "formats"):
+                if getattr(args, name) is not None:
+                    raise ConfigError(f"--{name}: leave it out; --from_csv prints tables only")
             for table in redraw.from_csv(args.from_csv):
                 print(f"## {table.title}\n\n{markdown(table)}\n")
             return
@@ -105,7 +109,9 @@ def main() -> None:
             if name not in FORMATS:
                 near = near_matches(name, FORMATS)
                 raise ConfigError(f"--formats: {name!r} is not one of {', '.join(FORMATS)}{near}")
-        report = sweep.make(spec.reopen(args.sweep, args.workdir), args.workdir)
+        swept = spec.reopen(args.sweep, args.workdir)
+        swept = only_started(swept, args.workdir) if swept.name == "compare" else swept
+        report = sweep.make(swept, args.workdir)
         output = pathlib.Path(args.output or pathlib.Path(args.workdir) / "report")
         files = sweep_files.write(report, output, formats)
         print(sweep_files.to_markdown(report), end="")

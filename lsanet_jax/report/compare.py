@@ -92,7 +92,7 @@ def _minutes(text: str) -> float:
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
     if args.budget is not None and args.job is not None:
         raise ConfigError("--budget trains method after method, --job a single run: leave one out")
-    overrides = spec.with_data(spec.parse_overrides(rest), args.scale)
+    overrides = spec.with_data(spec.parse_overrides(rest))
     if "data.name" not in overrides:
         raise ConfigError(
             "name your images: --config.data.path=FOLDER or FILE.npz, or --config.data.name=a "

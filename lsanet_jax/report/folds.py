@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+from collections.abc import Collection
 
 import numpy as np
 
@@ -155,18 +156,27 @@ def table(joined: list[Joined]) -> Table:
         labels = [row_of(each.cells[0]).get(title, "") for title in titles]
         numbers = []
         for score in ("acc", "auc"):
-            numbers.append(score_interval(each.scores[score]) if each.tested else each.why_not)
+            text = score_interval(each.scores[score]) if each.tested else each.why_not
+            numbers.append(f"{text}{_some(each.seeds, each)}")
             numbers.append(spread([x for cell in each.cells for x in cell.percent("test", score)]))
         if compared:
             other = by_name.get(each.baseline or "")
             found = each.against(other) if other and other.tested and each.tested else {}
-            numbers += [interval(found.get(score)) for score in ("acc", "auc")]
+            both = {*each.seeds} & {*(other.seeds if other else ())}
+            some = _some(both, each) if found else ""
+            numbers += [f"{interval(found.get(score))}{some}" for score in ("acc", "auc")]
         numbers += _counts(each)
         rows.append([Entry(text) for text in (*labels, *numbers)])
     columns = ["ACC [95 %]", "ACC of a fold", "AUC [95 %]", "AUC of a fold"]
     columns += ["ACC − baseline [95 %]", "AUC − baseline [95 %]"] if compared else []
     columns += ["images", "patients or groups"]
     return Table("Cross-validation: all folds joined", titles, columns, rows)
+
+
+def _some(seeds: Collection[int], of: Joined) -> str:
+    """How many of the seeds that were asked for a number is of, if not of all."""
+    asked = of.cells[0].num_seeds
+    return f" ({len(seeds)} of {asked})" if 0 < len(seeds) < asked else ""
 
 
 def _counts(each: Joined) -> list[str]:

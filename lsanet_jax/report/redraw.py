@@ -52,7 +52,7 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{name}{RUNS} and {name}{SUMMARY} are not of a report: {error}") from error
     drawn = [tables.main_table(cells)]
-    if any(cell.run.baseline for cell in cells):
+    if comparisons:
         drawn.append(tables.differences(cells, comparisons))
     if verdicts:
         drawn.append(words.table(verdicts))
@@ -71,8 +71,29 @@ def _check_names(runs: list[dict[str, str]], summary: list[dict[str, str]]) -> N
         one, count = collections.Counter(each).most_common(1)[0] if each else ("", 1)
         if count > 1:
             raise ValueError(f"{one} is there twice")
+    _check_together(runs, summary)
     if strange := {row["state"] for row in runs} - {"finished", "failed", "missing"}:
         raise ValueError(f"the state of a run is {min(strange)!r}")
+
+
+def _check_together(runs: list[dict[str, str]], summary: list[dict[str, str]]) -> None:
+    """Check that a summary is of these runs; raises a ValueError."""
+    for row in summary:
+        own = [run for run in runs if run["run"] == row["run"] and run["state"] == "finished"]
+        if not row["dataset"]:
+            continue
+        if len(own) != int(row["seeds"]):
+            raise ValueError(f"{row['run']} has {len(own)} finished runs, expected {row['seeds']}")
+        if strange := {run["dataset"] for run in own} - {row["dataset"]}:
+            raise ValueError(f"a run of {row['run']} is on {min(strange)}, not {row['dataset']}")
+        for score in ("acc", "auc"):
+            values = [_finite(run[score]) for run in own if run[score]]
+            mean = row[f"{score}_mean"]
+            if values and mean and abs(math.fsum(values) / len(values) - _finite(mean)) > 0.01:
+                raise ValueError(f"the mean {score} of {row['run']} is not {mean}")
+        absent = {*row["difference_seeds"].split()} - {run["seed"] for run in own}
+        if absent:
+            raise ValueError(f"{row['run']} has a difference for seed {min(absent)}, but no run")
 
 
 def _read(file: str) -> list[dict[str, str]]:

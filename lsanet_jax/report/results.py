@@ -86,6 +86,11 @@ class Cell:
         return path.stem if data.name == "npz" else data.name
 
     @property
+    def num_seeds(self) -> int:
+        """How many were asked for."""
+        return len(self.trained) + len(self.failed) + len(self.missing)
+
+    @property
     def predicted(self) -> tuple[Trained, ...]:
         """The finished runs that have predictions."""
         return tuple(each for each in self.trained if each.predictions is not None)

@@ -137,12 +137,8 @@ def _best(cells: list[Cell]) -> set[tuple[str, str, str]]:
     return best
 
 
-def _num_seeds(cell: Cell) -> int:
-    return len(cell.trained) + len(cell.failed) + len(cell.missing)
-
-
 def _score(cell: Cell, name: str) -> str:
-    seeds = _num_seeds(cell)
+    seeds = cell.num_seeds
     if not cell.trained and cell.failed:
         return "failed"
     text = spread(cell.percent("test", name))
@@ -161,8 +157,8 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         row = [", ".join(against) or baseline.run.name]
         for name in SCORES:
             interval = _interval(found and getattr(found, name))
-            if found and len(found.seeds) < _num_seeds(cell):
-                interval += f" ({len(found.seeds)} of {_num_seeds(cell)})"
+            if found and len(found.seeds) < cell.num_seeds:
+                interval += f" ({len(found.seeds)} of {cell.num_seeds})"
             row.append(interval)
             if name != "balanced_acc":
                 papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]

@@ -16,6 +16,7 @@ from lsanet_jax.report.tables import Table, dataset_title
 from lsanet_jax.sweeps.estimate import training_images
 
 _LEVEL = 0.05
+_MOST_VISIBLE = 30.0  # Points of AUC: what is only found from there on is hardly a test.
 
 
 def of(
@@ -111,9 +112,12 @@ def which_to_take(
         none = f"For {_titles(others)} no difference could be shown."
         if not (better or worse):
             none = "None of them differs from it by more than chance."
+        missed = f"one of less than about {visible:.1f} points would probably be missed"
+        if visible > _MOST_VISIBLE:
+            missed = "even a large one would be missed"
         says.append(
             f"{none} That does not prove that there is no difference: with these images and "
-            f"repeats, one of less than about {visible:.1f} points would probably be missed."
+            f"repeats, {missed}."
         )
     says.append(
         "All methods end in a network of the same size and speed; only training takes longer."
@@ -163,6 +167,7 @@ def _verdicts(tests: Sequence[Tests], plain: float) -> Iterator[Verdict]:
         )
         visible = 100 * (wide.high - wide.difference)
         time = each.seconds / plain
+        points = points._replace(low=max(points.low, -100.0), high=min(points.high, 100.0))
         yield Verdict(each.title, points, p_value, time, len(each.of_seeds), visible)
 
 
@@ -331,6 +336,8 @@ def _titles(verdicts: Sequence[Verdict]) -> str:
 
 
 def _signed(value: float) -> str:
+    if math.isnan(value):
+        return tables.NONE
     digits = 2 if f"{abs(value):.1f}" == "0.0" and value else 1  # so that its side of 0 shows
     return f"{value:+.{digits}f}".replace("-", "−")
 
@@ -340,6 +347,17 @@ def _signed(value: float) -> str:
 
 def more_labels(cells: Sequence[Cell]) -> Iterator[str]:
     """Say of each method what more labels would bring."""
+    same: dict[int | None, list[str]] = {}
+    for cell in cells:
+        for count in {_labels_of(cell, trained) for trained in cell.trained}:
+            own = same.setdefault(count, [])
+            own += [share] if (share := cell.run.row.get("Labels", "")) not in own else []
+    for count, shares in same.items():
+        if count is not None and len(shares) > 1:
+            yield (
+                f"{' and '.join(shares)} of the labels are the same {count}, since each class has "
+                "one at least: such runs count once."
+            )
     for method, (curve, unit) in learning_curves(cells, "auc").items():
         yield f"{method}: {learning_curve.sentence(curve, 'AUC', unit=unit)}"
 
@@ -353,6 +371,7 @@ def learning_curves(
     from their config either, the unit is the whole training split.
     """
     points: dict[str, tuple[list[float], list[float]]] = {}
+    seen = set()  # Small shares of few images may be the same labels, and so the same run.
     runs = [(cell, trained) for cell in cells for trained in cell.trained]
     counted = all(_labels_of(*run) is not None for run in runs)
     for cell in cells:
@@ -360,6 +379,10 @@ def learning_curves(
         for trained, value in zip(cell.trained, cell.percent("test", score), strict=True):
             if math.isfinite(value):
                 count = _labels_of(cell, trained) if counted else cell.config.data.train_fraction
+                same = (method_of(cell), count, trained.job.seed)
+                if same in seen:
+                    continue
+                seen.add(same)
                 labels.append(float(count or 0))
                 scores.append(value)
     unit = "labels" if counted else "times the labels"

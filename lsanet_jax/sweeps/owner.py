@@ -28,6 +28,7 @@ def running(workdir: str | pathlib.Path, *, shared: bool = False) -> Iterator[st
     """
     with contextlib.ExitStack() as held:
         try:
+            pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
             stream = held.enter_context(pathlib.Path(workdir, LOCK).open("a+"))
         except OSError as error:
             raise WorkdirError(f"cannot write to --workdir={workdir}: {error}") from error

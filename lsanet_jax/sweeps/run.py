@@ -132,7 +132,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _main(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    overrides = spec.with_data(spec.parse_overrides(rest), args.scale)
+    overrides = spec.with_data(spec.parse_overrides(rest))
     sweep = spec.load(
         args.sweep, scale=args.scale, overrides=overrides, seeds=args.seeds, folds=args.folds
     )
@@ -155,6 +155,13 @@ def train(sweep: Sweep, jobs: Sequence[Job], args: argparse.Namespace) -> int:
         LSANetError: see `spec.claim` and `schedule.train_all`.
     """
     spec.check(sweep, args.workdir)
+    if args.job is not None:
+        for name in ("address", "cpus_per_run", "gpus_per_run"):
+            if getattr(args, name) is not None:
+                raise ConfigError(f"--{name} is for Ray, and --job does without: leave one out")
+        if args.job >= len(jobs):
+            raise ConfigError(f"--job={args.job}: there are {len(jobs)} runs, counted from 0")
+        jobs = [jobs[args.job]]
     outcomes = {job: Outcome() for job in jobs}
     for job, outcome in outcomes.items():
         if (result := spec.result(sweep, job)) is not None:
@@ -162,11 +169,8 @@ def train(sweep: Sweep, jobs: Sequence[Job], args: argparse.Namespace) -> int:
     if args.dry_run:
         progress.print_plan(sweep, outcomes)
         return 0
-    spec.claim(sweep, args.workdir)
     if args.job is not None:
-        if args.job >= len(jobs):
-            raise ConfigError(f"--job={args.job}: there are {len(jobs)} runs, counted from 0")
-        job = jobs[args.job]
+        job = jobs[0]
         outcomes = {job: schedule.train_one(sweep, job, args.workdir, retries=args.retries)}
     else:
         for job, outcome in outcomes.items():

@@ -14,7 +14,7 @@ from lsanet_jax.runtime import compiled, distributed
 from lsanet_jax.sweeps import cluster, owner, progress
 from lsanet_jax.sweeps import job as job_lib
 from lsanet_jax.sweeps.job import Outcome
-from lsanet_jax.sweeps.spec import Job, Sweep, command
+from lsanet_jax.sweeps.spec import Job, Sweep, claim, command
 
 # The variables of this process that training processes get, on whatever machine they are.
 _PASSED_ON = ("JAX_", "XLA_", "LSANET_", "MEDMNIST_", "TFDS_", "PYTHONPATH")
@@ -72,6 +72,7 @@ def train_one(sweep: Sweep, job: Job, workdir: str | pathlib.Path, *, retries: i
     """
     outcome = Outcome()
     with Stop() as stop, owner.running(workdir, shared=True):
+        claim(sweep, workdir)
         print(f"{job.name}: see {job.log}", file=sys.stderr)
         while outcome.take(job_lib.train(_task(sweep, job), stop), job.error, retries):
             if stop():
@@ -106,6 +107,7 @@ def train_all(
     """
     workdir = pathlib.Path(workdir).absolute()
     with Stop() as stop, owner.running(workdir) as token, cluster.joined(address) as ray:
+        claim(sweep, workdir)
         stop.install()  # Ray has installed its own handlers
         share = cluster.share(ray, cpus_per_run, gpus_per_run)
         tasks = _Tasks(ray, sweep, outcomes, retries, share, _trainer(str(workdir), token))

@@ -143,14 +143,10 @@ def load(
         sweep = dataclasses.replace(sweep, seeds=tuple(seeds))
     if folds is not None:
         sweep = dataclasses.replace(sweep, folds=folds)
-    sweep = _in_folds(sweep)
+    _check_fields(sweep, f"--sweep={file}")
+    sweep = _with_size(_in_folds(sweep))
     names = [run.name for run in sweep.runs]
     for name in names:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ConfigError(
-                f"--sweep={file}: the name of run {name!r} cannot be that of a folder: use "
-                "letters, digits, '.', '_' and '-'"
-            )
         if names.count(name) > 1:
             raise ConfigError(f"--sweep={file}: two runs have the name {name!r}: rename one")
     for run in sweep.runs:
@@ -160,10 +156,77 @@ def load(
                 f"--sweep={file}: the baseline of run {run.name!r} is {run.baseline!r}, but there "
                 f"is no run of that name{near}"
             )
+        if run.baseline == run.name:
+            raise ConfigError(f"--sweep={file}: run {run.name!r} is its own baseline: name another")
         for seed in sweep.seeds:
             resolve(sweep, run, seed)
     _check_overrides(sweep)
     return sweep
+
+
+def _check_fields(sweep: Sweep, where: str) -> None:
+    """Check what a sweep file says of the sweep and its runs, but for the configs.
+
+    Raises:
+        ConfigError: the field is named.
+    """
+    is_text = lambda value: isinstance(value, str)
+    is_name = lambda value: is_text(value) and re.fullmatch(r"\w[\w.-]*", value)
+    is_count = lambda value: isinstance(value, int) and value >= 0
+    texts_in = lambda value: (
+        isinstance(value, Mapping) and all(map(is_text, (*value, *value.values())))
+    )
+    letters = "a name of letters, digits, '.', '_' and '-'"
+    seeds = sweep.seeds
+    facts = [
+        ("name", is_name(sweep.name), sweep.name, letters),
+        ("title", is_text(sweep.title), sweep.title, "a text"),
+        (
+            "seeds",
+            isinstance(seeds, tuple | list)
+            and len({*map(repr, seeds)}) == len(seeds) > 0
+            and all(map(is_count, seeds)),
+            seeds,
+            "one or more different integers >= 0",
+        ),
+        ("folds", is_count(sweep.folds), sweep.folds, "an integer >= 0"),
+        (
+            "runs",
+            isinstance(sweep.runs, tuple | list)
+            and sweep.runs
+            and all(isinstance(run, Run) for run in sweep.runs),
+            sweep.runs,
+            "one or more of lsanet_jax.sweeps.spec.Run",
+        ),
+    ]
+    for run in sweep.runs if facts[-1][1] else ():
+        of = f"{run.name!r}: "
+        is_config = isinstance(run.overrides, Mapping) and "seed" not in run.overrides
+        facts += [
+            (f"{of}name", is_name(run.name), run.name, letters),
+            (f"{of}config", is_text(run.config), run.config, "a text"),
+            (f"{of}overrides", is_config, run.overrides, "fields, but not seed: Sweep.seeds is"),
+            (f"{of}row", texts_in(run.row), run.row, "texts by the titles of columns"),
+        ]
+        if sweep.name == "compare":
+            facts.append((f"{of}row", "Method" in (run.row or ()), run.row, "a 'Method'"))
+    for field, right, found, wanted in facts:
+        if not right:
+            raise ConfigError(f"{where}: {field} is {repr(found)[:80]}, expected {wanted}")
+
+
+def _with_size(sweep: Sweep) -> Sweep:
+    """Say how large a folder's images are kept, unless the sweep or the user does.
+
+    The fields' defaults are for MedMNIST, which comes in 28 pixels.
+    """
+    if sweep.overrides.get("data.name") != "folder":
+        return sweep
+    size = sweep.overrides.get("data.image_size", 28 if sweep.scale == "28px" else 224)
+    own = {name for run in sweep.runs for name in run.overrides}
+    defaults = {"data.size": size, "data.resize": "bicubic"}
+    defaults = {name: value for name, value in defaults.items() if name not in own}
+    return dataclasses.replace(sweep, overrides=defaults | dict(sweep.overrides))
 
 
 def _check_overrides(sweep: Sweep) -> None:
@@ -180,12 +243,19 @@ def _check_overrides(sweep: Sweep) -> None:
         alike.setdefault(repr(fields), []).append(run)
     for runs in alike.values():
         for name in sweep.overrides.keys() - {"data.name"}:
-            if len({repr(run.overrides.get(name)) for run in runs}) > 1:
+            if len({repr(_own_value(run, name)) for run in runs}) > 1:
                 raise ConfigError(
                     f"config.{name} = {sweep.overrides[name]!r}: the runs "
                     f"{', '.join(run.name for run in runs)} of {sweep.name} differ in it, and would"
                     " all be the same: leave it out"
                 )
+
+
+def _own_value(run: Run, name: str) -> Any:
+    """A field's value without the sweep's overrides."""
+    if name in run.overrides:
+        return run.overrides[name]
+    return dict(config_lib.flatten(named.load(run.config))).get(name)
 
 
 def _get_sweep(module: types.ModuleType, file: str | pathlib.Path, scale: str) -> Sweep:
@@ -274,14 +344,11 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def with_data(overrides: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """Tell from the path of the user's data what it is, and how large a folder's images are kept.
-
-    The fields' defaults are for MedMNIST, which comes in 28 pixels.
+def with_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell from the path of the user's data what it is.
 
     Args:
         overrides: values of config fields; what they say stays.
-        scale: see `paper.at_scale`.
 
     Raises:
         ConfigError: the path is neither a folder nor an npz file.
@@ -296,9 +363,6 @@ def with_data(overrides: Mapping[str, Any], scale: str) -> dict[str, Any]:
                 "images (config.data.csv names its table, if there is one) or an npz file"
             )
         found["data.name"] = "folder" if path.is_dir() else "npz"
-    if found.get("data.name") == "folder":
-        size = found.get("data.image_size", 28 if scale == "28px" else 224)
-        found = {"data.size": size, "data.resize": "bicubic"} | found
     return found
 
 
@@ -416,7 +480,7 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
     if not strict_json.exists(path / SWEEP):
         raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
     shape = {"scale": str, "overrides": dict, "seeds": [int], "folds": Maybe(int)}
-    found = strict_json.read_json(path / SWEEP, shape)
+    found = {"folds": 0} | strict_json.read_json(path / SWEEP, shape)
     sweep = load(file, **{key: found[key] for key in shape if key in found})
     _check_same(sweep, path)
     return sweep
@@ -443,7 +507,7 @@ def _description(sweep: Sweep) -> dict:
         "scale": sweep.scale,
         "overrides": dict(sweep.overrides),
         "seeds": sweep.seeds,
-        **({"folds": sweep.folds} if sweep.folds else {}),  # older sweeps have none
+        "folds": sweep.folds,
         "runs": runs,
     }
     return json.loads(json.dumps(description))
@@ -465,8 +529,9 @@ def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
     if _more_seeds(sweep, path):
         found["seeds"] = wanted["seeds"]
     with contextlib.suppress(ConfigError, KeyError, TypeError, ValueError):  # older ones lack it
-        both = [with_data(each["overrides"], sweep.scale) for each in (found, wanted)]
-        found["overrides"], wanted["overrides"] = both
+        then = dataclasses.replace(sweep, overrides=with_data(found["overrides"]))
+        found["overrides"] = dict(_with_size(then).overrides)
+    found.setdefault("folds", 0)
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
         found["runs"] = {
             name: [_config_name(config), overrides]
