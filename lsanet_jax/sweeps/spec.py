@@ -481,7 +481,9 @@ def reopen(file: str | pathlib.Path, workdir: str | pathlib.Path) -> Sweep:
         raise WorkdirError(f"--workdir={workdir} has no {SWEEP}: no sweep was started there")
     shape = {"scale": str, "overrides": dict, "seeds": [int], "folds": Maybe(int)}
     found = {"folds": 0} | strict_json.read_json(path / SWEEP, shape)
-    sweep = load(file, **{key: found[key] for key in shape if key in found})
+    sweep = load(file, **{key: found[key] for key in shape})
+    # Those of its runs: of older ones the size of a folder's images was not told.
+    sweep = dataclasses.replace(sweep, overrides=found["overrides"])
     _check_same(sweep, path)
     return sweep
 
@@ -529,8 +531,9 @@ def _check_same(sweep: Sweep, path: pathlib.Path) -> None:
     if _more_seeds(sweep, path):
         found["seeds"] = wanted["seeds"]
     with contextlib.suppress(ConfigError, KeyError, TypeError, ValueError):  # older ones lack it
-        then = dataclasses.replace(sweep, overrides=with_data(found["overrides"]))
-        found["overrides"] = dict(_with_size(then).overrides)
+        for each in (found, wanted):
+            told = dataclasses.replace(sweep, overrides=with_data(each["overrides"]))
+            each["overrides"] = dict(_with_size(told).overrides)
     found.setdefault("folds", 0)
     with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # of a damaged file
         found["runs"] = {

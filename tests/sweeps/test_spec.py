@@ -224,7 +224,7 @@ def test_each_run_comes_once_with_the_first_seed_then_with_the_second(file, tmp_
     ("content", "message"),
     [
         (FILE.format(names=("baseline", "dsn", "dsn")), "two runs have the name 'dsn'"),
-        (FILE.format(names=("baseline", "../dsn")), "cannot be that of a folder"),
+        (FILE.format(names=("baseline", "../dsn")), "'../dsn': name is '../dsn', expected a name of letters"),
         (FILE.format(names=("baseline", "dns")), "mine, dns: config.model.objective = 'dns'"),
         (
             FILE.format(names=("dsn",)),
@@ -315,18 +315,21 @@ def test_the_data_are_told_by_their_path(tmp_path):
     arrays = tmp_path / "a.npz"
     arrays.touch()
     with_data = sweep_lib.with_data
-    assert with_data({"data.name": "breastmnist"}, "paper") == {"data.name": "breastmnist"}
-    assert with_data({}, "paper") == {}
-    assert with_data({"data.path": str(arrays)}, "28px")["data.name"] == "npz"
-    folder = with_data({"data.path": str(tmp_path)}, "28px")
-    assert folder["data.name"] == "folder" and folder["data.size"] == 28
-    assert with_data({**folder, "data.size": 64}, "paper")["data.size"] == 64
-    named = with_data({"data.path": str(tmp_path), "data.name": "folder"}, "paper")
-    assert (named["data.size"], named["data.resize"]) == (224, "bicubic")
+    assert with_data({"data.name": "breastmnist"}) == {"data.name": "breastmnist"}
+    assert with_data({}) == {}
+    assert with_data({"data.path": str(arrays)})["data.name"] == "npz"
+    folder = with_data({"data.path": str(tmp_path)})
+    assert folder["data.name"] == "folder"
+    size = lambda scale, **more: load("table3", overrides=folder | more, scale=scale).overrides
+    assert size("28px")["data.size"] == 28
+    assert size("paper", **{"data.size": 64})["data.size"] == 64
+    assert (size("paper")["data.size"], size("paper")["data.resize"]) == (224, "bicubic")
+    own = load("medmnistplus", overrides=folder)
+    assert {"data.size", "data.resize"} & own.overrides.keys() == {"data.resize"}
     (tmp_path / "labels.csv").touch()
     for wrong, found in (("typo", "nothing there"), ("labels.csv", "a file that is not .npz")):
         with pytest.raises(ConfigError, match=f"{wrong}: found {found}, expected a folder"):
-            with_data({"data.path": str(tmp_path / wrong)}, "paper")
+            with_data({"data.path": str(tmp_path / wrong)})
 
 
 def test_an_override_that_makes_all_runs_one_is_refused():
@@ -354,9 +357,50 @@ def test_sweeps_of_folders_from_before_their_size_was_told_go_on(tmp_path):
     before = load("crossval", overrides=given)
     sweep_lib.claim(before, tmp_path / "out")
     sweep_lib.claim(
-        load("crossval", overrides=sweep_lib.with_data(given, "paper")), tmp_path / "out"
+        load("crossval", overrides=sweep_lib.with_data(given)), tmp_path / "out"
     )
     assert sweep_lib.reopen("crossval", tmp_path / "out").overrides == given
+
+
+def test_a_cross_validation_without_folds_is_reopened(tmp_path):
+    given = {"data.path": str(tmp_path)}
+    sweep_lib.claim(load("crossval", overrides=given, folds=0), tmp_path / "out")
+    assert sweep_lib.reopen("crossval", tmp_path / "out").folds == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds=(0, 1)", "seeds=(0, 0)", r"seeds is \(0, 0\), expected one or more different"),
+        ("seeds=(0, 1)", "seeds=3", "seeds is 3, expected one or more different"),
+        ("seeds=(0, 1)", "seeds=()", "seeds is"),
+        ("seeds=(0, 1)", 'folds="2"', "folds is '2', expected an integer"),
+        ('"mine"', '"../../evil"', "name is '../../evil', expected a name of letters"),
+        ('"mine"', '"compare"', "expected a 'Method'"),
+        ("tuple(runs)", "()", r"runs is \(\), expected one or more"),
+        ("tuple(runs)", '{"a": 1}', "runs is"),
+        ("tuple(runs)", "(dataclasses.replace(runs[0], row=None),)", "'baseline': row is None"),
+        ("tuple(runs)", "(dataclasses.replace(runs[0], row={'n': 5}),)", "expected texts"),
+        ("tuple(runs)", "(dataclasses.replace(runs[0], overrides={'seed': 7}),)", "not seed"),
+        ("tuple(runs)", "(dataclasses.replace(runs[0], baseline='baseline'),)", "is its own baseline"),
+    ],
+)
+def test_fields_of_a_sweep_file_are_checked(old, new, message, file):
+    text = FILE.format(names=("baseline", "dsn")).replace(old, new)
+    text = text.replace("Method", "Of") if new == '"compare"' else text
+    assert new in text
+    file.write_text("import dataclasses\n" + text)
+    with pytest.raises(ConfigError, match=message):
+        sweep_lib.load(file)
+
+
+def test_rows_of_several_backbones_are_not_of_one():
+    given = {"model.backbone": "resnet18"}
+    with pytest.raises(ConfigError, match="differ in it, and would all be the same"):
+        load("table1", overrides=given)
+    with pytest.raises(ConfigError, match="differ in it, and would all be the same"):
+        load("table5", overrides=given)
+    assert load("table3", overrides=given).overrides == given
 
 
 def test_every_shipped_sweep_loads():
@@ -528,7 +572,7 @@ def test_folders_are_not_compared_with_sets_whose_images_are_counted(file):
 
 def test_of_a_folder_the_share_of_its_images_counts(tmp_path):
     (tmp_path / "images").mkdir()
-    overrides = sweep_lib.with_data({"data.path": str(tmp_path / "images")}, "28px")
+    overrides = sweep_lib.with_data({"data.path": str(tmp_path / "images")})
     sweep = load("label_efficiency", overrides=overrides, scale="28px")
     jobs = {job.run.name: job for job in sweep_lib.jobs(sweep, "x") if job.seed == 0}
     estimator = estimate.Estimator(sweep)
