@@ -224,7 +224,10 @@ def test_each_run_comes_once_with_the_first_seed_then_with_the_second(file, tmp_
     ("content", "message"),
     [
         (FILE.format(names=("baseline", "dsn", "dsn")), "two runs have the name 'dsn'"),
-        (FILE.format(names=("baseline", "../dsn")), "'../dsn': name is '../dsn', expected a name of letters"),
+        (
+            FILE.format(names=("baseline", "../dsn")),
+            "'../dsn': name is '../dsn', expected a name of letters",
+        ),
         (FILE.format(names=("baseline", "dns")), "mine, dns: config.model.objective = 'dns'"),
         (
             FILE.format(names=("dsn",)),
@@ -356,9 +359,7 @@ def test_sweeps_of_folders_from_before_their_size_was_told_go_on(tmp_path):
     given = {"data.path": str(tmp_path)}
     before = load("crossval", overrides=given)
     sweep_lib.claim(before, tmp_path / "out")
-    sweep_lib.claim(
-        load("crossval", overrides=sweep_lib.with_data(given)), tmp_path / "out"
-    )
+    sweep_lib.claim(load("crossval", overrides=sweep_lib.with_data(given)), tmp_path / "out")
     assert sweep_lib.reopen("crossval", tmp_path / "out").overrides == given
 
 
@@ -382,7 +383,11 @@ def test_a_cross_validation_without_folds_is_reopened(tmp_path):
         ("tuple(runs)", "(dataclasses.replace(runs[0], row=None),)", "'baseline': row is None"),
         ("tuple(runs)", "(dataclasses.replace(runs[0], row={'n': 5}),)", "expected texts"),
         ("tuple(runs)", "(dataclasses.replace(runs[0], overrides={'seed': 7}),)", "not seed"),
-        ("tuple(runs)", "(dataclasses.replace(runs[0], baseline='baseline'),)", "is its own baseline"),
+        (
+            "tuple(runs)",
+            "(dataclasses.replace(runs[0], baseline='baseline'),)",
+            "is its own baseline",
+        ),
     ],
 )
 def test_fields_of_a_sweep_file_are_checked(old, new, message, file):
