@@ -125,6 +125,21 @@ def test_pictures_are_explained_at_their_own_size(run, tmp_path, caplog):
             explain.explain(run[1], **wrong)
 
 
+def test_of_several_labels_each_that_is_predicted_is_explained(monkeypatch):
+    said = np.array([[[0.9, 0.8, 0.1], [0.2, 0.4, 0.3], [0.1, 0.7, 0.6], [0.6, 0.1, 0.2]]])
+    monkeypatch.setattr(explain.predict, "predict", lambda *_, **__: (said, None))
+    of = lambda task: types.SimpleNamespace(dataset={"class_names": ["a", "b", "c"], "task": task})
+    source = types.SimpleNamespace(sound=lambda: [0, 1, 2, 3])
+    chosen, classes, kinds = explain._choose(of("multi-label"), source, 2, None)
+    assert list(zip(chosen, classes, kinds, strict=True)) == [
+        *((0, 0, "a"), (3, 0, "a"), (0, 1, "b"), (2, 1, "b"), (2, 2, "c")),
+        (1, 1, "none"),  # for its likeliest
+    ]
+    chosen, classes, kinds = explain._choose(of("multi-class"), source, 8, "c")
+    assert chosen.tolist() == [0, 3, 1, 2] and kinds == ["a", "a", "b", "b"]
+    assert set(classes) == {2}
+
+
 def test_names_of_pictures_are_those_of_their_files_and_differ():
     assert explain._stem("nv/ISIC_1.JPG") == "nv_ISIC_1"
     assert explain._stem("1.2.840.113") == "1.2.840.113"

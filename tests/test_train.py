@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, resnet18
-from lsanet_jax import audit, build, data, evaluate, export, main, metrics, train
+from lsanet_jax import audit, build, data, evaluate, export, main, metrics, predict, train
 from lsanet_jax.data.dataset import SPLITS, Dataset
 from lsanet_jax.errors import (
     ConfigError,
@@ -29,6 +29,7 @@ from lsanet_jax.errors import (
     WorkdirError,
 )
 from lsanet_jax.models import pretrained, resnet
+from lsanet_jax.report import run_files
 from lsanet_jax.runs import chain, checkpoint, claim, trained, workdir
 from lsanet_jax.runs.history import History
 from lsanet_jax.runs.result import SCORES
@@ -281,10 +282,17 @@ def test_outputs_that_would_replace_a_runs_own_files_are_refused(run, tmp_path):
         lambda: evaluate.evaluate(path, output=str(path / "result.json")),
         lambda: export.export(path, path / "config.json"),
         lambda: claim.pack(path, path / "predictions.npz"),
+        lambda: run_files.write(path, path / "result.json"),
+        lambda: predict.predict_to_file(path, output=str(path / "lock")),
     ):
         with pytest.raises(WorkdirError, match="is a file of the run in that folder"):
             write()
     assert all(file.read_bytes() == content for file, content in before.items())
+    for place in (tmp_path / "pipe", path / "result.json" / "x.csv"):
+        if place.name == "pipe":
+            os.mkfifo(place)
+        with pytest.raises(WorkdirError, match="it is a device, a pipe|is not a folder"):
+            workdir.check_output(place)
     workdir.check_output(tmp_path / "result.json")
     workdir.check_output(path / "model.safetensors")
 

@@ -83,6 +83,15 @@ def test_a_label_in_two_spellings_is_one_label(tmp_path, caplog):
     assert "joined labels (1 if one of them is 1): 'MASS', 'mass'." in caplog.text
 
 
+def test_a_finding_that_no_row_of_a_joined_table_has_is_0(tmp_path, caplog):
+    put(tmp_path, *(f"{i}.png" for i in range(3)))
+    rows = ["0,mass|edema", "1,mass", "2,No Finding"]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    found = read_folder(tmp_path, ("mass", "edema", "fluid"), "multi-label", csv="t.csv")
+    assert found.labels.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert "has no labels" not in caplog.text
+
+
 def test_of_a_set_that_is_split_the_test_split_is_scored(tmp_path, caplog):
     put(tmp_path, "train/mel/1.png", "train/mel/2.png", "Test/mel/3.png")
     assert read_folder(tmp_path, CLASSES, "multi-class").names == ["Test/mel/3.png"]

@@ -87,7 +87,15 @@ def test_a_seed_counts_once_all_its_folds_are_finished(tmp_path):
     swept, labels, found = train(tmp_path, seeds=(0, 1), skip=[("baseline", 2, 1)])
     (row, _) = shown(report.make(swept, tmp_path, resamples=5))
     scores = statistics.bootstrap_scores(labels, [found["baseline", 0]], TASK, groups=GROUPS)
-    assert row["ACC [95 %]"] == text(scores["acc"])
+    assert row["ACC [95 %]"] == f"{text(scores['acc'])} (1 of 2)"
+
+
+def test_of_how_many_seeds_a_difference_is_is_said(tmp_path):
+    swept, _, _ = train(tmp_path, seeds=(0, 1, 2), skip=[("baseline", 2, 0), ("lsanet", 1, 1)])
+    baseline, lsanet = shown(report.make(swept, tmp_path, resamples=5))
+    assert baseline["AUC [95 %]"].endswith(" (2 of 3)")
+    assert lsanet["AUC [95 %]"].endswith(" (2 of 3)")
+    assert lsanet["AUC − baseline [95 %]"].endswith(" (1 of 3)")
 
 
 @pytest.mark.parametrize(

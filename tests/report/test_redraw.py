@@ -1,5 +1,7 @@
 """Tables of `compare` that are drawn again from its CSV files."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,28 @@ def test_a_comparison_with_seeds_that_are_not_there_is_one_error(tmp_path):
     file = tmp_path / "compare_summary.csv"
     file.write_text(file.read_text().replace(",0 1 2,", ",0 1 5,"))
     with pytest.raises(DataError, match="are not of a report"):
+        redraw.from_csv(tmp_path / "compare")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda runs: [{**r, "auc": "99.5"} if r["run"] == "lsanet" else r for r in runs], "mean"),
+        (lambda runs: [r for r in runs if r["run"] != "lsanet"], "has 0 finished runs, expected 3"),
+        (lambda runs: [r | {"dataset": "other"} for r in runs], "is on other, not breastmnist"),
+    ],
+    ids=["score", "runs", "data"],
+)
+def test_a_summary_of_other_runs_is_refused(tmp_path, edit, message):
+    made = compared(tmp_path / "w", {"baseline": 0.5, "lsanet": 0.9}, n=100)
+    sweep_files.write(made, tmp_path, ("csv",))
+    file = tmp_path / "compare_runs.csv"
+    rows = edit(list(csv.DictReader(file.open())))
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(DataError, match=f"are not of a report: .*{message}"):
         redraw.from_csv(tmp_path / "compare")
 
 

@@ -113,6 +113,12 @@ def test_subgroups_are_read_from_a_table(run, tmp_path, monkeypatch):
     assert "By Sex, in percent" in text and "too few to compare" in text
     with pytest.raises(ConfigError, match=r"--by=age: .*people\.csv has no such column"):
         run_lib.read(run[1], by=("age",), table=str(table))
+    shouted = [row.replace("img", "IMG", 1).replace(",", ".PNG,", 1) for row in rows]
+    table.write_text("\n".join(["image_id,Sex,site", *shouted]))
+    assert run_lib.read(run[1], by=("sex",), table=str(table)).columns["Sex"][:2] == ["m", "f"]
+    table.write_text("\n".join(["image_id,Sex,site", *(r.replace(",", ".1,", 1) for r in rows)]))
+    with pytest.raises(ConfigError, match="names the test images"):  # .1 is no suffix of images
+        run_lib.read(run[1], by=("sex",), table=str(table))
     twins = tuple(f"{'ab'[i % 2]}/img{i // 2}.png" for i in range(len(names)))
     object.__setattr__(split, "names", twins)
     table.write_text("\n".join(["file,Sex", *(f"{n},{n[0]}" for n in twins)]))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lsanet_jax.errors import WorkdirError
+from lsanet_jax.evaluation import learning_curve
 from lsanet_jax.evaluation.statistics import Difference
 from lsanet_jax.report import compare, sweep_files, sweep_page, tables, words
 from lsanet_jax.report import sweep as report
@@ -210,6 +211,31 @@ def test_labels_are_those_that_the_runs_had(tmp_path):
     ((curve, unit),) = words.learning_curves(cells, "auc").values()
     assert (curve.most, unit) == (7, "labels")
     assert job.workdir.exists()
+
+
+def test_shares_that_are_the_same_labels_count_once(tmp_path, monkeypatch):
+    (tmp_path / "labels.py").write_text(FILE)
+    swept = spec.load(tmp_path / "labels.py", overrides={"data.name": "folder"})
+    labels = draw_labels("binary-class")
+    for run in swept.runs[:3]:
+        p = draw_probabilities(labels, "binary-class")
+        finish(swept, tmp_path / "w", run.name, 0, labels, p, task="binary-class")
+    cells = report.make(swept, tmp_path / "w", resamples=5).cells[:3]
+    for cell, count in zip(cells, (2, 2, 4), strict=True):
+        cell.trained[0].manifest["dataset"]["labelled"] = count
+    fitted, fit = [], learning_curve.fit
+    monkeypatch.setattr(learning_curve, "fit", lambda n, y: fitted.append(n) or fit(n, y))
+    (same, _) = words.more_labels(cells)
+    assert fitted == [[2, 4]]
+    assert same.startswith("1 % and 5 % of the labels are the same 2")
+
+
+def test_numbers_that_cannot_be_are_not_said():
+    wide = Difference(0.1, 0.5, -3.2, 3.4, 0.8)
+    tests = [words.Tests("LSANet", [wide, wide], [0.9, 0.8], [0.7, 0.9], 1.0)]
+    (verdict,) = words._verdicts(tests, 1.0)
+    assert -100 <= verdict.difference.low < verdict.difference.high <= 100
+    assert words._signed(math.nan) == tables.NONE
 
 
 def test_what_more_labels_would_bring_is_said_and_drawn(tmp_path):

@@ -594,6 +594,8 @@ def test_claims_are_signed_and_verified_offline(packed, tmp_path):
             subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     file = tmp_path / "claim.zip"
     shutil.copy(packed, file)
+    with pytest.raises(WorkdirError, match="nokey"):
+        claim.check_key(tmp_path / "nokey.pem")
     claim.sign(file, tmp_path / "ours.pem")
     claim.verify(file, tmp_path / "ours.pub")
     with pytest.raises(WorkdirError, match="is not a signature of"):
