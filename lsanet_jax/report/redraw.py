@@ -43,6 +43,7 @@ def from_csv(name: str | pathlib.Path) -> list[Table]:
             for row in summary
             if row["dataset"]
         ]
+        _check_together(runs, summary)
         comparisons = {row["run"]: _comparison(row) for row in summary if row["difference_seeds"]}
         of_compare = pathlib.Path(name).name.startswith("compare")
         of_seeds = [test for each in comparisons.values() for test in each.delong]
@@ -71,7 +72,6 @@ def _check_names(runs: list[dict[str, str]], summary: list[dict[str, str]]) -> N
         one, count = collections.Counter(each).most_common(1)[0] if each else ("", 1)
         if count > 1:
             raise ValueError(f"{one} is there twice")
-    _check_together(runs, summary)
     if strange := {row["state"] for row in runs} - {"finished", "failed", "missing"}:
         raise ValueError(f"the state of a run is {min(strange)!r}")
 

@@ -295,7 +295,8 @@ def test_export_says_what_is_missing(run, tmp_path):
     _, path = run
     with pytest.raises(WorkdirError, match="holds no run: config.json is missing"):
         export.export(tmp_path)
-    with pytest.raises(WorkdirError, match="cannot write .*nowhere"):
+    (tmp_path / "nowhere").touch()
+    with pytest.raises(WorkdirError, match="cannot write .*nowhere is not a folder"):
         export.export(path, tmp_path / "nowhere/x.safetensors")
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
