@@ -207,12 +207,13 @@ def _multi_label(
             columns[index[name]].append(name)
             joined = numbers[:, index[name]]
             np.maximum(joined, labels[:, place], out=joined)  # 1 before 0 before unknown.
-    numbers[:, [place for place in range(len(class_names)) if place not in columns]] = rest
     if twice := [_list(names) for names in columns.values() if len(names) > 1]:
         log.warning("%s: joined labels (1 if one of them is 1): %s.", where, "; ".join(twice))
-    absent = [name for place, name in enumerate(class_names) if place not in index.values()]
+    absent = [place for place in range(len(class_names)) if place not in columns]
+    numbers[:, absent] = rest
     if absent and rest == UNKNOWN:
-        log.warning("%s: has no labels %s; they are left out of all scores.", where, _list(absent))
+        names = _list([class_names[place] for place in absent])
+        log.warning("%s: has no labels %s; they are left out of all scores.", where, names)
     return numbers
 
 

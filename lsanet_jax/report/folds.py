@@ -3,14 +3,13 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Collection
 
 import numpy as np
 
 from lsanet_jax.errors import WorkdirError
 from lsanet_jax.evaluation import statistics
 from lsanet_jax.report.results import Cell, Predictions, Trained
-from lsanet_jax.report.tables import Entry, Table, interval, row_of, score_interval, spread
+from lsanet_jax.report.tables import Entry, Table, interval, out_of, row_of, score_interval, spread
 from lsanet_jax.sweeps.spec import FOLD
 
 
@@ -156,14 +155,16 @@ def table(joined: list[Joined]) -> Table:
         labels = [row_of(each.cells[0]).get(title, "") for title in titles]
         numbers = []
         for score in ("acc", "auc"):
-            text = score_interval(each.scores[score]) if each.tested else each.why_not
-            numbers.append(f"{text}{_some(each.seeds, each)}")
+            text = each.why_not
+            if each.tested:
+                text = score_interval(each.scores[score]) + out_of(len(each.seeds), each.cells[0])
+            numbers.append(text)
             numbers.append(spread([x for cell in each.cells for x in cell.percent("test", score)]))
         if compared:
             other = by_name.get(each.baseline or "")
             found = each.against(other) if other and other.tested and each.tested else {}
             both = {*each.seeds} & {*(other.seeds if other else ())}
-            some = _some(both, each) if found else ""
+            some = out_of(len(both), each.cells[0]) if found else ""
             numbers += [f"{interval(found.get(score))}{some}" for score in ("acc", "auc")]
         numbers += _counts(each)
         rows.append([Entry(text) for text in (*labels, *numbers)])
@@ -171,12 +172,6 @@ def table(joined: list[Joined]) -> Table:
     columns += ["ACC − baseline [95 %]", "AUC − baseline [95 %]"] if compared else []
     columns += ["images", "patients or groups"]
     return Table("Cross-validation: all folds joined", titles, columns, rows)
-
-
-def _some(seeds: Collection[int], of: Joined) -> str:
-    """How many of the seeds that were asked for a number is of, if not of all."""
-    asked = of.cells[0].num_seeds
-    return f" ({len(seeds)} of {asked})" if 0 < len(seeds) < asked else ""
 
 
 def _counts(each: Joined) -> list[str]:

@@ -138,11 +138,14 @@ def _best(cells: list[Cell]) -> set[tuple[str, str, str]]:
 
 
 def _score(cell: Cell, name: str) -> str:
-    seeds = cell.num_seeds
     if not cell.trained and cell.failed:
         return "failed"
-    text = spread(cell.percent("test", name))
-    return text if len(cell.trained) == seeds else f"{text} ({len(cell.trained)} of {seeds})"
+    return spread(cell.percent("test", name)) + out_of(len(cell.trained), cell)
+
+
+def out_of(count: int, cell: Cell) -> str:
+    """Say how many of the seeds that were asked for a number is of, if not of all."""
+    return f" ({count} of {cell.num_seeds})" if count < cell.num_seeds else ""
 
 
 def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
@@ -157,8 +160,8 @@ def differences(cells: list[Cell], comparisons: dict[str, Comparison]) -> Table:
         row = [", ".join(against) or baseline.run.name]
         for name in SCORES:
             interval = _interval(found and getattr(found, name))
-            if found and len(found.seeds) < cell.num_seeds:
-                interval += f" ({len(found.seeds)} of {cell.num_seeds})"
+            if found:
+                interval += out_of(len(found.seeds), cell)
             row.append(interval)
             if name != "balanced_acc":
                 papers = [(c.run.paper or {}).get(name, math.nan) for c in (baseline, cell)]

@@ -370,26 +370,21 @@ def learning_curves(
     Labels are counted. Runs of earlier versions did not record their number; if it cannot be told
     from their config either, the unit is the whole training split.
     """
-    points: dict[str, tuple[list[float], list[float]]] = {}
-    seen = set()  # Small shares of few images may be the same labels, and so the same run.
+    # By labels and seed: small shares of few images may be the same labels, and so the same run.
+    points: dict[str, dict[tuple[float, int], float]] = {}
     runs = [(cell, trained) for cell in cells for trained in cell.trained]
     counted = all(_labels_of(*run) is not None for run in runs)
     for cell in cells:
-        labels, scores = points.setdefault(method_of(cell), ([], []))
+        own = points.setdefault(method_of(cell), {})
         for trained, value in zip(cell.trained, cell.percent("test", score), strict=True):
             if math.isfinite(value):
                 count = _labels_of(cell, trained) if counted else cell.config.data.train_fraction
-                same = (method_of(cell), count, trained.job.seed)
-                if same in seen:
-                    continue
-                seen.add(same)
-                labels.append(float(count or 0))
-                scores.append(value)
+                own.setdefault((float(count or 0), trained.job.seed), value)
     unit = "labels" if counted else "times the labels"
     return {
-        method: (learning_curve.fit(labels, scores), unit)
-        for method, (labels, scores) in points.items()
-        if scores
+        method: (learning_curve.fit([count for count, _ in own], [*own.values()]), unit)
+        for method, own in points.items()
+        if own
     }
 
 

@@ -141,6 +141,7 @@ def sign(file: pathlib.Path, private_key: pathlib.Path) -> pathlib.Path:
     """
     signature = _signature(file)
     check_key(private_key)
+    strict_json.open_regular(file).close()
     try:
         _signing().signing.Config().use_elliptic_key_signer(private_key=private_key).sign(
             file, signature

@@ -209,7 +209,8 @@ def _check_fields(sweep: Sweep, where: str) -> None:
             (f"{of}row", texts_in(run.row), run.row, "texts by the titles of columns"),
         ]
         if sweep.name == "compare":
-            facts.append((f"{of}row", "Method" in (run.row or ()), run.row, "a 'Method'"))
+            has_method = texts_in(run.row) and "Method" in run.row
+            facts.append((f"{of}row", has_method, run.row, "a 'Method'"))
     for field, right, found, wanted in facts:
         if not right:
             raise ConfigError(f"{where}: {field} is {repr(found)[:80]}, expected {wanted}")
@@ -241,7 +242,7 @@ def _check_overrides(sweep: Sweep) -> None:
     for run in sweep.runs if sweep.overrides else ():
         fields = sorted(config_lib.flatten(resolve(sweep, run, sweep.seeds[0])))
         alike.setdefault(repr(fields), []).append(run)
-    for runs in alike.values():
+    for runs in (runs for runs in alike.values() if len(runs) > 1):
         for name in sweep.overrides.keys() - {"data.name"}:
             if len({repr(_own_value(run, name)) for run in runs}) > 1:
                 raise ConfigError(

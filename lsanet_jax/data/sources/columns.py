@@ -29,17 +29,8 @@ UNKNOWN_WORDS |= {"missing", "undefined", "undetermined", "notspecified", "unlab
 UNKNOWN_WORDS |= {"na", "nan", "null", "notapplicable", "nolabel", "indeterminate", "unreadable"}
 UNKNOWN_WORDS |= {"ungradable", "ungradeable", "notgradable", "notgraded", "notreadable"}
 UNKNOWN_WORDS |= {"unspecified", "unclassified", "inconclusive", "nodiagnosis", "pending", "tbd"}
-UNKNOWN_WORDS |= {
-    "nd",
-    "exclude",
-    "excluded",
-    "reject",
-    "rejected",
-    "poorquality",
-    "blank",
-    "empty",
-}
-UNKNOWN_WORDS |= {"unbekannt", "inconnu", "desconocido", "sconosciuto"}
+UNKNOWN_WORDS |= {"exclude", "excluded", "reject", "rejected", "poorquality", "blank", "empty"}
+UNKNOWN_WORDS |= {"nd", "unbekannt", "inconnu", "desconocido", "sconosciuto"}
 UNKNOWN_NUMBERS = {-1, -2, -9, -99, -999, -9999, 99, 999, 9999}
 _NOBODY = {"anonymous", "anon", "anonymized", "anonymised", "deidentified", "none", "noname"}
 _ZERO_OR_ONE = re.compile(r"([01])(?:\.0*)?(?:e[+-]?0+)?|(false)|(true)", re.IGNORECASE)
@@ -294,11 +285,11 @@ def choose(
     roles = {**dict.fromkeys(groups, "groups"), split: "splits", fold: "folds", file: "files"}
     shown = ", ".join(repr(n) + f" ({roles.get(n)})" * (n in roles) for n in header[:20])
     labels = labels or _label_columns(where, shown, rest, rows, task)
+    rest = [name for name in rest if name not in labels]
     if group_column != NONE:
-        rest = [name for name in rest if name not in labels]
         _tell_of_ids(where, rest, rows, groups, labels)
     if not split and split_column != NONE:
-        _tell_of_like_splits(where, [name for name in rest if name not in labels], rows)
+        _tell_of_like_splits(where, rest, rows)
     return Chosen(file, labels, split, groups, split_column == NONE, fold)
 
 
@@ -524,9 +515,13 @@ def _tell_of_ids(
     for name in names:
         counts = collections.Counter(row[name].strip() for row in rows if not _is_blank(row[name]))
         repeated = sum(count for count in counts.values() if count > 1)
-        is_loose = not groups or _count(rows, (*groups, name)) < _count(rows, groups)
-        is_id = _is_id(name) or (not groups and _numbers_things(name, rows, counts, labels))
-        if is_id and len(counts) > classes and 2 * repeated > len(rows) and is_loose:
+        if len(counts) <= classes or 2 * repeated <= len(rows):
+            continue
+        if groups:
+            is_loose = _is_id(name) and _count(rows, (*groups, name)) < _count(rows, groups)
+        else:
+            is_loose = _is_id(name) or _numbers_things(name, rows, counts, labels)
+        if is_loose:
             _tell_of_group(where, name)
 
 

@@ -353,9 +353,8 @@ def find_records(
     records = sorted(table.records, key=operator.attrgetter("file"))
     if training:
         _warn_of_formats(root, records)
-        if {record.split for record in records} == {"train"} and not column_names.get(
-            "split_column"
-        ):
+        told = {record.split for record in records} - {"train"}
+        if not told and not column_names.get("split_column"):
             file_names.warn_of_splits(root, records)
     return Found(root, source, table._replace(records=records), left_out, guessed)
 
@@ -725,8 +724,6 @@ def _infer_classes(
             " config.data.label_column, or put the values into a few classes."
         )
     _warn_of_unknown(source, records, class_names)
-    if task != "ordinal-regression":
-        _warn_of_measurement(source, records, class_names)
     if task == "ordinal-regression":
         log.log(
             logging.INFO if all(name[0].isdigit() for name in class_names) else logging.WARNING,
@@ -734,6 +731,8 @@ def _infer_classes(
             " 1_mild.",
             *(source, ", ".join(class_names)),
         )
+    else:
+        _warn_of_measurement(source, records, class_names)
     return task, class_names
 
 

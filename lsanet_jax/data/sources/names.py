@@ -1,7 +1,6 @@
 """What the names of files and of their folders say: of patients, of copies and of splits."""
 
 import collections
-import itertools
 import logging
 import os
 import posixpath
@@ -59,16 +58,18 @@ def with_coarser_groups(
     """
     if not grouped_by or not columns.is_part_of_patient(grouped_by[0]):
         return [*records]
-    groups, persons = collections.defaultdict(list), collections.defaultdict(set)
-    for record in records:
-        groups[record.group].append(record)
-        persons[record.group].add(_person(record))
-    known = {*itertools.chain(*persons.values())} - {""}
-    groups.pop("", None)
-    if 1 < len(known) < len(groups) and all(len(persons[group]) == 1 for group in groups):
+    persons = [_person(record) for record in records]
+    first, persons_of = {}, collections.defaultdict(set)  # Of each group.
+    for record, person in zip(records, persons, strict=True):
+        if record.group:
+            first.setdefault(record.group, record)
+            persons_of[record.group].add(person)
+    known = {*persons} - {""}
+    if 1 < len(known) < len(first) and all(len(found) == 1 for found in persons_of.values()):
         _tell_of_persons(where, known, f", whatever their {grouped_by[0]!r}")
-        return [record._replace(group=_person(record) or record.group) for record in records]
-    named = [own[0]._replace(file=group) for group, own in groups.items()]
+        pairs = zip(records, persons, strict=True)
+        return [record._replace(group=person or record.group) for record, person in pairs]
+    named = [record._replace(file=group) for group, record in first.items()]
     _warn_of_series(where, named, f"the values of column {grouped_by[0]!r}", "a column of patients")
     return [*records]
 

@@ -36,7 +36,8 @@ UNKNOWN = -1  # Of a label of multi-label, which counts neither as 0 nor as 1.
 UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
-_MARKS = ";,，；、\n/+& "  # Which may join labels.
+_COMMAS = ";,，；、"
+_MARKS = f"{_COMMAS}\n/+& "  # Which may join labels.
 _VECTOR = re.compile(r"[\[(]\s*[01][01.,\s]*[\])]")
 _LIST = re.compile(r"\[.*\]|[({]\s*['\"].*[)}]", re.DOTALL)
 
@@ -239,16 +240,7 @@ def _named(
     kept = []
     for place, name in enumerate(header):
         cells = [row[place].strip() for _, row in rows]
-        counting = cells == [str(i) for i in range(len(cells))]
-        # From 1, or of a table from which rows were taken; not the names of files.
-        numbers = [int(cell) for cell in cells if cell.isdecimal()]
-        counting |= (
-            len(cells) > 1
-            and len(numbers) == len(cells)
-            and place == 0
-            and (all(a < b for a, b in itertools.pairwise(numbers)))
-        )
-        if name or not (counting or not any(cells)):
+        if name or not (_counts_rows(cells, gaps=place == 0) or not any(cells)):
             kept.append(place)
     names = [header[place] for place in kept]
     for name, count in collections.Counter(names).items():
@@ -258,6 +250,16 @@ def _named(
     return Header(names, line), [
         (number, {header[place]: row[place] for place in kept}) for number, row in rows
     ]
+
+
+def _counts_rows(cells: Sequence[str], *, gaps: bool) -> bool:
+    """Whether cells count from 0 or 1; or, with `gaps`, did so before rows were taken out."""
+    counted = [str(i) for i in range(len(cells) + 1)]
+    if cells == counted[:-1] or (len(cells) > 1 and cells == counted[1:]):
+        return True
+    numbers = [int(cell) for cell in cells if cell.isdecimal() and str(int(cell)) == cell]
+    ascending = all(a < b for a, b in itertools.pairwise(numbers))
+    return gaps and len(cells) > 1 and len(numbers) == len(cells) and ascending
 
 
 def _text(file: pathlib.Path) -> str:
@@ -492,7 +494,7 @@ def _classes(
 def _joins(mark: str, names: set[str]) -> bool:
     """Whether a mark may join labels: what it parts are numbers, or labels on their own too."""
     parts = [name.split(mark) for name in names if mark in name]
-    if mark in ";,，；、\n":
+    if mark in f"{_COMMAS}\n":
         return bool(parts)
     return any({*p} <= names or (mark == " " and all(map(str.isdecimal, p))) for p in parts)
 
@@ -505,7 +507,7 @@ def _joint(column: str, rows: Sequence[Mapping[str, str]], task: str | None) -> 
     are_lists = all(map(_LIST.fullmatch, cells))
     if are_lists and any(len(_tokens(cell, "[")) != 1 for cell in cells):
         return "["
-    for separator in "|;,，；、":
+    for separator in f"|{_COMMAS}":
         if not any(separator in cell for cell in cells):
             continue
         tokens = {token for cell in cells for token in _tokens(cell, separator)}

@@ -257,3 +257,10 @@ def test_further_words_for_no_class_are_told_of(word, folder, caplog):
     labels = ("mild", "severe", word)
     table(folder, "file,label", [[file, labels[i % 3]] for i, file in enumerate(FILES)])
     assert f"of class {word!r}, which is learned like any other" in caplog.text
+
+
+def test_a_nameless_column_that_counts_from_1_is_dropped_wherever_it_stands(folder):
+    rows = [[file, "ab"[i % 2], i + 1] for i, file in enumerate(FILES)]
+    assert table(folder, "file,label,", rows).class_names == ("a", "b")
+    with pytest.raises(DataError, match="a column without a name"):
+        table(folder, "file,label,", [[*row[:2], 3 * row[2]] for row in rows])
