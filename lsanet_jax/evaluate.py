@@ -97,7 +97,7 @@ def evaluate(
     if output and pathlib.Path(output).suffix not in (".json", ".csv"):
         raise ConfigError(f"--output={output}: expected a name that ends in .json or .csv")
     if output:
-        check_output(output)
+        check_output(output, _is_ours)
     trained = load(workdir, checkpoint, trust_code=trust_code)
     images, source = _open(trained, input, split, skip_broken, reading)
     probabilities, beta = predict.predict(
@@ -227,6 +227,11 @@ def text(scores: Scores) -> str:
 def _percent(score: statistics.Interval) -> str:
     value, low, high = (f"{100 * x:.2f}" if math.isfinite(x) else "-" for x in score[:3])
     return value if low == "-" else f"{value} [{low}, {high}]"
+
+
+def _is_ours(start: str) -> bool:
+    """Whether a file begins as `_write` writes it."""
+    return start.startswith(("stage,acc,acc_low,", '{\n "title": '))
 
 
 def _write(file: pathlib.Path, scores: Scores) -> None:

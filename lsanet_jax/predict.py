@@ -21,6 +21,7 @@ import functools
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 
@@ -287,11 +288,27 @@ def _is_calibrated_for(checkpoint: str, tta: str) -> bool:
 
 def _check_output(file: pathlib.Path) -> None:
     """Check the flag --output before images are predicted."""
-    check_output(file)
+    check_output(file, _is_ours)
     if file.is_dir():
         raise ConfigError(f"--output={file} is a folder: name a CSV file in it")
     if file.suffix.lower() not in ("", ".csv", ".txt"):
         raise ConfigError(f"--output={file}: expected a name that ends in .csv")
+
+
+def _is_ours(start: str) -> bool:
+    """Whether a file begins as a table of predictions does, and not as one of labels."""
+    try:
+        header, *rows = csv.reader(start.splitlines()[:-1])
+    except (csv.Error, ValueError):
+        return False
+    probabilities = [cell for row in rows for cell in row[2:4]]
+    no_number = re.compile(r"(?!1\Z|0\Z|0\.[0-9]+\Z|[0-9.]+e-[0-9]+\Z)")
+    return (
+        header[:2] == ["file", "label"]
+        and len(header) > 3
+        and any("." in cell for cell in probabilities)
+        and not any(map(no_number.match, probabilities))
+    )
 
 
 def _say_what_decides(panel: Panel) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lsanet_jax import data, evaluate
 from lsanet_jax.config import default_config
-from lsanet_jax.errors import ConfigError, DataError
+from lsanet_jax.errors import ConfigError, DataError, WorkdirError
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,11 @@ def test_the_table_and_the_files_say_the_same(run, outside, tmp_path):
     stored = json.loads((tmp_path / "s.json").read_text())
     assert stored["images"] == 20
     assert stored["classifiers"][-1]["auc_low"] == own.auc.low
-    evaluate.evaluate(run[1], output=str(tmp_path / "s.csv"))
+    for _ in range(2):  # An older one of ours is overwritten.
+        evaluate.evaluate(run[1], output=str(tmp_path / "s.csv"))
+    labels = outside / "flat" / "labels.csv"
+    with pytest.raises(WorkdirError, match="is there already and was not written by this"):
+        evaluate.evaluate(run[1], output=str(labels))
     with open(tmp_path / "s.csv", newline="") as stream:
         assert [row["stage"] for row in csv.DictReader(stream)] == ["1", "2"]
     assert sorted(path.name for path in run[1].iterdir()) == before

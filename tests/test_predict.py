@@ -82,6 +82,28 @@ def test_flags_are_checked_before_anything_is_predicted(run, flags, message, mon
         predict.predict_to_file(run[1], **flags)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\n0.png,a\n",
+        "file,label,age\n0.png,a,54\n",
+        "file,label,a,b\n0.png,a,1,0\n",
+        "notes",
+    ],
+)
+def test_a_table_of_the_users_is_not_overwritten(run, tmp_path, text):
+    file = tmp_path / "labels.csv"
+    file.write_text(text)
+    with pytest.raises(WorkdirError, match="is there already and was not written by this command"):
+        predict.predict_to_file(run[1], output=file)
+    assert file.read_text() == text
+    file.write_text("")
+    for _ in range(2):  # One of ours is.
+        predict.predict_to_file(run[1], output=file)
+    for _ in range(2):
+        predict.predict_to_file(run[1], output=file, raw=True)
+
+
 def test_one_run_is_no_ensemble_of_two(run):
     with pytest.raises(ConfigError, match="twice: an ensemble takes different runs"):
         predict.predict_to_file(f"{run[1]},{run[1]}/")

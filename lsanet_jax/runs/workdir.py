@@ -537,11 +537,17 @@ def check_same_data(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
     _refuse_other_data(path, *({name: each[name] for name in common} for each in (then, identity)))
 
 
-def check_output(file: str | pathlib.Path) -> None:
-    """Check that a file to be written can be, and is not one of a run's own.
+def check_output(
+    file: str | pathlib.Path, is_ours: Callable[[str], bool] = lambda start: True
+) -> None:
+    """Check that a file to be written can be, and is not one of a run's own, or of the user's.
+
+    Args:
+      file: to be written.
+      is_ours: whether a file that begins like this may be overwritten, since we wrote it.
 
     Raises:
-      WorkdirError: it is; or there is a device, or no folder, in its place.
+      WorkdirError: it may not be; or there is a device, or no folder, in its place.
     """
     file = pathlib.Path(file).resolve()
     above = next(folder for folder in file.parents if folder.exists())
@@ -554,6 +560,16 @@ def check_output(file: str | pathlib.Path) -> None:
         raise WorkdirError(
             f"--output={file} is a file of the run in that folder, which would be damaged: choose "
             "another name"
+        )
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+            start = stream.read(1 << 16)
+    except OSError:
+        return  # It is a folder, is not there, or cannot be read.
+    if start.strip() and not is_ours(start):
+        raise WorkdirError(
+            f"--output={file} is there already and was not written by this command, so it is not "
+            "overwritten: choose another name, or move the file away"
         )
 
 

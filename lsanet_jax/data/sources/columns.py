@@ -9,7 +9,8 @@ import dataclasses
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from lsanet_jax.data import groups as groups_lib
 from lsanet_jax.data.dataset import SPLITS
@@ -83,18 +84,23 @@ _FOLD = re.compile(  # The name of a column, not only its letters: no 'scaffold'
 )
 _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesions.
     *("patient", "patienten", "pat", "subject", "subj", "person", "participant", "individual"),
-    *("paciente", "paziente", "pazient", "患者", "donor", "animal", "mouse", "rat", "pid", "mrn"),
-    *("ptid", "empi", "eid", "proband", "uhid", "case"),
+    *("paciente", "paziente", "pazient", "pasient", "pacjent", "pacjenta", "potilas", "hasta"),
+    *("пациент", "пациента", "患者", "病人", "住院", "病历", "病歴", "환자", "donor", "animal"),
+    *("mouse", "rat", "pid", "mrn", "ptid", "empi", "eid", "proband", "uhid", "nhs", "ipp"),
+    *("cpr", "case"),
     *("encounter", "accession", "study", "exam", "examination", "visit", "specimen", "wsi"),
     *("slide", "video", "lesion"),
 )
-_GROUPS_BY_ID = ("eye", "biopsy", "series", "volume")  # Alone, they are a side or a measurement.
+_GROUPS_BY_ID = (  # Alone, they are a side, a measurement or a word.
+    *("eye", "biopsy", "series", "volume", "fall", "chart", "dossier", "pt", "hn"),
+)
 _SUFFIX = (
     "(?:id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
-    "|anon|anonymized|anonymised)"
+    "|anon|anonymized|anonymised|numero|tunnus|番号|编号|編號|号|號|번호)"
 )
 _GROUP = re.compile(
-    "(?:id|anon|anonymized|anonymised|pseudo|unique|original|deidentified|hashed)*"
+    "(?:id|anon|anonymized|anonymised|pseudo|unique|original|deidentified|hashed|codice|codigo"
+    "|numero|nr|num)*"
     f"(?:({'|'.join(_GROUPS)})(?:s|{_SUFFIX})*|({'|'.join(_GROUPS_BY_ID)}){_SUFFIX}+)"
 )
 _LIKE_GROUP = re.compile(".+(patient|subject)()(?:id|no|nr|number|num|code|key|uid)")
@@ -146,11 +152,42 @@ _AROUND = (
 )
 _SPLIT = f"[0-9]*{_AROUND}({'|'.join(_SPLIT_WORDS)}){_AROUND}(?:(?:19|20)[0-9]{{2}})?"
 _LIKE_SPLITS = re.compile(
-    "(train|tr\\Z)|(valid|va\\Z)|(test|te\\Z)|(develop)|(deriv)|(discover)|(replicat)|(hold.?out)"
-    "|(extern)|(intern)|(\\Afit)|(eval)|(prueba)|(entren)"
+    "(train|tr\\Z|entren|entrain|addestr|aprend|обуч|训练|訓練|학습)"
+    "|(valid|va\\Z|валид|验证|驗證|検証|검증)|(test|te\\Z|prueba|essai|prova|тест|测试|測試|テスト|시험)"
+    "|(develop)|(deriv)|(discover)|(replicat)|(hold.?out)|(extern)|(intern)|(\\Afit)|(eval)"
 )
 _SPLIT_FLAG = f"(?:is|in|for)?{_SPLIT}(?:flag)?"
-_NO = {"", "0", "0.0", "no", "n", "false", "f", "-"}
+_NO = {
+    "",
+    "0",
+    "0.0",
+    "no",
+    "n",
+    "false",
+    "f",
+    "-",
+    "nein",
+    "non",
+    "nej",
+    "nee",
+    "nie",
+    "não",
+    "nao",
+}
+_NO |= {
+    "ne",
+    "falsch",
+    "faux",
+    "falso",
+    "нет",
+    "否",
+    "不是",
+    "いいえ",
+    "아니오",
+    "unused",
+    "out",
+    "off",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +214,12 @@ class Chosen:
 def key(name: str) -> str:
     """Return a name without case, blanks and punctuation: 'Patient ID' equals 'patient_id'."""
     return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _plain(name: str) -> str:
+    """Return the key of a name without accents: 'patiëntnummer' as 'patientnummer'."""
+    letters = unicodedata.normalize("NFD", key(unicodedata.normalize("NFC", name)))
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", letters))
 
 
 def split_of(value: str) -> str | None:
@@ -427,7 +470,8 @@ def _is_flag(name: str, rows: Sequence[Row]) -> bool:
     if not re.fullmatch(_SPLIT_FLAG, key(name)):
         return False
     values = {value.casefold() for value in _values(name, rows)}
-    return is_binary(name, rows) or (len(values) == 2 and not values.isdisjoint(_NO))
+    is_counted = values in ({"1", "2"}, {"1.0", "2.0"})
+    return is_binary(name, rows) or is_counted or (len(values) == 2 and not values.isdisjoint(_NO))
 
 
 def _split_words(name: str, rows: Sequence[Row]) -> set[str]:
@@ -447,8 +491,7 @@ def _tell_of_like_splits(where: object, names: Sequence[str], rows: Sequence[Row
     """Log columns whose cells tell of splits, but in words that leave open which is which."""
     for name in names:
         values = _values(name, rows)
-        matches = filter(None, map(_LIKE_SPLITS.search, map(key, values)))
-        if len(values) <= 2 * len(SPLITS) and len({match.lastindex for match in matches}) > 1:
+        if look_like_splits(values):
             log.warning(
                 "%s column %r (%s) looks like one of splits, and is not used: write train, val and"
                 " test, or, if it says something else, set config.data.split_column to 'none'.",
@@ -456,15 +499,21 @@ def _tell_of_like_splits(where: object, names: Sequence[str], rows: Sequence[Row
             )
 
 
+def look_like_splits(values: Collection[str]) -> bool:
+    """Whether a few words tell of splits, but perhaps leave open which is which."""
+    matches = filter(None, map(_LIKE_SPLITS.search, map(_plain, values)))
+    return len(values) <= 2 * len(SPLITS) and len({match.lastindex for match in matches}) > 1
+
+
 def is_part_of_patient(name: str) -> bool:
     """Whether a column is of what a patient may have several of: studies, slides, lesions."""
-    match = _GROUP.fullmatch(key(name))
+    match = _GROUP.fullmatch(_plain(name))
     return bool(match) and (match[1] is None or _GROUPS.index(match[1]) > _GROUPS.index("case"))
 
 
 def _group_rank(name: str, rows: Sequence[Row]) -> int | None:
     """Return a small number for coarse groups; None for a column that is not one of groups."""
-    match = _GROUP.fullmatch(key(name)) or _LIKE_GROUP.fullmatch(key(name))
+    match = _GROUP.fullmatch(_plain(name)) or _LIKE_GROUP.fullmatch(_plain(name))
     if not match or ("id" not in key(name) and len(rows) > 4 and is_binary(name, rows, 0.9)):
         return None  # A column 'case' or 'lesion' of 0 and 1 is a label.
     return (_GROUPS + _GROUPS_BY_ID).index(match[1] or match[2])

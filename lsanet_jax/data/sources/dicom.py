@@ -9,6 +9,7 @@ References:
 
 import concurrent.futures
 import hashlib
+import logging
 import math
 import os
 import pathlib
@@ -26,6 +27,8 @@ from lsanet_jax.runtime.cores import usable_cores
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER = ("SOPClassUID", "PatientID", "StudyInstanceUID", "Rows", "PhotometricInterpretation")
 _MADE_OF_IMAGES = ("Segmentation", "Dose", "Map")  # Classes whose pixels are no picture.
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # It prints what its errors say, too.
 
 NO_IMAGE = "DICOM without an image (a report, segmentation, dose or the like)"
 """What lists of files that are left out call these."""

@@ -19,7 +19,7 @@ SUFFIXES = (
 )
 
 _NOT_DATA = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
-_NOT_DATA |= {"Thumbs.db", "desktop.ini", "DICOMDIR"}
+_NOT_DATA |= {"Thumbs.db", "desktop.ini", "DICOMDIR", "#recycle", "@Recycle", "RECYCLER"}
 SIDE_FILES = {
     *(".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".ods"),
     *(".pdf", ".html", ".doc", ".docx", ".py", ".ipynb", ".log"),
@@ -81,6 +81,7 @@ _WORDS = (
 _MASK = re.compile(rf"[ _.-]{_WORDS}([ _.-]?[0-9]+)?\Z", re.IGNORECASE)  # After an image's name,
 _MASK_BEFORE = re.compile(rf"(?<![^/]){_WORDS}[ _.-](?=[^/]*\Z)", re.IGNORECASE)  # or before it.
 _END = re.compile(r"(.+)[ _.-]([^ _./0-9-]+)", re.DOTALL)
+_BEGIN = re.compile(r"([^ _./0-9-]+)[ _.-](.+)", re.DOTALL)
 _NOT_CLASS = re.compile(
     rf"{_WORDS}|thumb(nail)?s?|previews?|pred(iction)?s?|originals?|all|unlabell?ed|raw"
     r"|(.*[ _.-])?augment(ed|ations?)?",
@@ -202,11 +203,15 @@ def _warn_of_ends(where: object, names: Sequence[str]) -> None:
     stems = {posixpath.splitext(name)[0] for name in names}
     ends = collections.defaultdict(list)
     for name in names:
-        found = _END.fullmatch(posixpath.splitext(name)[0])
-        if found and found[1] in stems:
+        stem = posixpath.splitext(name)[0]
+        folder, base = posixpath.split(stem)
+        if (found := _END.fullmatch(stem)) and found[1] in stems:
             ends[found[2].lower()].append(name)
-    for end, found in ends.items():
-        if len(found) > 2 and 4 * len(found) > len(names):
+        elif (found := _BEGIN.fullmatch(base)) and posixpath.join(folder, found[2]) in stems:
+            ends[found[1].lower()].append(name)
+    ends = {end: found for end, found in ends.items() if len(found) > 2}
+    if 4 * sum(map(len, ends.values())) > len(names):
+        for end, found in ends.items():
             log.warning(
                 "%s: %d name(s) are that of another image and %r, such as %s: are these images of"
                 " their own? If not, take them out.",

@@ -575,6 +575,7 @@ def _split_folders(
     known = {name: split for name in names if (split := columns.split_of(name))}
     found = {split: root / name for name, split in known.items()}
     if not found:
+        _refuse_splits_of_classes(root, names)
         return {}
     strange = [name for name in names if name not in known]
     twice = [name for name, split in known.items() if found[split] != root / name]
@@ -592,6 +593,23 @@ def _split_folders(
             " other folder: rename or move it."
         )
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def _refuse_splits_of_classes(root: pathlib.Path, names: Sequence[str]) -> None:
+    """Refuse folders such as trainA and testA, or train-benign and test-benign."""
+    words = [
+        re.findall("[A-Z]+(?![^\\W\\dA-Z_])|[A-Z]?[^\\W\\dA-Z_]+|[0-9]+", name) for name in names
+    ]
+    found = [[split for word in own if (split := columns.split_of(word))] for own in words]
+    splits = {split for own in found for split in own}
+    if all(len(own) == 1 < len(all_) for own, all_ in zip(found, words, strict=True)) and (
+        "train" in splits and len(splits) > 1
+    ):
+        raise DataError(
+            f"{root}: folders {', '.join(map(repr, names[:4]))} tell of a split and a class, each,"
+            " expected folders of classes, or folders train, val and test with those of classes in"
+            " them: move them, such as to train/A and test/A."
+        )
 
 
 def _walk_class(
@@ -660,7 +678,8 @@ def _with_groups(
     Groups of a column that was found by its name (`grouped_by`) stay, or get coarser.
     """
     if any(record.group for record in records):
-        return file_names.with_coarser_groups(root, records, grouped_by), False
+        people = [header.patient if header else "" for header in headers]
+        return file_names.with_coarser_groups(root, records, grouped_by, people), False
     patients = {header.patient for header in headers if header} - {""}
     by_study = len(patients) < 2
     grouped = []
@@ -703,6 +722,8 @@ def _infer_classes(
         return task or "multi-label", table.label_names
     names = {record.label for record in records if isinstance(record.label, str)}  # All of them.
     class_names = tuple(name for name in table.class_order if name in names) or _in_order(names)
+    if task == "ordinal-regression" and not table.class_order:
+        class_names = _in_order_of_numbers(class_names)
     task = task or ("binary-class" if len(class_names) == 2 else "multi-class")
     _check_spellings(source, class_names)
     if len(class_names) < 2 or (task == "binary-class" and len(class_names) > 2):
@@ -726,7 +747,7 @@ def _infer_classes(
     _warn_of_unknown(source, records, class_names)
     if task == "ordinal-regression":
         log.log(
-            logging.INFO if all(name[0].isdigit() for name in class_names) else logging.WARNING,
+            logging.INFO if _is_plain_order(class_names) else logging.WARNING,
             "%s: the grades are, in this order: %s. If that is wrong, rename them, such as 0_none,"
             " 1_mild.",
             *(source, ", ".join(class_names)),
@@ -734,6 +755,12 @@ def _infer_classes(
     else:
         _warn_of_measurement(source, records, class_names)
     return task, class_names
+
+
+_ANSWERS = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "pos", "positive", "+"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "neg", "negative", "-"), False),
+}
 
 
 def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:
@@ -751,6 +778,12 @@ def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:
                 " if they are one, rename one of them.",
                 *(source, " and ".join(map(repr, same))),
             )
+    answers = {name: _ANSWERS.get(name.casefold().strip()) for name in class_names}
+    if len(class_names) > 2 and None not in answers.values() and len({*answers.values()}) == 2:
+        raise DataError(
+            f"{source}: classes {', '.join(map(repr, class_names))} are two answers, yes and no, in"
+            " several spellings: write each in one way."
+        )
 
 
 def _warn_of_unknown(
@@ -798,6 +831,21 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     if all(map(is_number, names)):
         return tuple(sorted(names, key=lambda name: (float(name), name)))
     return tuple(sorted(names))
+
+
+def _is_plain_order(names: tuple[str, ...]) -> bool:
+    """Whether the order of grades is that of their first letters, which are digits, or numbers."""
+    are_sorted = all(map(is_number, names)) or tuple(sorted(names)) == names
+    return are_sorted and all(name[0].isdigit() for name in names)
+
+
+def _in_order_of_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort by the numbers that all names begin with, if these differ: '10_c' after '9_b'."""
+    found = [re.match(r"\s*([0-9]+(?:[.,][0-9]+)?)", name) for name in names]
+    numbers = [float(match[1].replace(",", ".")) for match in found if match]
+    if len({*numbers}) < len(names):
+        return names
+    return tuple(name for _, name in sorted(zip(numbers, names, strict=True)))
 
 
 def _present(labels: np.ndarray, num_classes: int) -> Bool[np.ndarray, "n classes"]:

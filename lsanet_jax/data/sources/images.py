@@ -44,6 +44,7 @@ _MODES = _GREY_MODES | {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr"}
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUBFILE = 258, 262, 284, 254  # Tags of TIFF.
 _SAMPLES, _SAMPLE_FORMAT, _SIGNED, _FLOAT = 277, 339, 2, 3  # Two tags, and values of the second.
+_ZEROS = 64  # At the end of a JPEG: so many are no padding.
 _THUMBNAIL_OR_MASK = 1 | 4  # Bits of _SUBFILE.
 
 # Pillow knows inverted greys (photometric 0) of more than 8 bits in one form only; as the others it
@@ -322,6 +323,8 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[ImageFil
                         f"{file}: has {image.width} x {image.height} pixels, {too_large}"
                     )
                 _check_mode(image, file)
+                if image.format == "JPEG":
+                    _check_end(stream, file)
                 yield image
     except DataError:
         raise
@@ -342,6 +345,22 @@ def _opened(file: str | os.PathLike, max_megapixels: float) -> Iterator[ImageFil
             f"{file}: cannot be read as an image ({reason}): write or copy it again, or take it"
             " out."
         ) from error
+
+
+def _check_end(stream: IO[bytes], file: str | os.PathLike) -> None:
+    """Refuse a JPEG whose end is zeros, as downloads leave it: it would decode to grey."""
+    place = stream.tell()
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _ZEROS))
+    end = stream.read(_ZEROS)
+    if len(end) == _ZEROS and not any(end):
+        stream.seek(0)
+        data = stream.read().rstrip(b"\0")
+        if not data.endswith(b"\xff\xd9") and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+            raise DataError(
+                f"{file}: is a JPEG that ends in {stream.tell() - len(data)} zero bytes, so part of"
+                " it is missing: copy it again, or take it out."
+            )
+    stream.seek(place)
 
 
 def _open_regular(file: str | os.PathLike) -> IO[bytes]:

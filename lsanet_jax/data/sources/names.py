@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable, Collection, Hashable, Sequence
 
+from lsanet_jax.data import groups
 from lsanet_jax.data.sources import columns
 from lsanet_jax.data.sources.files import SUFFIXES
 from lsanet_jax.data.sources.table import Record
@@ -47,17 +48,20 @@ def with_persons(where: object, records: Sequence[Record]) -> tuple[list[Record]
 
 
 def with_coarser_groups(
-    where: object, records: Sequence[Record], grouped_by: Sequence[str]
+    where: object, records: Sequence[Record], grouped_by: Sequence[str], patients: Sequence[str]
 ) -> list[Record]:
-    """Join groups, such as studies, that names show to be of one person: patient00001/study2.
+    """Join groups, such as studies, that names or headers show to be of one person.
 
     Args:
         where: the folder or table, for messages.
         records: images, some of which have groups.
         grouped_by: the columns of these, if they were found by their names.
+        patients: of the DICOM headers of the images; '' for none.
     """
     if not grouped_by or not columns.is_part_of_patient(grouped_by[0]):
         return [*records]
+    if len({*patients} - {""}) > 1:
+        return _with_patients(where, records, grouped_by[0], patients)
     persons = [_person(record) for record in records]
     first, persons_of = {}, collections.defaultdict(set)  # Of each group.
     for record, person in zip(records, persons, strict=True):
@@ -72,6 +76,26 @@ def with_coarser_groups(
     named = [record._replace(file=group) for group, record in first.items()]
     _warn_of_series(where, named, f"the values of column {grouped_by[0]!r}", "a column of patients")
     return [*records]
+
+
+def _with_patients(
+    where: object, records: Sequence[Record], grouped_by: str, patients: Sequence[str]
+) -> list[Record]:
+    """Join the groups of a column that are of one patient of the DICOM headers."""
+    places = collections.defaultdict(list)
+    for place, (record, patient) in enumerate(zip(records, patients, strict=True)):
+        places["group", record.group or place].append(place)
+        places["patient", patient or place].append(place)
+    tied = groups.join(len(records), places.values())
+    log.warning(
+        "%s: DICOM headers tell of %d patients; their images stay in one split, whatever their %r."
+        " If that is wrong, set config.data.group_column to the column that is right.",
+        *(where, len({*patients} - {""}), grouped_by),
+    )
+    return [
+        record._replace(group=records[first].group or patients[first])
+        for record, first in zip(records, tied, strict=True)
+    ]
 
 
 def _tell_of_persons(where: object, persons: Collection[str], more: str = "") -> None:

@@ -37,7 +37,7 @@ UNCERTAIN_CHOICES = ("error", "ignore", "zero", "one")
 
 _DELIMITERS = ",;\t|"
 _COMMAS = ";,，；、"
-_MARKS = f"{_COMMAS}\n/+& "  # Which may join labels.
+_MARKS = (*f"{_COMMAS}\n/+&\\-", " and ", " ")  # Which may join labels.
 _VECTOR = re.compile(r"[\[(]\s*[01][01.,\s]*[\])]")
 _LIST = re.compile(r"\[.*\]|[({]\s*['\"].*[)}]", re.DOTALL)
 
@@ -160,13 +160,29 @@ def _refuse_vectors(where: str, column: str, rows: Sequence[Mapping[str, str]]) 
         )
 
 
-def _with_splits_of_paths(file: pathlib.Path, records: list[Record]) -> list[Record]:
-    """Take the splits from the folders of the files, if these tell of several."""
-    words = []
-    for record in records:
-        folder = posixpath.dirname(record.file)
-        words.append(next(filter(columns_lib.split_of, folder.split("/")), folder or "."))
-    if len({*map(columns_lib.split_of, words)}) < 2:
+def _with_splits_of_paths(
+    file: pathlib.Path, records: list[Record], cells: Sequence[str]
+) -> list[Record]:
+    """Take the splits from the folders of the files, or of the cells, if these tell of several."""
+    named = [posixpath.normpath(cell.replace("\\", "/")) for cell in cells]
+    for files in ([record.file for record in records], named):
+        folders = [posixpath.dirname(file) for file in files]
+        words = [
+            next(filter(columns_lib.split_of, folder.split("/")), folder or ".")
+            for folder in folders
+        ]
+        if len({*map(columns_lib.split_of, words)}) > 1:
+            break
+    else:
+        files = [*(record.file for record in records), *named]
+        parts = {part for file in files for part in posixpath.dirname(file).split("/") if part}
+        if columns_lib.look_like_splits(parts):
+            log.warning(
+                "%s: there is no column of splits; the folders of the files, such as %s, look like"
+                " splits, and are not used: call them train, val and test, or, if they say"
+                " something else, set config.data.split_column to 'none'.",
+                *(file, " and ".join(map(repr, sorted(parts)[:2]))),
+            )
         return records
     where = f"{file}: there is no column of splits;"
     columns_lib.refuse_partly(where, "the folders", {*words})
@@ -319,7 +335,7 @@ class _Files:
     """The images of a folder, found by what a table calls them."""
 
     def __init__(self, root: pathlib.Path):
-        self._root = root
+        self.root = root
         self._found: dict[str, tuple[str, ...]] = {}
 
     def exists(self, cell: str) -> bool:
@@ -336,7 +352,7 @@ class _Files:
         if not cell or "\0" in cell:
             return ()
         for name in dict.fromkeys((cell, cell.replace("\\", "/"))):
-            if os.path.isfile(self._root / name):
+            if os.path.isfile(self.root / name):
                 return (posixpath.normpath(name),)
         parts = folded(posixpath.normpath(cell.replace("\\", "/"))).split("/")
         for start in range(len(parts)):
@@ -354,9 +370,9 @@ class _Files:
     def _by_tail(self) -> dict[str, list[str]]:
         """Every image under each ending of its path, in lower case."""
         found = collections.defaultdict(list)
-        for entries in walk(self._root):
+        for entries in walk(self.root):
             for image in entries.images:
-                name = image.relative_to(self._root).as_posix()
+                name = image.relative_to(self.root).as_posix()
                 parts = folded(name).split("/")
                 for start in range(len(parts)):
                     found["/".join(parts[start:])].append(name)
@@ -390,6 +406,7 @@ def _records(
 ) -> list[Record]:
     """Join labels, splits and groups to the images; rows that say the same again are counted."""
     records: dict[str, tuple[int, Record]] = {}
+    cells: dict[str, str] = {}  # Of the images.
     repeated, nobody = 0, collections.Counter()
     groups = columns_lib.groups_of([row for _, row in rows], chosen.groups)
     for (line, row), label, group in zip(rows, labels, groups, strict=True):
@@ -415,6 +432,13 @@ def _records(
         fold = _part(where, row, chosen.fold) if has_fold else ""
         record = Record(found[0], label, split, group, fold)
         line_of_first, first = records.setdefault(found[0], (line, record))
+        cell = cells.setdefault(found[0], row[chosen.file])
+        if not _are_one_path(cell, row[chosen.file]):
+            raise DataError(
+                f"{where} {row[chosen.file]!r} leads to {found[0]!r}, as {cell!r} in line"
+                f" {line_of_first} does, since its folder is not there: put the images into these"
+                " folders, or take one of the rows out."
+            )
         if first != record:
             raise DataError(
                 f"{where} {found[0]!r} is in line {line_of_first} too, with another label, split or"
@@ -431,7 +455,41 @@ def _records(
         )
     found = [record for _, record in records.values()]
     given = chosen.split or chosen.no_split
-    return found if given else _with_splits_of_paths(file, found)
+    _tell_of_other_folders(file, files.root, cells)
+    return found if given else _with_splits_of_paths(file, found, [*cells.values()])
+
+
+def _are_one_path(one: str, other: str) -> bool:
+    """Whether two cells may name one file: they are equal, or one is the end of the other."""
+    if one == other:
+        return True
+    parts = [
+        without_suffix(folded(posixpath.normpath(cell.strip().replace("\\", "/")))).split("/")
+        for cell in (one, other)
+    ]
+    return all(a == b for a, b in zip(*map(reversed, parts), strict=False))
+
+
+def _tell_of_other_folders(
+    file: pathlib.Path, root: pathlib.Path, cells: Mapping[str, str]
+) -> None:
+    """Log cells whose folder is not there, so that an image of another one was taken."""
+    here = root.resolve().as_posix()
+
+    def folder_of(path: str) -> str:
+        return posixpath.basename(posixpath.dirname(folded(path)))
+
+    found = []
+    for image, cell in cells.items():
+        named = folder_of(posixpath.normpath(cell.strip().replace("\\", "/")))
+        if named and named != folder_of(posixpath.join(here, image)):
+            found.append((cell, image))
+    if found:
+        log.warning(
+            "%s: %d cell(s) name a folder that is not there; such as %r, for which %r is read: if"
+            " that is another image, correct the path.",
+            *(file, len(found), *found[0]),
+        )
 
 
 def _split(where: str, row: Mapping[str, str], column: str) -> str:
@@ -493,7 +551,7 @@ def _classes(
 
 def _joins(mark: str, names: set[str]) -> bool:
     """Whether a mark may join labels: what it parts are numbers, or labels on their own too."""
-    parts = [name.split(mark) for name in names if mark in name]
+    parts = [[*map(str.strip, name.split(mark))] for name in names if mark in name.strip()]
     if mark in f"{_COMMAS}\n":
         return bool(parts)
     return any({*p} <= names or (mark == " " and all(map(str.isdecimal, p))) for p in parts)

@@ -361,6 +361,17 @@ def test_patients_stay_whole_and_nothing_of_a_header_is_told(tmp_path, caplog):
         assert secret not in told
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "StudyInstanceUID"])
+def test_patients_of_headers_join_what_a_table_groups_more_finely(tmp_path, column, caplog):
+    put_patients(tmp_path)
+    rows = [f"{'ab'[i // 3 % 2]}/{i}.dcm,{'xy'[i % 2]},g{i // 2}" for i in range(24)]
+    (tmp_path / "t.csv").write_text("\n".join([f"file,label,{column}", *rows]))
+    assert torn(list_folder(tmp_path, csv="t.csv")) == 0
+    assert "DICOM headers tell of 8 patients; their images stay in one split" in caplog.text
+    listing = list_folder(tmp_path, csv="t.csv", group_column=column)
+    assert torn(listing) and not torn(listing, lambda file: int(pathlib.Path(file).stem) // 2)
+
+
 def test_one_patient_in_two_given_splits_is_an_error_without_the_name(tmp_path):
     put_patients(tmp_path / "train")
     put_patients(tmp_path / "test", count=6, RescaleSlope=2, RescaleIntercept=0)

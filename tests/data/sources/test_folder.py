@@ -177,6 +177,22 @@ def test_class_names_that_are_numbers_are_ordered_by_value(tmp_path):
     assert labels_of(listing)["val/10/0.png"] == 10
 
 
+@pytest.mark.parametrize("names", [("5%", "10%", "100%"), ("1_a", "2_b", "10_c"), ("0,5", "10,0")])
+def test_grades_are_ordered_by_the_numbers_that_they_begin_with(tmp_path, names, caplog):
+    put_classes(tmp_path, classes=names)
+    assert list_folder(tmp_path, task="ordinal-regression").class_names == names
+    told = [line for line in caplog.messages if "the grades are, in this order" in line]
+    assert len(told) == (tuple(sorted(names)) != names)
+
+
+@pytest.mark.parametrize("form", ["{}{}", "{1}_{0}", "{}-{}"])
+def test_folders_of_a_split_and_a_class_each_are_an_error(tmp_path, form):
+    names = [form.format(split, name) for split in ("train", "test") for name in "AB"]
+    put_classes(tmp_path, ".", names)
+    with pytest.raises(DataError, match="tell of a split and a class, each"):
+        list_folder(tmp_path)
+
+
 def test_the_order_of_grades_is_told(tmp_path, caplog):
     put_classes(tmp_path, classes=("none", "mild", "severe"))
     list_folder(tmp_path, task="ordinal-regression")

@@ -344,6 +344,18 @@ def test_a_damaged_file_of_a_known_format_is_called_so(tmp_path):
         decode(tmp_path / "x.png", size=4)
 
 
+def test_a_jpeg_that_ends_in_zeros_is_not_read_as_grey(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = save(pixels, tmp_path / "x.jpg", quality=95)
+    whole = decode(file, size=4)
+    data = file.read_bytes()
+    file.write_bytes(data + bytes(200))  # Padding after its end.
+    np.testing.assert_array_equal(decode(file, size=4), whole)
+    file.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    with pytest.raises(DataError, match=f"ends in {len(data) // 2} zero bytes, so part of it is"):
+        decode(file, size=4)
+
+
 @pytest.mark.parametrize("name", ["pipe.png", "device.png", "loop.png", "n" * 300 + ".png"])
 def test_what_is_not_a_file_is_an_error_at_once(tmp_path, name):
     file = tmp_path / name

@@ -264,3 +264,14 @@ def test_a_nameless_column_that_counts_from_1_is_dropped_wherever_it_stands(fold
     assert table(folder, "file,label,", rows).class_names == ("a", "b")
     with pytest.raises(DataError, match="a column without a name"):
         table(folder, "file,label,", [[*row[:2], 3 * row[2]] for row in rows])
+
+
+def test_copies_with_several_words_are_told_of(folder, caplog):
+    forms = ("{}", "{}_vertical", "{}_dark", "horizontal_{}")
+    put(
+        folder,
+        [f"{c}/{form.format(f'im{i}')}.png" for c in "ab" for i in range(6) for form in forms],
+    )
+    list_folder(folder)
+    for word in ("vertical", "dark", "horizontal"):
+        assert f"12 name(s) are that of another image and {word!r}" in caplog.text

@@ -234,6 +234,66 @@ def test_an_image_of_another_folder_is_never_taken(tmp_path):
     assert len(labels_of(read(tmp_path, "file,label", *above))) == 8
 
 
+def test_an_image_read_for_a_folder_that_is_not_there_is_told_of(jpegs, caplog):
+    rows = [f"elsewhere/{name},{'ab'[i % 2]}" for i, name in enumerate(NAMES)]
+    assert len(labels_of(read(jpegs, "file,label", *rows))) == len(NAMES)
+    assert f"{len(NAMES)} cell(s) name a folder that is not there; such as" in caplog.text
+    caplog.clear()
+    rows = [f"/data/{jpegs.name}/{name}.jpg,{'ab'[i % 2]}" for i, name in enumerate(NAMES)]
+    read(jpegs, "file,label", *rows)
+    assert not caplog.messages
+
+
+def test_two_cells_of_absent_folders_do_not_lead_to_one_image(jpegs):
+    rows = [f"{folder}/{name},a" for name in NAMES[:4] for folder in "AB"]
+    message = error_of(jpegs, "file,label", *rows)
+    assert (
+        f"line 3: 'B/{NAMES[0]}' leads to '{NAMES[0]}.jpg', as 'A/{NAMES[0]}' in line 2" in message
+    )
+    both = [f"{cell},{'ab'[i % 2]}" for i, n in enumerate(NAMES) for cell in (n, f"./{n}.jpg")]
+    assert len(labels_of(read(jpegs, "file,label", *both))) == len(NAMES)
+
+
+@pytest.mark.parametrize("form", ["{}/{}", r"C:\d\{}\{}"])
+def test_splits_in_cells_count_if_the_images_lie_in_one_folder(jpegs, form, caplog):
+    split = ["train", "train", "test"]
+    rows = [f"{form.format(split[i % 3], n)},{'ab'[i % 2]}" for i, n in enumerate(NAMES)]
+    found = splits_of(read(jpegs, "file,label", *rows))
+    assert {file for file, key in found.items() if key == "test"} == {
+        f"{n}.jpg" for n in NAMES[2::3]
+    }
+    assert "no column of splits; they are taken from the folders" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words", [("batch_train", "batch_test"), ("训练", "测试"), ("entraînement", "essai")]
+)
+def test_folders_that_look_like_splits_are_told_of(tmp_path, words, caplog):
+    files = [f"{words[i % 4 == 0]}/{i}.png" for i in range(24)]
+    put(tmp_path, *files)
+    read(tmp_path, "file,label", *(f"{file},{'ab'[i % 2]}" for i, file in enumerate(files)))
+    assert "look like splits, and are not used" in caplog.text
+    caplog.clear()
+    rows = [f"{file},{'ab'[i % 2]},{words[i % 4 == 0]}" for i, file in enumerate(files)]
+    read(tmp_path, "file,label,menge", *rows)
+    assert "column 'menge'" in caplog.text
+
+
+@pytest.mark.parametrize("joined", ["a / b", "a and b", "a + b", "a-b"])
+def test_joined_labels_with_blanks_around_their_mark_are_told_of(jpegs, joined, caplog):
+    rows = [f"{name},{('a', 'b', joined)[i % 3]}" for i, name in enumerate(NAMES)]
+    assert read(jpegs, "file,label", *rows).class_names == ("a", joined, "b")
+    assert "if it joins several labels, set config.data.task to 'multi-label'" in caplog.text
+    listing = read(jpegs, "file,label", *rows, task="multi-label")
+    assert listing.class_names == ("a", "b")
+
+
+def test_two_answers_in_several_spellings_are_an_error(jpegs):
+    rows = [f"{name},{('1', 'True', '0', 'False')[i % 4]}" for i, name in enumerate(NAMES)]
+    message = error_of(jpegs, "file,label", *rows)
+    assert "are two answers, yes and no, in several spellings" in message
+
+
 def test_a_column_may_be_called_as_an_image(tmp_path):
     put(tmp_path, *(f"case{i}/image.png" for i in range(20)))
     rows = [f"case{i}/image.png,{i % 2}" for i in range(20)]
@@ -271,6 +331,23 @@ GROUPS += ("participant", "person_id", "case", "Case-ID", "case_no", "study_id",
 GROUPS += ("slide_id", "video_id", "volume_id", "SeriesInstanceUID", "AccessionNumber", "specimen")
 GROUPS += ("wsi", "eye_id", "mouse_id", "biopsy_id", "encounter_id", "paciente_id", "paziente")
 GROUPS += ("患者ID", "lesion_id", "LesionID", "lesion", "exam_id", "MRN", "pat_id")
+GROUPS += (
+    "Patiëntnummer",
+    "患者番号",
+    "病人编号",
+    "住院号",
+    "환자번호",
+    "ID пациента",
+    "Nr pacjenta",
+)
+GROUPS += (
+    "codice_paziente",
+    "numero_paciente",
+    "Fallnummer",
+    "dossier_id",
+    "NHS_number",
+    "hasta_no",
+)
 
 
 @pytest.mark.parametrize("column", GROUPS)
@@ -698,7 +775,10 @@ def test_a_split_given_by_0_and_1_is_not_ignored(jpegs, column):
 
 
 @pytest.mark.parametrize("column", ["validation", "is_val", "test_flag", "in_test_set", "holdout"])
-@pytest.mark.parametrize("values", [("no", "yes"), ("N", "Y"), ("", "x"), ("0", "1")])
+@pytest.mark.parametrize(
+    "values",
+    [("no", "yes"), ("N", "Y"), ("", "x"), ("0", "1"), ("nein", "ja"), ("否", "是"), ("1", "2")],
+)
 def test_a_split_given_by_any_two_values_is_not_ignored(jpegs, column, values):
     rows = [f"{n},{'ab'[i % 2]},{values[i > 9]}" for i, n in enumerate(NAMES)]
     message = error_of(jpegs, f"file,label,{column}", *rows)
