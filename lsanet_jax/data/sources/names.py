@@ -22,6 +22,12 @@ _PERSON = re.compile(
 _SEPARATORS = re.compile(r"[_ .()/-]+")
 _TAIL = re.compile("([A-Za-z]*[0-9]+)([A-Za-z]{1,4}[0-9]?)")  # 9001695L, RET002OD, P01S2
 _SIDE = re.compile("(left|right|[lr]|o[ds])([0-9]+)", re.IGNORECASE)  # L0012
+_VIEW = re.compile(
+    "o[dsu]|[lr]e?|left|right|[lr]?(?:cc|mlo)|ap|pa|lat(?:eral)?|frontal|axial|sagittal|coronal"
+    "|fundus|oct|macula|disc|[a-z]|[0-9]{1,2}",
+    re.IGNORECASE,
+)
+_LETTERS = re.compile("([A-Za-z]{3,})[0-9]{1,2}")
 _COPY = (
     "(?:aug(?:mented|mentation)?|[hv]?[_-]?flip(?:ped)?|rot(?:ated?)?|mirror(?:ed)?|copy|crop(?:ped)?"
     "|shear(?:ed)?|noisy?e?|blur(?:red)?|zoom(?:ed)?)[ _.-]?[0-9]*"
@@ -131,6 +137,7 @@ def _warn_of_series(
     enough = max(4, 2 * classes, len(records) // _FEW)
     for own in (words, parted):
         tests += [(own, _word(place), enough) for place in range(longest)]
+    tests.append((words, _without_side, max(4, 2 * classes, len(records) // 20)))
     for own, key_of, least in tests:
         series = collections.defaultdict(list)
         for record, parts in zip(records, own, strict=True):
@@ -169,6 +176,14 @@ def _word(place: int) -> Callable[[Record, list[str]], Hashable]:
         return record.label, words[place].lower()
 
     return key
+
+
+def _without_side(record: Record, words: list[str]) -> Hashable:
+    """What names without numbers are compared by: AK_OD and AK_fundus, aebbeecg1 and aebbeecg2."""
+    if len(words) > 1 and _VIEW.fullmatch(words[-1]):
+        return tuple(words[:-1])
+    found = _LETTERS.fullmatch(words[-1]) if words else None
+    return (*words[:-1], found[1]) if found else None
 
 
 def _words(record: Record) -> list[str]:

@@ -275,3 +275,18 @@ def test_copies_with_several_words_are_told_of(folder, caplog):
     list_folder(folder)
     for word in ("vertical", "dark", "horizontal"):
         assert f"12 name(s) are that of another image and {word!r}" in caplog.text
+
+
+@pytest.mark.parametrize("views", [("_OD", "_OS", "_fundus"), ("1", "2", "3"), (" left", " right")])
+def test_persons_named_in_letters_are_told_of(folder, views, caplog):
+    people = [f"{a}{b}{c}" for a in "kmt" for b in "aeo" for c in "lnr"]
+    put(folder, [f"{'xy'[i % 2]}/{p}{view}.png" for i, p in enumerate(people) for view in views])
+    list_folder(folder)
+    assert "look as if several images are of one patient" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["melanoma{}", "img_{}", "scan {} left", "{0:03}_{0}"])
+def test_counted_images_are_not(folder, form, caplog):
+    put(folder, [f"{'xy'[i % 2]}/{form.format(i)}.png" for i in range(60)])
+    list_folder(folder)
+    assert "look as if several images are of one patient" not in caplog.text
