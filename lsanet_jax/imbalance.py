@@ -33,8 +33,20 @@ def count(labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"], num_classes: i
     Args:
         labels: class indices [n], or -1 (unknown); of a multi-label task likewise for each label.
         num_classes: k.
+
+    Raises:
+        DataError: a label is not the number of a class, or there are not num_classes columns.
     """
     labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1 < num_classes:
+        labels = labels[:, 0]  # As MedMNIST's files hold them.
+    columns = labels.shape[1] if labels.ndim == 2 else num_classes
+    highest = 1 if labels.ndim == 2 else num_classes - 1
+    if columns != num_classes or labels.max(initial=0) > highest:
+        raise DataError(
+            f"labels of shape {labels.shape} and up to {labels.max(initial=0)}, expected numbers of"
+            f" {num_classes} classes [n], or 0 and 1 of {num_classes} labels [n, k]."
+        )
     if labels.ndim == 2:
         return Counts(np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0))
     labels = labels[labels >= 0]

@@ -39,7 +39,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,12 @@ def cross_entropy(
     Returns:
       [L, B], not negative; 0 for a sample whose label is unknown. So it is, without an error, for a
       class index of K or more, which a compiled function cannot refuse: `Dataset` does.
+
+    Raises:
+      ValueError: the labels have another shape.
     """
+    shapes = (logits.shape[1:],) if multilabel else (logits.shape[1:], logits.shape[1:2])
+    _check_shape("labels", labels, *shapes)
     if emphasis.offsets:
         logits = logits + jnp.asarray(emphasis.offsets, logits.dtype)
     plain = emphasis._replace(offsets=()) == PLAIN
@@ -130,6 +135,13 @@ def cross_entropy(
     if plain:
         return optax.softmax_cross_entropy(logits, jnp.broadcast_to(labels, logits.shape))
     return jnp.sum(_softmax_terms(logits, labels, emphasis), axis=-1)
+
+
+def _check_shape(name: str, array: Any, *shapes: tuple[int, ...]) -> None:
+    """Raises ValueError for a shape that would be broadcast to one of these, or fits none."""
+    if jnp.shape(array) not in shapes:
+        expected = " or ".join(dict.fromkeys(map(str, shapes)))
+        raise ValueError(f"{name} of shape {jnp.shape(array)}, expected {expected}")
 
 
 def _softmax_terms(
@@ -176,6 +188,7 @@ def auxiliary(
     Returns:
       A scalar; 0 without auxiliary classifiers.
     """
+    _check_shape("alpha", alpha, (), (1,), (len(ce) - 1,))
     return jnp.sum(alpha * jnp.mean(ce[:-1], axis=1))
 
 
@@ -189,6 +202,7 @@ def weighted(ce: Float[Array, "l b"], beta: Float[Array, "b l"]) -> Float[Array,
     Returns:
       A scalar, the mean over the batch.
     """
+    _check_shape("beta", beta, ce.shape[::-1])
     return jnp.mean(jnp.sum(beta.T * ce, axis=0))
 
 

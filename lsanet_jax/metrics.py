@@ -123,10 +123,11 @@ def _right_of(labels, probabilities, task: str, *, positive: bool) -> Float[np.n
     """Of the samples that are of each class (or not), the fraction with the right answer."""
     answers = right(labels, probabilities, task)
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    num_classes = 2 if task == "binary-class" else probabilities.shape[1]
     if task == "multi-label":
         members = labels == int(positive)
     else:
-        members = (labels[:, None] == np.arange(probabilities.shape[1])) == positive
+        members = (labels[:, None] == np.arange(num_classes)) == positive
         answers = answers[:, None]
     count = members.sum(axis=0)
     return np.where(count, (answers & members).sum(axis=0) / np.maximum(count, 1), np.nan)
@@ -158,6 +159,8 @@ def auc(
         one_hot, scores = labels == 1, probabilities
     else:
         one_hot, scores = labels[:, None] == np.arange(probabilities.shape[1]), probabilities
+    if not len(labels):
+        return float("nan")
     known = np.broadcast_to(labels.reshape(len(labels), -1) >= 0, one_hot.shape)
     aucs = []
     for k in range(one_hot.shape[1]):

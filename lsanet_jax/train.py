@@ -34,7 +34,7 @@ from lsanet_jax.runs.history import History
 from lsanet_jax.runs.layout import CHECKPOINTS, RESULT, VALIDATION
 from lsanet_jax.runs.result import Scored, make_result, print_table
 from lsanet_jax.runs.trained import Run
-from lsanet_jax.runs.weights import Weights, find, settled
+from lsanet_jax.runs.weights import Weights, find, settled, warn_of_seen_images
 from lsanet_jax.runs.workdir import Track, Workdir, check_same_data, read_config
 from lsanet_jax.runtime import determinism
 from lsanet_jax.runtime.interrupts import Interrupts
@@ -114,6 +114,8 @@ def fit(
     config = named_after(config, dataset)
     mesh = build.make_mesh(config)
     config = settled(config, workdir)
+    if dataset.source == ARRAYS:  # Others were loaded as the config says.
+        dataset = data_lib.with_subset(dataset, config.data, config.seed)
     if (finished := finished_run(config, workdir)) is not None:
         check_same_data(finished.path, identity(dataset))
         return report(finished)
@@ -164,6 +166,8 @@ def begin(
     tx = build.make_optimizer(config, schedule, factors)
     reference = "" if any_to_resume(folder.path / CHECKPOINTS) else config.model.init_from
     weights = find(reference) if reference else None
+    if weights is not None:
+        warn_of_seen_images(weights.place, config, dataset)
     averaged = config.train.ema > 0
     graphdef, state = steps.init(network.creator(weights), tx, network.key, mesh, averaged=averaged)
     objective = build.make_objective(config, dataset, graphdef, state)

@@ -137,3 +137,11 @@ def test_smoothed_labels_that_are_adjusted_are_warned_of(caplog):
     emphasis(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced")
     (record,) = caplog.records
     assert "focal_gamma = 2 takes weight off the right class" in record.getMessage()
+
+
+def test_labels_in_a_column_are_numbers_of_classes_and_others_are_refused():
+    column = imbalance.count(np.array([[0], [2], [2]]), 3)
+    assert column.positives.tolist() == [1, 0, 2] and column.negatives.tolist() == [2, 3, 1]
+    for labels, classes in (([0, 2], 2), ([[0, 2]], 2), ([[0, 1]], 3)):
+        with pytest.raises(DataError, match="expected numbers of . classes"):
+            imbalance.count(np.array(labels), classes)

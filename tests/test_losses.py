@@ -317,3 +317,16 @@ def test_equal_objectives_have_one_hash():
 def test_an_unknown_objective_is_an_error_at_once():
     with pytest.raises(ConfigError, match="objective is 'lsa', expected one of baseline, dsn"):
         losses.Objective("lsa")
+
+
+def test_shapes_that_would_be_broadcast_are_refused():
+    logits, labels = jnp.ones((2, 4, 3)), jnp.array([0, 1, 2, 1])
+    for wrong in (labels[:, None], labels[:1]):
+        with pytest.raises(ValueError, match=r"labels of shape .*, expected \(4, 3\) or \(4,\)"):
+            losses.cross_entropy(logits, wrong, multilabel=False)
+    with pytest.raises(ValueError, match=r"labels of shape \(4,\), expected \(4, 3\)"):
+        losses.cross_entropy(logits, labels, multilabel=True)
+    with pytest.raises(ValueError, match=r"beta of shape \(4, 1\), expected \(4, 2\)"):
+        losses.weighted(jnp.ones((2, 4)), jnp.ones((4, 1)))
+    with pytest.raises(ValueError, match="alpha of shape"):
+        losses.auxiliary(jnp.ones((2, 4)), jnp.ones(3))

@@ -179,3 +179,16 @@ def test_an_image_without_a_label_is_in_no_score_of_classes():
     for score in SCORES:
         expected = score(labels[50:], probabilities[50:], "multi-class")
         np.testing.assert_array_equal(score(some, probabilities, "multi-class"), expected)
+
+
+def test_one_column_of_a_binary_task_has_two_classes():
+    labels, p = np.array([0, 1, 1, 0]), np.array([0.2, 0.3, 0.6, 0.1])
+    both = np.stack([1 - p, p], axis=1)
+    for score in (metrics.recalls, metrics.balanced_accuracy, metrics.auc):
+        one = score(labels, p[:, None], "binary-class")
+        np.testing.assert_array_equal(one, score(labels, both, "binary-class"))
+    assert metrics.balanced_accuracy(labels, p[:, None], "binary-class") == 0.75
+
+
+def test_nothing_has_no_auc():
+    assert np.isnan(metrics.auc(np.zeros(0, int), np.zeros((0, 3)), "multi-class"))

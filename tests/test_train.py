@@ -764,6 +764,20 @@ def arrays_of_one_image_in_two_splits():
     return Dataset.from_arrays(**pairs)
 
 
+def test_of_arrays_as_many_labels_are_taken_as_asked_for(tiny, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    splits = {
+        key: (rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2)
+        for key, n in (("train", 20), ("val", 4), ("test", 4))
+    }
+    taken = []
+    monkeypatch.setattr(train, "begin", lambda _, dataset, *__, **___: taken.append(dataset))
+    tiny.data.train_per_class = 3
+    with pytest.raises(AttributeError):  # There is no training.
+        train.fit(tiny, Dataset.from_arrays(**splits), tmp_path)
+    assert len(taken[0].train.images) == 6 and np.bincount(taken[0].train.labels).tolist() == [3, 3]
+
+
 def test_arrays_with_an_image_in_two_splits_are_told_of(tiny, caplog):
     data = arrays_of_one_image_in_two_splits()
     train.warn_of_copies(tiny, data)

@@ -37,9 +37,14 @@ def load(config: ml_collections.ConfigDict, seed: int = 0) -> Dataset:
         DataError: the data is missing, damaged, or not what the config says.
     """
     check_has(config, "pipeline", "config", "the section `data` of one: pass config.data")
+    return with_subset(_load_whole(config), config, seed)
+
+
+def with_subset(dataset: Dataset, config: ml_collections.ConfigDict, seed: int) -> Dataset:
+    """The dataset with as much of its training split as is asked for; see `load`."""
     where = config.get("unlabelled", "")
     dataset = subset.train_subset(
-        _load_whole(config),
+        dataset,
         fraction=config.train_fraction,
         per_class=config.train_per_class,
         seed=seed,
@@ -58,6 +63,8 @@ def load_again(config: ml_collections.ConfigDict, seed: int) -> Dataset:
     """`load` a set whose faults were told before, to look at few of its images or at its names."""
     config = config.copy_and_resolve_references()
     config.pipeline = "grain"
+    if config.get("unlabelled", "") != unlabelled.REST:
+        config.unlabelled = ""  # A folder's images would have to be in memory.
     before = log.level
     log.setLevel(logging.ERROR)
     try:

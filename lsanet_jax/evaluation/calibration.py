@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lsanet_jax import metrics
 from lsanet_jax.evaluation import statistics
 
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n k"]
@@ -49,9 +50,11 @@ def fit_temperature(
         task: one of `lsanet_jax.data.dataset.TASKS`.
         class_names: for the notes.
     """
+    labels, probabilities = metrics.checked(labels, probabilities, task)
     if task != "multi-label":
-        z = np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))
-        value, problem = _least_cross_entropy(z, np.asarray(labels))
+        known = labels >= 0
+        z = np.log(np.maximum(np.asarray(probabilities[known], np.float64), _TINY))
+        value, problem = _least_cross_entropy(z, labels[known])
         return Temperature(np.array([value]), (problem,) if problem else ())
     z, values, notes = _logit(probabilities), [], []
     for k, name in enumerate(class_names):
@@ -89,7 +92,9 @@ def apply_temperature(
 
 def cross_entropy(labels: Labels, probabilities: Probabilities, task: str) -> float:
     """Mean negative log-likelihood in nats; for multi-label over the known labels."""
+    labels, probabilities = metrics.checked(labels, probabilities, task)
     if task != "multi-label":
+        labels, probabilities = labels[labels >= 0], probabilities[labels >= 0]
         chosen = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
         return float(-np.log(np.maximum(chosen, _TINY)).mean()) + 0.0  # not -0.0
     known, p = labels >= 0, np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)

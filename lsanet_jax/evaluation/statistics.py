@@ -313,7 +313,7 @@ def bootstrap_scores(
     Each resample draws groups with replacement, all samples of a group at once since they depend on
     each other, and seeds as `paired_bootstrap` does. It scores what was drawn, by the runs and by
     the baseline alike. Where the percentiles say too little, as if all is right, a score's interval
-    is by formula (`small_samples`), and a difference has none.
+    is by formula (`small_samples`), at a level of 0.95 only, and a difference has none.
 
     Args:
         labels: as for `recall_per_class`.

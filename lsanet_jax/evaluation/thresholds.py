@@ -100,7 +100,7 @@ def curve(truth: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Cur
         truth: which samples are positive.
         scores: of each sample, the higher the more likely positive.
     """
-    scores = np.asarray(scores, np.float64)
+    truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each distinct score
@@ -135,7 +135,13 @@ def operating_point(
 
     Returns:
         The point; its threshold is nan if there are only positives or only negatives.
+
+    Raises:
+        ConfigError: there is no rule of that name.
     """
+    if rule.name not in ("youden", "sensitivity", "specificity"):
+        raise ConfigError(f"rule {rule.name!r}, expected youden, sensitivity or specificity")
+    truth = np.asarray(truth, bool)
     missing = "positive" if not truth.any() else "negative" if truth.all() else ""
     if missing:
         return Point(math.nan, math.nan, math.nan, f"no {missing} validation image: no threshold")

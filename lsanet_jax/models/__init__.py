@@ -5,8 +5,11 @@ import importlib
 import jax.numpy as jnp
 from flax import nnx
 
-from lsanet_jax.errors import ConfigError, check_has
+from lsanet_jax import losses
+from lsanet_jax.errors import ConfigError, check_has, near_matches
 from lsanet_jax.models import densenet, resnet, vgg
+from lsanet_jax.models.attention import ATTENTION
+from lsanet_jax.models.lsa import ATTENTIVE_KINDS, CONSTANT_KINDS
 from lsanet_jax.models.supervised import Backbone, DeeplySupervised, Outputs, map_sizes
 
 __all__ = [
@@ -28,7 +31,8 @@ def create_model(
     """Build the training network of `config.model`.
 
     Args:
-      config: a config's section `model`; docs/fields.md lists its fields.
+      config: a config's section `model`; docs/fields.md lists its fields. `init_from` is for
+        training: see `lsanet_jax.fit`.
       num_classes: number of logits.
       image_shape: (height, width, channels) of the images.
       rngs: source of the initial parameters.
@@ -37,10 +41,11 @@ def create_model(
       The network with just the parts that its objective trains.
 
     Raises:
-      ConfigError: the taps do not fit the backbone, the images are too small for it, or it is one
-        of the user's own that cannot be imported.
+      ConfigError: a name is none of its choices, the taps do not fit the backbone, the images are
+        too small for it, or it is one of the user's own that cannot be imported.
     """
     check_has(config, "backbone", "config", "the section `model` of a config: pass config.model")
+    _check_choices(config)
     backbone = create_backbone(config, image_shape[-1], rngs)
     objective, taps = config.objective, tuple(sorted(set(config.taps)))
     projected = {"selfcon": taps, "vicreg": taps, "contrastive": taps[:-1]}.get(objective, ())
@@ -64,6 +69,25 @@ def create_model(
         dtype=jnp.dtype(config.dtype),
         rngs=rngs,
     )
+
+
+def _check_choices(config) -> None:
+    """Check the names that a config's section `model` holds, as `config.validate` does."""
+    choices = {
+        "objective": losses.OBJECTIVES,
+        "stem": ("imagenet", "small"),
+        "attention": ATTENTION,
+        "backbone": BACKBONES,
+    }
+    given = [(name, config[name], of) for name, of in choices.items()]
+    if config.objective in ("dsn_lsa", "lsanet"):
+        given.append(("lsa.kind", config.lsa.kind, (*ATTENTIVE_KINDS, *CONSTANT_KINDS)))
+    for name, value, of in given:
+        if value not in of and not (name == "backbone" and ":" in value):
+            raise ConfigError(
+                f"config.model.{name} = {value!r}, expected one of {', '.join(of)}"
+                f"{near_matches(value, of)}"
+            )
 
 
 def create_backbone(config, in_channels: int, rngs: nnx.Rngs) -> Backbone:

@@ -15,8 +15,10 @@ import numpy as np
 import safetensors
 from flax import nnx
 
+from lsanet_jax import data as data_lib
 from lsanet_jax.config import FIELDS
-from lsanet_jax.errors import DataError
+from lsanet_jax.data.dataset import Dataset
+from lsanet_jax.errors import DataError, LSANetError
 from lsanet_jax.models import hub, pretrained
 from lsanet_jax.runs import manifest, trained
 from lsanet_jax.runs.layout import CONFIG, RESULT
@@ -188,3 +190,33 @@ def _normalisation(about: dict[str, Any]) -> Normalisation | None:
     except (ValueError, OverflowError):
         return None
     return found if len(found.mean) == len(found.std) in (1, 3) else None
+
+
+def warn_of_seen_images(
+    place: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset
+) -> None:
+    """Log validation and test images that a run it begins with, or one before that, trained on.
+
+    Only of folders, whose splits are drawn, and if the images lie where they lay then.
+    """
+    tested = {name for key in ("val", "test") for name in dataset.split(key).names}
+    seen: set[str] = set()
+    known: set[pathlib.Path] = set()
+    while tested and strict_json.exists(place / RESULT) and place.resolve() not in known:
+        known.add(place.resolve())
+        parent = read_config(place)
+        if (
+            parent.data.name == config.data.name == "folder"
+            and parent.data.path == config.data.path
+        ):
+            try:
+                seen |= tested & {*data_lib.load_again(parent.data, parent.seed).train.names}
+            except LSANetError as error:
+                log.warning("whether %s was trained on images of val or test: %s", place, error)
+        place = pathlib.Path(parent.model.init_from or place)
+    if seen:
+        log.warning(
+            "config.model.init_from: that run was trained on %d of the %d validation and test "
+            "images, such as %s: their scores say little of new ones. Draw the splits as it did",
+            *(len(seen), len(tested), min(seen)),
+        )

@@ -392,3 +392,25 @@ def test_what_is_stored_decides_as_what_was_fitted(task):
     assert not said.all()
     inside = np.array([NAMES[k] in text.replace("?", "").split("|") for text in judged.sets])
     assert inside[truth].mean() >= 0.9
+
+
+def test_truth_may_be_0_and_1_and_a_rule_has_a_name():
+    truth, scores = np.array([0, 1, 1, 0, 1]), np.array([0.1, 0.9, 0.4, 0.5, 0.7])
+    for rule in (Rule("youden"), Rule("sensitivity", 0.9), Rule("specificity", 0.9)):
+        found = thresholds.operating_point(truth, scores, rule)
+        assert found == thresholds.operating_point(truth == 1, scores, rule)
+    one, other = thresholds.curve(truth, scores), thresholds.curve(truth == 1, scores)
+    assert thresholds.average_precision(one) == thresholds.average_precision(other)
+    with pytest.raises(ConfigError, match="rule 'Sens', expected youden, sensitivity or specif"):
+        thresholds.operating_point(truth, scores, Rule("Sens", 0.9))
+
+
+def test_a_temperature_is_of_the_known_labels_of_one_shape():
+    labels, probabilities = drawn("multi-class")
+    unknown = np.where(np.arange(len(labels)) % 2, labels, -1)
+    half = calibration.fit_temperature(labels[1::2], probabilities[1::2], "multi-class", NAMES)
+    assert calibration.fit_temperature(unknown, probabilities, "multi-class", NAMES) == half
+    found = calibration.cross_entropy(unknown, probabilities, "multi-class")
+    assert found == calibration.cross_entropy(labels[1::2], probabilities[1::2], "multi-class")
+    with pytest.raises(DataError, match="labels have shape"):
+        calibration.fit_temperature(labels[:, None], probabilities, "multi-class", NAMES)

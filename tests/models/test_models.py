@@ -408,3 +408,14 @@ def test_a_backbone_of_ones_own_is_supervised():
 def test_a_whole_config_is_not_its_section_model():
     with pytest.raises(ConfigError, match="without 'backbone', expected the section `model`"):
         models.create_model(default_config(), 3, (28, 28, 3), nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("objective", "lsa-net"), ("stem", "tiny"), ("attention", "SE"), ("backbone", "resnet_18")],
+)
+def test_names_that_are_no_choice_are_refused(field, value):
+    config = default_config().model
+    config[field] = value
+    with pytest.raises(ConfigError, match=f"config.model.{field} = '{value}', expected one of"):
+        models.create_model(config, 3, (28, 28, 3), nnx.Rngs(0))

@@ -6,7 +6,9 @@ import logging
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
+from lsanet_jax import data
 from lsanet_jax.config import default_config, flatten
 from lsanet_jax.errors import DataError, WorkdirError
 from lsanet_jax.models import hub
@@ -87,3 +89,31 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path):
 @pytest.mark.parametrize("about", [{}, {"mean": "x", "std": [1]}, {"mean": [1, 2], "std": [1, 2]}])
 def test_what_says_nothing_sensible_says_nothing(about):
     assert weights._normalisation(about) is None
+
+
+def test_images_that_the_run_before_was_trained_on_are_told_of(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for place in range(40):
+        file = tmp_path / "images" / "ab"[place % 2] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(file)
+    config = default_config()
+    config.data.update(name="folder", path=str(tmp_path / "images"), size=8, image_size=8)
+    dataset = data.load(config.data)
+    parents = []
+    for split_seed in (1, 0):  # The second begins with the first, and draws as this run does.
+        parent = config.copy_and_resolve_references()
+        parent.data.split_seed = split_seed
+        parent.model.init_from = str(parents[-1]) if parents else ""
+        parents.append(tmp_path / f"run{split_seed}")
+        parents[-1].mkdir()
+        (parents[-1] / "config.json").write_text(json.dumps(dict(flatten(parent))))
+        (parents[-1] / "result.json").write_text("{}")
+    for parent in parents:
+        caplog.clear()
+        weights.warn_of_seen_images(parent, config, dataset)
+        assert "validation and test images, such as" in caplog.text
+    caplog.clear()
+    (parents[0] / "result.json").unlink()
+    weights.warn_of_seen_images(parents[1], config, dataset)
+    assert not caplog.messages
