@@ -319,7 +319,7 @@ def test_an_unknown_objective_is_an_error_at_once():
         losses.Objective("lsa")
 
 
-def test_shapes_that_would_be_broadcast_are_refused():
+def test_shapes_that_would_be_broadcast_are_refused(unchecked):
     logits, labels = jnp.ones((2, 4, 3)), jnp.array([0, 1, 2, 1])
     for wrong in (labels[:, None], labels[:1]):
         with pytest.raises(ValueError, match=r"labels of shape .*, expected \(4, 3\) or \(4,\)"):

@@ -181,7 +181,7 @@ def test_an_image_without_a_label_is_in_no_score_of_classes():
         np.testing.assert_array_equal(score(some, probabilities, "multi-class"), expected)
 
 
-def test_one_column_of_a_binary_task_has_two_classes():
+def test_one_column_of_a_binary_task_has_two_classes(unchecked):
     labels, p = np.array([0, 1, 1, 0]), np.array([0.2, 0.3, 0.6, 0.1])
     both = np.stack([1 - p, p], axis=1)
     for score in (metrics.recalls, metrics.balanced_accuracy, metrics.auc):

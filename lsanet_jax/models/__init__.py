@@ -5,7 +5,6 @@ import importlib
 import jax.numpy as jnp
 from flax import nnx
 
-from lsanet_jax import losses
 from lsanet_jax.errors import ConfigError, check_has, near_matches
 from lsanet_jax.models import densenet, resnet, vgg
 from lsanet_jax.models.attention import ATTENTION
@@ -72,9 +71,8 @@ def create_model(
 
 
 def _check_choices(config) -> None:
-    """Check the names that a config's section `model` holds, as `config.validate` does."""
+    """Check names of a config's section `model`; that of the objective, `losses.Objective` does."""
     choices = {
-        "objective": losses.OBJECTIVES,
         "stem": ("imagenet", "small"),
         "attention": ATTENTION,
         "backbone": BACKBONES,

@@ -412,7 +412,7 @@ def test_a_whole_config_is_not_its_section_model():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("objective", "lsa-net"), ("stem", "tiny"), ("attention", "SE"), ("backbone", "resnet_18")],
+    [("stem", "tiny"), ("attention", "SE"), ("backbone", "resnet_18")],
 )
 def test_names_that_are_no_choice_are_refused(field, value):
     config = default_config().model
