@@ -63,6 +63,7 @@ _MOST_AT_ONCE = 1 << 16  # images
 _MOST_NOTES = 3
 
 JUDGED = ("decision", "set", "doubt")
+_PROBABILITY = re.compile(r"1|0|0\.[0-9]+|[0-9.]+e-[0-9]+")  # As `write_csv` writes them.
 """The columns that calibrated runs add; see `evaluation.decisions.Judged`."""
 
 
@@ -298,16 +299,15 @@ def _check_output(file: pathlib.Path) -> None:
 def _is_ours(start: str) -> bool:
     """Whether a file begins as a table of predictions does, and not as one of labels."""
     try:
-        header, *rows = csv.reader(start.splitlines()[:-1])
+        header, *rows = csv.reader(start[: start.rfind("\n") + 1].splitlines())  # Whole lines.
     except (csv.Error, ValueError):
         return False
     probabilities = [cell for row in rows for cell in row[2:4]]
-    no_number = re.compile(r"(?!1\Z|0\Z|0\.[0-9]+\Z|[0-9.]+e-[0-9]+\Z)")
     return (
         header[:2] == ["file", "label"]
         and len(header) > 3
         and any("." in cell for cell in probabilities)
-        and not any(map(no_number.match, probabilities))
+        and all(map(_PROBABILITY.fullmatch, probabilities))
     )
 
 

@@ -98,7 +98,11 @@ def test_a_table_of_the_users_is_not_overwritten(run, tmp_path, text):
         predict.predict_to_file(run[1], output=file)
     assert file.read_text() == text
     file.write_text("")
-    for _ in range(2):  # One of ours is.
+    (tmp_path / "one").mkdir()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "one" / "0.png")
+    for _ in range(2):  # One of ours is, of a single image too.
+        predict.predict_to_file(run[1], input=str(tmp_path / "one"), output=file)
+    for _ in range(2):
         predict.predict_to_file(run[1], output=file)
     for _ in range(2):
         predict.predict_to_file(run[1], output=file, raw=True)

@@ -63,7 +63,7 @@ def load_again(config: ml_collections.ConfigDict, seed: int) -> Dataset:
     """`load` a set whose faults were told before, to look at few of its images or at its names."""
     config = config.copy_and_resolve_references()
     config.pipeline = "grain"
-    if config.get("unlabelled", "") != unlabelled.REST:
+    if config.get("unlabelled", "") not in ("", unlabelled.REST):
         config.unlabelled = ""  # A folder's images would have to be in memory.
     before = log.level
     log.setLevel(logging.ERROR)

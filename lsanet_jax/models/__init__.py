@@ -72,12 +72,11 @@ def create_model(
 
 def _check_choices(config) -> None:
     """Check names of a config's section `model`; that of the objective, `losses.Objective` does."""
-    choices = {
-        "stem": ("imagenet", "small"),
-        "attention": ATTENTION,
-        "backbone": BACKBONES,
-    }
-    given = [(name, config[name], of) for name, of in choices.items()]
+    given = [
+        ("stem", config.stem, ("imagenet", "small")),
+        ("attention", config.attention, ATTENTION),
+        ("backbone", config.backbone, BACKBONES),
+    ]
     if config.objective in ("dsn_lsa", "lsanet"):
         given.append(("lsa.kind", config.lsa.kind, (*ATTENTIVE_KINDS, *CONSTANT_KINDS)))
     for name, value, of in given:

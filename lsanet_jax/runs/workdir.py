@@ -537,14 +537,13 @@ def check_same_data(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
     _refuse_other_data(path, *({name: each[name] for name in common} for each in (then, identity)))
 
 
-def check_output(
-    file: str | pathlib.Path, is_ours: Callable[[str], bool] = lambda start: True
-) -> None:
+def check_output(file: str | pathlib.Path, is_ours: Callable[[str], bool] | None = None) -> None:
     """Check that a file to be written can be, and is not one of a run's own, or of the user's.
 
     Args:
       file: to be written.
-      is_ours: whether a file that begins like this may be overwritten, since we wrote it.
+      is_ours: whether a file that begins like this may be overwritten, since we wrote it; None:
+        any file may be.
 
     Raises:
       WorkdirError: it may not be; or there is a device, or no folder, in its place.
@@ -561,6 +560,8 @@ def check_output(
             f"--output={file} is a file of the run in that folder, which would be damaged: choose "
             "another name"
         )
+    if is_ours is None:
+        return
     try:
         with file.open(encoding="utf-8", errors="replace", newline="") as stream:
             start = stream.read(1 << 16)

@@ -91,9 +91,8 @@ _GROUPS = (  # The coarsest first: a patient has studies, and a study has lesion
     *("encounter", "accession", "study", "exam", "examination", "visit", "specimen", "wsi"),
     *("slide", "video", "lesion"),
 )
-_GROUPS_BY_ID = (  # Alone, they are a side, a measurement or a word.
-    *("eye", "biopsy", "series", "volume", "fall", "chart", "dossier", "pt", "hn"),
-)
+# Alone, these are a side, a measurement or a word.
+_GROUPS_BY_ID = ("eye", "biopsy", "series", "volume", "fall", "chart", "dossier", "pt", "hn")
 _SUFFIX = (
     "(?:id|ids|no|nr|nummer|number|num|name|code|key|index|uid|instanceuid|identifier|hash|hashed"
     "|anon|anonymized|anonymised|numero|tunnus|番号|编号|編號|号|號|번호)"
@@ -157,37 +156,23 @@ _LIKE_SPLITS = re.compile(
     "|(develop)|(deriv)|(discover)|(replicat)|(hold.?out)|(extern)|(intern)|(\\Afit)|(eval)"
 )
 _SPLIT_FLAG = f"(?:is|in|for)?{_SPLIT}(?:flag)?"
-_NO = {
-    "",
-    "0",
-    "0.0",
-    "no",
-    "n",
-    "false",
-    "f",
-    "-",
+_NO = {"", "0", "0.0", "no", "n", "false", "f", "-"}
+_NO |= {
     "nein",
     "non",
     "nej",
     "nee",
     "nie",
+    "ne",
     "não",
     "nao",
-}
-_NO |= {
-    "ne",
-    "falsch",
-    "faux",
-    "falso",
     "нет",
     "否",
     "不是",
     "いいえ",
     "아니오",
-    "unused",
-    "out",
-    "off",
 }
+_NO |= {"falsch", "faux", "falso", "unused", "out", "off"}
 
 
 @dataclasses.dataclass(frozen=True)

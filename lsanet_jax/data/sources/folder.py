@@ -66,6 +66,10 @@ _NOT_HELD = (
 _MOST_GRADES = 7
 _MANY = 5  # Classes, of which it is strange if most have one or two images.
 _FEW = 10  # Images; of more, each being a class of its own is a mistake.
+_ANSWERS = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "pos", "positive", "+"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "neg", "negative", "-"), False),
+}
 
 
 class Files(NamedTuple):
@@ -755,12 +759,6 @@ def _infer_classes(
     else:
         _warn_of_measurement(source, records, class_names)
     return task, class_names
-
-
-_ANSWERS = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "pos", "positive", "+"), True),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "neg", "negative", "-"), False),
-}
 
 
 def _check_spellings(source: pathlib.Path, class_names: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ import posixpath
 import re
 from collections.abc import Callable, Collection, Hashable, Sequence
 
-from lsanet_jax.data import groups
 from lsanet_jax.data.sources import columns
 from lsanet_jax.data.sources.files import SUFFIXES
 from lsanet_jax.data.sources.table import Record
@@ -88,20 +87,15 @@ def _with_patients(
     where: object, records: Sequence[Record], grouped_by: str, patients: Sequence[str]
 ) -> list[Record]:
     """Join the groups of a column that are of one patient of the DICOM headers."""
-    places = collections.defaultdict(list)
-    for place, (record, patient) in enumerate(zip(records, patients, strict=True)):
-        places["group", record.group or place].append(place)
-        places["patient", patient or place].append(place)
-    tied = groups.join(len(records), places.values())
     log.warning(
         "%s: DICOM headers tell of %d patients; their images stay in one split, whatever their %r."
         " If that is wrong, set config.data.group_column to the column that is right.",
         *(where, len({*patients} - {""}), grouped_by),
     )
-    return [
-        record._replace(group=records[first].group or patients[first])
-        for record, first in zip(records, tied, strict=True)
-    ]
+    pairs = [*zip(records, patients, strict=True)]
+    rows = [{"group": record.group, "patient": patient} for record, patient in pairs]
+    joined = columns.groups_of(rows, ("group", "patient"))
+    return [record._replace(group=group) for record, group in zip(records, joined, strict=True)]
 
 
 def _tell_of_persons(where: object, persons: Collection[str], more: str = "") -> None:

@@ -164,9 +164,11 @@ def _with_splits_of_paths(
     file: pathlib.Path, records: list[Record], cells: Sequence[str]
 ) -> list[Record]:
     """Take the splits from the folders of the files, or of the cells, if these tell of several."""
-    named = [posixpath.normpath(cell.replace("\\", "/")) for cell in cells]
-    for files in ([record.file for record in records], named):
-        folders = [posixpath.dirname(file) for file in files]
+    folders_of = [
+        [posixpath.dirname(name) for name in names]
+        for names in ([record.file for record in records], map(_as_posix, cells))
+    ]
+    for folders in folders_of:
         words = [
             next(filter(columns_lib.split_of, folder.split("/")), folder or ".")
             for folder in folders
@@ -174,8 +176,8 @@ def _with_splits_of_paths(
         if len({*map(columns_lib.split_of, words)}) > 1:
             break
     else:
-        files = [*(record.file for record in records), *named]
-        parts = {part for file in files for part in posixpath.dirname(file).split("/") if part}
+        parts = {part for folder in itertools.chain(*folders_of) for part in folder.split("/")}
+        parts -= {""}
         if columns_lib.look_like_splits(parts):
             log.warning(
                 "%s: there is no column of splits; the folders of the files, such as %s, look like"
@@ -354,7 +356,7 @@ class _Files:
         for name in dict.fromkeys((cell, cell.replace("\\", "/"))):
             if os.path.isfile(self.root / name):
                 return (posixpath.normpath(name),)
-        parts = folded(posixpath.normpath(cell.replace("\\", "/"))).split("/")
+        parts = folded(_as_posix(cell)).split("/")
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
             found = self._by_tail.get(tail) or self._by_tail_stem.get(without_suffix(tail)) or ()
@@ -384,6 +386,11 @@ class _Files:
         for tail, names in self._by_tail.items():
             found[without_suffix(tail)] += names
         return found
+
+
+def _as_posix(cell: str) -> str:
+    """Write the path that a cell holds with '/', and without '.' and '..'."""
+    return posixpath.normpath(cell.strip().replace("\\", "/"))
 
 
 def folded(name: str) -> str:
@@ -463,10 +470,7 @@ def _are_one_path(one: str, other: str) -> bool:
     """Whether two cells may name one file: they are equal, or one is the end of the other."""
     if one == other:
         return True
-    parts = [
-        without_suffix(folded(posixpath.normpath(cell.strip().replace("\\", "/")))).split("/")
-        for cell in (one, other)
-    ]
+    parts = [without_suffix(folded(_as_posix(cell))).split("/") for cell in (one, other)]
     return all(a == b for a, b in zip(*map(reversed, parts), strict=False))
 
 
@@ -481,7 +485,7 @@ def _tell_of_other_folders(
 
     found = []
     for image, cell in cells.items():
-        named = folder_of(posixpath.normpath(cell.strip().replace("\\", "/")))
+        named = folder_of(_as_posix(cell))
         if named and named != folder_of(posixpath.join(here, image)):
             found.append((cell, image))
     if found:

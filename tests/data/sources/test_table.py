@@ -331,23 +331,9 @@ GROUPS += ("participant", "person_id", "case", "Case-ID", "case_no", "study_id",
 GROUPS += ("slide_id", "video_id", "volume_id", "SeriesInstanceUID", "AccessionNumber", "specimen")
 GROUPS += ("wsi", "eye_id", "mouse_id", "biopsy_id", "encounter_id", "paciente_id", "paziente")
 GROUPS += ("患者ID", "lesion_id", "LesionID", "lesion", "exam_id", "MRN", "pat_id")
-GROUPS += (
-    "Patiëntnummer",
-    "患者番号",
-    "病人编号",
-    "住院号",
-    "환자번호",
-    "ID пациента",
-    "Nr pacjenta",
-)
-GROUPS += (
-    "codice_paziente",
-    "numero_paciente",
-    "Fallnummer",
-    "dossier_id",
-    "NHS_number",
-    "hasta_no",
-)
+GROUPS += ("Patiëntnummer", "患者番号", "病人编号", "住院号", "환자번호", "ID пациента", "hasta_no")
+GROUPS += ("Nr pacjenta", "codice_paziente", "numero_paciente", "Fallnummer", "dossier_id")
+GROUPS += ("NHS_number",)
 
 
 @pytest.mark.parametrize("column", GROUPS)
